@@ -1,0 +1,60 @@
+"""`handrail config`: what the settings are and where each came from."""
+
+from typing import Any
+
+import click
+import msgspec
+
+from handrail.cli.serve import load_settings, setting_flags
+from handrail.core.redact import masked
+from handrail.settings.model import Secret, Settings
+
+
+@click.group()
+def config() -> None:
+    """Look at the settings."""
+
+
+@config.command()
+@setting_flags
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
+def explain(*, as_json: bool, **parameters: Any) -> None:
+    """Print every setting with its value and where it came from; secrets are masked."""
+    rows = explained(load_settings(parameters))
+    if as_json:
+        body = {path: {"value": value, "source": source} for path, value, source in rows}
+        click.echo(msgspec.json.format(msgspec.json.encode(body)).decode())
+        return
+    wide = max(len(path) for path, _, _ in rows)
+    longest = max(len(value) for _, value, _ in rows)
+    for path, value, source in rows:
+        click.echo(f"{path:<{wide}}  {value:<{min(longest, 48)}}  {source}")
+
+
+def explained(settings: Settings) -> list[tuple[str, str, str]]:
+    """Path, value as shown, and source of every setting and caller."""
+    rows = [
+        (path, _shown(value), settings.sources[path]) for path, value in settings.values.items()
+    ]
+    for name, caller in settings.callers.items():
+        policy = caller.policy
+        key = "generated" if caller.digest is None else f"sha256 {masked(caller.digest.hex())}"
+        place = str(settings.file) if settings.file else "default"
+        rows += [
+            (f"callers.{name}.key", key, place),
+            (f"callers.{name}.background", policy.background.value, place),
+            (f"callers.{name}.store", policy.store.value, place),
+            (f"callers.{name}.store_false", policy.store_false.value, place),
+            (f"callers.{name}.max_running", str(policy.max_running), place),
+            (f"callers.{name}.max_queued", str(policy.max_queued), place),
+            (f"callers.{name}.retention", f"{policy.retention_seconds}s", place),
+        ]
+    return rows
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Secret):
+        return masked(value.reveal())
+    if isinstance(value, tuple):
+        return ", ".join(value) or "(none)"
+    return "(not set)" if value is None else str(value)

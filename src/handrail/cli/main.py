@@ -1,0 +1,36 @@
+"""The command `handrail`."""
+
+import sys
+
+import click
+
+from handrail import __version__
+from handrail.cli.config import config
+from handrail.cli.serve import serve
+from handrail.errors import ConfigInvalid
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="handrail")
+def cli() -> None:
+    """A gateway for the OpenAI Responses API."""
+
+
+cli.add_command(serve)
+cli.add_command(config)
+
+
+def main() -> None:
+    """Run the command line: exit status 2 and one line for a wrong setting."""
+    try:
+        cli(standalone_mode=False)
+    except ConfigInvalid as error:
+        click.echo(f"handrail: {error}", err=True)
+        sys.exit(2)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)

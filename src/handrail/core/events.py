@@ -1,0 +1,144 @@
+"""The events of a response stream: what they are called, what they carry, how they are numbered."""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import msgspec
+
+from handrail.core import sse, wire
+from handrail.core.lifecycle import State
+from handrail.core.wire import Body
+
+CREATED: Final = "response.created"
+QUEUED: Final = "response.queued"
+IN_PROGRESS: Final = "response.in_progress"
+COMPLETED: Final = "response.completed"
+INCOMPLETE: Final = "response.incomplete"
+FAILED: Final = "response.failed"
+ERROR: Final = "error"
+KEEPALIVE: Final = "keepalive"
+
+OPENING: Final = frozenset({CREATED, QUEUED, IN_PROGRESS})
+# `response.done` is what older Codex backends end with.
+CLOSING: Final = frozenset({COMPLETED, INCOMPLETE, FAILED, "response.done"})
+LIFECYCLE: Final = OPENING | CLOSING
+
+_CLOSING_STATE: Final = {
+    COMPLETED: State.COMPLETED,
+    "response.done": State.COMPLETED,
+    INCOMPLETE: State.INCOMPLETE,
+    FAILED: State.FAILED,
+}
+
+
+class MalformedEvent(ValueError):
+    """The data of an event is no JSON object with a type."""
+
+
+class _Tap(msgspec.Struct):
+    type: str
+    sequence_number: int | None = None
+
+
+_TAP: Final = msgspec.json.Decoder(_Tap)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event, and how it goes out.
+
+    `data` is its JSON. `frame` is what is written, which may be the upstream's own bytes.
+    `number` is its sequence number, None where the upstream gave none.
+    """
+
+    type: str
+    number: int | None
+    data: bytes
+    frame: bytes
+
+    def body(self) -> Body:
+        """The event as an object, values raw. Raises MalformedEvent when it is none."""
+        return _object(self.data)
+
+    def response(self) -> Body:
+        """The snapshot inside a lifecycle event, {} when it has none."""
+        body = self.body()
+        if not wire.is_set(body, "response"):
+            return {}
+        return _object(bytes(body["response"]))
+
+    def numbered(self, number: int) -> "Event":
+        """The same event under another number; itself when it has that number already."""
+        if number == self.number:
+            return self
+        return event(self.type, {**self.body(), "sequence_number": wire.raw(number)})
+
+
+def _object(data: bytes) -> Body:
+    try:
+        return msgspec.json.decode(data, type=Body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise MalformedEvent(f"no JSON object: {error}") from None
+
+
+def event(type_: str, body: Body) -> Event:
+    """An event of ours: `body` with its type, encoded once."""
+    fields = {**body, "type": wire.raw(type_)}
+    data = wire.encode(fields)
+    number = body.get("sequence_number")
+    return Event(
+        type_,
+        None if number is None else int(bytes(number)),
+        data,
+        sse.encode(type_, data),
+    )
+
+
+def lifecycle_event(type_: str, response: Body, *, number: int) -> Event:
+    """A lifecycle event around a snapshot."""
+    return event(type_, {"response": wire.raw(response), "sequence_number": wire.raw(number)})
+
+
+def read(frame: sse.Frame) -> Event | None:
+    """The event in a frame; None for comments and for `[DONE]`.
+
+    Raises MalformedEvent for data that is no JSON object with a string `type`.
+    """
+    if not frame.data or frame.data == b"[DONE]":
+        return None
+    # JSON holds a line feed only between values, so data on several lines is one line as well. The
+    # log relies on that: a blank line ends a frame and nothing else does.
+    data = frame.data.replace(b"\n", b" ")
+    try:
+        tap = _TAP.decode(data)
+        data.decode()
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise MalformedEvent(f"no event: {error}") from None
+    out = frame.raw
+    if frame.event != tap.type:  # transformers' server sends `data:` lines alone
+        out = sse.encode(tap.type, data)
+    return Event(tap.type, tap.sequence_number, data, out)
+
+
+def without_obfuscation(item: Event) -> Event:
+    """The event without the padding that `include_obfuscation=false` asks to leave out."""
+    if b'"obfuscation"' not in item.data:
+        return item
+    body = item.body()
+    if body.pop("obfuscation", None) is None:
+        return item
+    return replace(event(item.type, body), number=item.number)
+
+
+def closing_state(item: Event) -> State:
+    """The end that a closing event means, judged by its content first.
+
+    vLLM ends a run that was cut short with `response.completed` and status `incomplete`
+    (facts seen on 0.32.0).
+    """
+    by_type = _CLOSING_STATE[item.type]
+    response = item.response()
+    status = wire.string(response, "status") if wire.is_set(response, "status") else None
+    if status in (State.COMPLETED, State.INCOMPLETE, State.FAILED, State.CANCELLED):
+        return State(status)
+    return by_type

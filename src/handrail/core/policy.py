@@ -1,0 +1,269 @@
+"""Whether and how a create may run: guardrails G1 to G8 as one pure function.
+
+`decide` is called at every entrance, first thing after parsing and before any I/O. It sees one
+request and one immutable set of rules, and returns a Plan or raises RequestRejected; the Plan
+travels with the request or is stored with the run, so a reload never changes a decision.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Never
+
+from handrail.core.wire import CreateRequest
+from handrail.errors import Code, ConfigInvalid, RequestRejected
+
+SWITCH_VARIABLES: Final = ("HANDRAIL_BACKGROUND_RESPONSES", "CODEX_AUTH_BACKGROUND_RESPONSES")
+"""The environment's names of the switch, strongest first; the second is the reference's."""
+
+STORE_FALSE_WINDOW_SECONDS: Final = 600
+"""How long a `store:false` background response can be polled; OpenAI keeps it about 10 minutes."""
+
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+
+
+class BackgroundPolicy(StrEnum):
+    """What a caller may do beside the switch."""
+
+    INHERIT = "inherit"
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+class StorePolicy(StrEnum):
+    """What becomes of a stateless request that asks for `store:true`."""
+
+    LOWER = "lower"
+    REFUSE = "refuse"
+
+
+class StoreFalsePolicy(StrEnum):
+    """What becomes of `background:true` together with `store:false`."""
+
+    REJECT = "reject"
+    GATEWAY = "gateway"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """Whether background mode is on, who said so, and whether a caller's policy may lift it."""
+
+    enabled: bool
+    source: str
+    locked: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallerPolicy:
+    """The rules of one caller. Retention is in seconds, counted from the terminal state."""
+
+    name: str
+    background: BackgroundPolicy = BackgroundPolicy.INHERIT
+    store: StorePolicy = StorePolicy.LOWER
+    store_false: StoreFalsePolicy = StoreFalsePolicy.REJECT
+    max_running: int = 8
+    max_queued: int = 100
+    retention_seconds: int = 86_400
+
+
+class Mode(StrEnum):
+    """Who keeps what: nobody, or Handrail (background, run by the gateway)."""
+
+    STATELESS = "stateless"
+    BACKGROUND = "background"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """One thing that was decided: a short name for headers and logs, a sentence for people."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What was decided for one request.
+
+    `stream` is what the caller asked for. `store` is what the response object says. Retention is
+    in seconds from the terminal state, 0 where nothing is kept.
+    """
+
+    mode: Mode
+    stream: bool
+    store: bool
+    retention_seconds: int
+    reasons: tuple[Reason, ...]
+
+    def header(self) -> str:
+        """The value of the `handrail-decision` reply header; holds no content of the request."""
+        return "; ".join([f"mode={self.mode}", *(reason.name for reason in self.reasons)])
+
+
+def parse_boolean(text: str, *, name: str) -> bool | None:
+    """1/true/yes/on or 0/false/no/off, any case, trimmed; None when empty.
+
+    Raises ConfigInvalid, naming the variable, for any other text: a switch that cannot be read
+    must stop the start, not fall back to something.
+    """
+    word = text.strip().lower()
+    if not word:
+        return None
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise ConfigInvalid(
+        f"{name}: {text.strip()[:40]!r} is not a boolean; use 1, true, yes or on, "
+        "or 0, false, no or off."
+    )
+
+
+def resolve_switch(
+    *, flag: bool | None, environment: Mapping[str, str], file: bool | None
+) -> Switch:
+    """G1: flag, then environment, then file, then off.
+
+    An explicit off by flag or environment is a lock. Raises ConfigInvalid for a value that is no
+    boolean and for two variables that contradict each other.
+    """
+    values = {
+        name: parse_boolean(environment.get(name, ""), name=name) for name in SWITCH_VARIABLES
+    }
+    said = {name: value for name, value in values.items() if value is not None}
+    if len(set(said.values())) > 1:
+        raise ConfigInvalid(f"{' and '.join(said)} contradict each other; unset one of them.")
+    if flag is not None:
+        source = "flag --background" if flag else "flag --no-background"
+        return Switch(enabled=flag, source=source, locked=not flag)
+    for name, value in said.items():
+        return Switch(enabled=value, source=f"environment {name}", locked=not value)
+    if file is not None:
+        return Switch(enabled=file, source="file [background] enabled", locked=False)
+    return Switch(enabled=False, source="default", locked=False)
+
+
+def decide(request: CreateRequest, *, switch: Switch, caller: CallerPolicy) -> Plan:
+    """The plan for one create. Raises RequestRejected when a guardrail forbids it.
+
+    When background is both not enabled (G2) and contradicts `store:false` (G3), G2 is reported
+    (G5).
+    """
+    plan = (
+        _background(request, switch, caller) if request.background else _stateless(request, caller)
+    )
+    _refuse_unsupported(request)
+    return plan
+
+
+def _stateless(request: CreateRequest, caller: CallerPolicy) -> Plan:
+    asked = request.store or request.provider_store
+    if asked and caller.store is StorePolicy.REFUSE:
+        raise RequestRejected(
+            Code.STORE_NOT_ALLOWED,
+            f"store=true is refused for the caller '{caller.name}' "
+            f'(callers.{caller.name}.store = "refuse"): this gateway answers statelessly.',
+            param="store" if request.store else "providerOptions.openai.store",
+        )
+    reason = (
+        Reason(name="store=lowered", text="store=true was lowered to false: nothing is kept.")
+        if asked
+        else Reason(name="store=false", text="The upstream gets store=false: nothing is kept.")
+    )
+    return Plan(
+        mode=Mode.STATELESS,
+        stream=request.stream,
+        store=False,
+        retention_seconds=0,
+        reasons=(reason,),
+    )
+
+
+def _background(request: CreateRequest, switch: Switch, caller: CallerPolicy) -> Plan:
+    allowed = _allow_background(switch, caller)
+    kept, window = _keep_background(request, caller)
+    store = not (request.store is False or request.provider_store is False)
+    return Plan(
+        mode=Mode.BACKGROUND,
+        stream=request.stream,
+        store=store,
+        retention_seconds=window,
+        reasons=(allowed, kept),
+    )
+
+
+def _allow_background(switch: Switch, caller: CallerPolicy) -> Reason:
+    if caller.background is BackgroundPolicy.DENY:
+        _refuse_background(f"It is denied to the caller '{caller.name}'", caller)
+    if switch.enabled:
+        return Reason(
+            name=f"background=enabled({_word(switch.source)})",
+            text=f"Background mode is on: {switch.source}.",
+        )
+    if switch.locked:
+        _refuse_background(f"It is switched off, and locked, by {switch.source}", caller)
+    if caller.background is BackgroundPolicy.ALLOW:
+        return Reason(
+            name="background=enabled(caller)",
+            text=f"Background mode is allowed to the caller '{caller.name}'.",
+        )
+    return _refuse_background(f"It is off ({switch.source})", caller)
+
+
+def _word(source: str) -> str:
+    return source.partition(" ")[0]
+
+
+def _refuse_background(why: str, caller: CallerPolicy) -> Never:
+    raise RequestRejected(
+        Code.BACKGROUND_NOT_ENABLED,
+        f"Responses background mode is disabled. {why}. To opt in: start with --background, set "
+        "HANDRAIL_BACKGROUND_RESPONSES=1, or in handrail.toml set [background] enabled = true, or "
+        f'[callers.{caller.name}] background = "allow" for this caller alone. '
+        "See docs/howto/enable-background.md.",
+        param="background",
+    )
+
+
+def _keep_background(request: CreateRequest, caller: CallerPolicy) -> tuple[Reason, int]:
+    if request.store is not False and request.provider_store is not False:
+        text = f"Handrail keeps the response for {caller.retention_seconds} s after its end."
+        return Reason(name="store=gateway", text=text), caller.retention_seconds
+    if caller.store_false is StoreFalsePolicy.REJECT:
+        raise RequestRejected(
+            Code.BACKGROUND_REQUIRES_STORE,
+            "Responses background mode requires store=true and cannot be combined with "
+            "store=false: a background response must be kept until it has been read. Leave out "
+            f'store, or set [callers.{caller.name}] store_false = "gateway" to have it kept for '
+            "the polling window only.",
+            param="store" if request.store is False else "providerOptions.openai.store",
+        )
+    window = min(STORE_FALSE_WINDOW_SECONDS, caller.retention_seconds)
+    text = f"store=false: Handrail keeps the response for the polling window of {window} s only."
+    return Reason(name="store=polling-window", text=text), window
+
+
+def _refuse_unsupported(request: CreateRequest) -> None:
+    if request.has("conversation"):
+        raise RequestRejected(
+            Code.UNSUPPORTED_PARAMETER,
+            "Unsupported parameter: 'conversation'. Conversations are kept by the upstream, and "
+            "this gateway's upstream calls are stateless; send the history as 'input'.",
+            param="conversation",
+        )
+    if request.has("background_options"):
+        raise RequestRejected(
+            Code.UNSUPPORTED_PARAMETER,
+            "Unsupported parameter: 'background_options'. They schedule a run at the upstream; "
+            "this gateway runs background responses itself.",
+            param="background_options",
+        )
+    if request.previous_response_id is not None:
+        raise RequestRejected(
+            Code.PREVIOUS_RESPONSE_NOT_FOUND,
+            "Previous response cannot be used: this gateway keeps only background responses "
+            "([background] enabled) and does not continue from them yet, and its upstream keeps "
+            "none. Send the whole conversation as 'input'.",
+            param="previous_response_id",
+        )

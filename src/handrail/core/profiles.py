@@ -1,0 +1,132 @@
+"""What each kind of upstream accepts: one literal row a profile, read by `rewrite`.
+
+A profile says what is true of a kind of server, never what a caller may do (that is `policy`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+ENCRYPTED_REASONING: Final = "reasoning.encrypted_content"
+
+
+class AddReasoning(StrEnum):
+    """When `reasoning.encrypted_content` is put into `include` of a stateless call (G7)."""
+
+    ALWAYS = "always"
+    WHEN_REASONING = "when_reasoning"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """The rule table of one upstream kind.
+
+    `takes`: the only fields that may leave, None where unknown fields are welcome. `drops`: fields
+    the server answers with a 400 although leaving them out does no harm. `refuses`: fields that
+    cannot be left out without changing what was asked, so the caller gets the 400 from us.
+    `headers`: request headers of the caller that may go along, by exact name or `prefix-*`.
+    """
+
+    name: str
+    base_url: str | None
+    takes: frozenset[str] | None = None
+    drops: frozenset[str] = frozenset()
+    refuses: frozenset[str] = frozenset()
+    always_streams: bool = False
+    list_input: bool = False
+    strips_ids: bool = True
+    add_reasoning: AddReasoning = AddReasoning.NEVER
+    completes: bool = False
+    headers: tuple[str, ...] = ()
+
+
+OPENAI: Final = Profile(
+    name="openai",
+    base_url="https://api.openai.com/v1",
+    add_reasoning=AddReasoning.WHEN_REASONING,
+    headers=("openai-beta", "x-client-request-id"),
+)
+
+# The ChatGPT Codex backend: `store` must be an explicit false, `stream` true, `input` a list, and
+# it answers `{"detail": "Unsupported parameter: X"}` to sampling and limit fields
+# (openai/codex#26173; the request that Codex CLI 0.169 itself sends has none of these).
+CODEX: Final = Profile(
+    name="codex",
+    base_url="https://chatgpt.com/backend-api/codex",
+    drops=frozenset(
+        {
+            "max_output_tokens",
+            "max_completion_tokens",
+            "max_tokens",
+            "max_tool_calls",
+            "metadata",
+            "moderation",
+            "prompt_cache_options",
+            "prompt_cache_retention",
+            "safety_identifier",
+            "temperature",
+            "top_logprobs",
+            "top_p",
+            "truncation",
+            "user",
+        }
+    ),
+    refuses=frozenset({"prompt"}),
+    always_streams=True,
+    list_input=True,
+    add_reasoning=AddReasoning.ALWAYS,
+    headers=(
+        "openai-beta",
+        "originator",
+        "session-id",
+        "session_id",
+        "thread-id",
+        "conversation_id",
+        "version",
+        "x-client-request-id",
+        "x-codex-*",
+    ),
+)
+
+# Servers that speak the protocol in part (transformers, llama.cpp, vLLM). transformers answers 422
+# to any field outside the SDK's own parameter list, so only what all of them take goes out. Item
+# ids stay: these servers look nothing up by id, and vLLM validates input against SDK types in
+# which `id` is required on assistant messages and reasoning items.
+COMPATIBLE: Final = Profile(
+    name="compatible",
+    base_url=None,
+    takes=frozenset(
+        {
+            "include",
+            "input",
+            "instructions",
+            "max_output_tokens",
+            "metadata",
+            "model",
+            "parallel_tool_calls",
+            "reasoning",
+            "service_tier",
+            "store",
+            "stream",
+            "stream_options",
+            "temperature",
+            "text",
+            "tool_choice",
+            "tools",
+            "top_logprobs",
+            "top_p",
+            "truncation",
+            "user",
+        }
+    ),
+    refuses=frozenset({"prompt"}),
+    strips_ids=False,
+    completes=True,
+)
+
+PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
+    {profile.name: profile for profile in (OPENAI, CODEX, COMPATIBLE)}
+)

@@ -1,0 +1,53 @@
+"""What counts as secret, and how it is masked. Used on every log line and upstream message."""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+MASK: Final = "[redacted]"
+
+SECRET_NAMES: Final = frozenset(
+    {
+        "authorization",
+        "api_key",
+        "apikey",
+        "access_token",
+        "chatgpt-account-id",
+        "cookie",
+        "id_token",
+        "key",
+        "openai-organization",
+        "password",
+        "proxy-authorization",
+        "refresh_token",
+        "secret",
+        "set-cookie",
+        "token",
+        "x-api-key",
+    }
+)
+
+_PATTERNS: Final = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"(?i)\bbearer\s+[^\s\"',;]{4,}",
+        r"\b(?:sk|hr|sess|whsec)[-_][A-Za-z0-9_\-]{8,}",
+        r"\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{4,}(?:\.[A-Za-z0-9_\-]*)?",
+        r"\b[A-Za-z0-9._%+\-]{1,64}@[A-Za-z0-9.\-]{1,255}\.[A-Za-z]{2,24}\b",
+    )
+)
+
+
+def scrub(text: str, secrets: Iterable[str] = ()) -> str:
+    """`text` with the given secrets, and whatever looks like a key, JWT or e-mail, masked."""
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, MASK)
+    for pattern in _PATTERNS:
+        text = pattern.sub(MASK, text)
+    return text
+
+
+def masked(value: str) -> str:
+    """A secret for display: its last four characters, when it is long enough to spare them."""
+    return f"…{value[-4:]}" if len(value) >= 20 else "…"

@@ -1,0 +1,185 @@
+"""From what the caller sent to what the upstream gets.
+
+Each step is one small function that changes the body and says so in a Step; the steps are what
+`explain`, the debug log and the tests read. The body comes in untouched and a new one goes out:
+the top level is always re-encoded, and the original bytes are never sent as they came (G9).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from msgspec import Raw
+
+from handrail.core import items as item_rules
+from handrail.core import wire
+from handrail.core.profiles import ENCRYPTED_REASONING, AddReasoning, Profile
+from handrail.core.wire import Body, CreateRequest
+from handrail.errors import Code, RequestRejected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One change: which field, what was done to it, and why. Holds no content of the request."""
+
+    field: str
+    action: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamRequest:
+    """A body ready to leave. `streams` says whether it asks for SSE.
+
+    `added_include` is True when `reasoning.encrypted_content` is there only because we put it
+    there: a 400 about it is then ours to mend (G7).
+    """
+
+    body: Mapping[str, Raw]
+    streams: bool
+    added_include: bool
+    steps: tuple[Step, ...]
+
+    def without_added_include(self) -> "UpstreamRequest":
+        """The same request without what we added to `include`."""
+        body = dict(self.body)
+        rest = [name for name in wire.strings(body, "include") or () if name != ENCRYPTED_REASONING]
+        if rest:
+            body["include"] = wire.raw(rest)
+        else:
+            body.pop("include", None)
+        step = Step(field="include", action="removed", reason="the upstream refused what we added")
+        return UpstreamRequest(
+            body=body, streams=self.streams, added_include=False, steps=(*self.steps, step)
+        )
+
+
+def upstream_request(
+    request: CreateRequest,
+    *,
+    profile: Profile,
+    stream: bool,
+    extra_fields: frozenset[str] = frozenset(),
+) -> UpstreamRequest:
+    """The stateless upstream body for `request`; `stream` is whether SSE is wanted of it.
+
+    `extra_fields` widens what a profile with a closed list of fields takes. Raises
+    RequestRejected for what the profile can neither take nor leave out.
+    """
+    body: Body = dict(request.body)
+    steps: list[Step] = []
+    streams = stream or profile.always_streams
+    _strip_gateway_fields(body, steps)
+    _write_store(body, steps)
+    _write_stream(body, steps, streams=streams, wanted=stream)
+    added = _write_include(body, steps, request=request, profile=profile)
+    _write_input(body, steps, profile=profile)
+    _fit_fields(body, steps, profile=profile, extra_fields=extra_fields)
+    return UpstreamRequest(body=body, streams=streams, added_include=added, steps=tuple(steps))
+
+
+# Read by the gateway and meant for nobody behind it.
+GATEWAY_FIELDS: Final = ("providerOptions", "background", "background_options", "conversation")
+
+
+def _strip_gateway_fields(body: Body, steps: list[Step]) -> None:
+    steps.extend(
+        Step(field=field, action="removed", reason="read by the gateway")
+        for field in GATEWAY_FIELDS
+        if body.pop(field, None) is not None
+    )
+    if body.pop("previous_response_id", None) is not None:
+        steps.append(Step(field="previous_response_id", action="removed", reason="it was null"))
+
+
+def _write_store(body: Body, steps: list[Step]) -> None:
+    # Explicit, never omitted: the Codex backend and OpenAI both read a missing store as true.
+    if wire.boolean(body, "store") is not False:
+        steps.append(
+            Step(field="store", action="set to false", reason="upstream calls keep nothing")
+        )
+    body["store"] = wire.FALSE
+
+
+def _write_stream(body: Body, steps: list[Step], *, streams: bool, wanted: bool) -> None:
+    # Explicit, never omitted: transformers' server streams when nothing is said.
+    if wire.boolean(body, "stream") is not streams:
+        reason = "the upstream only streams" if streams and not wanted else "always said explicitly"
+        if streams and wanted:
+            reason = "background runs are read as a stream"
+        steps.append(Step(field="stream", action=f"set to {str(streams).lower()}", reason=reason))
+    body["stream"] = wire.TRUE if streams else wire.FALSE
+    if not streams and body.pop("stream_options", None) is not None:
+        steps.append(Step(field="stream_options", action="removed", reason="nothing is streamed"))
+
+
+def _write_include(
+    body: Body, steps: list[Step], *, request: CreateRequest, profile: Profile
+) -> bool:
+    names = list(request.include or ())
+    wanted = profile.add_reasoning is AddReasoning.ALWAYS or (
+        profile.add_reasoning is AddReasoning.WHEN_REASONING and request.has("reasoning")
+    )
+    added = wanted and ENCRYPTED_REASONING not in names
+    if added:
+        names.append(ENCRYPTED_REASONING)
+        steps.append(
+            Step(
+                field="include",
+                action=f"{ENCRYPTED_REASONING} added",
+                reason="without a store, reasoning must travel with the items",
+            )
+        )
+    if names:
+        body["include"] = wire.raw(names)
+    else:
+        body.pop("include", None)
+    return added
+
+
+def _write_input(body: Body, steps: list[Step], *, profile: Profile) -> None:
+    value = body.get("input")
+    if value is None or not wire.is_set(body, "input"):
+        if profile.list_input:
+            body["input"] = wire.raw([])
+            steps.append(Step(field="input", action="set to []", reason="the profile wants a list"))
+        return
+    was_text = wire.kind_of(value) is wire.Kind.STRING
+    if was_text and not profile.list_input:
+        return
+    items = item_rules.as_items(value)
+    item_rules.resolve_references(items, {})
+    count = 0
+    if profile.strips_ids:
+        items, count = item_rules.without_ids(items)
+    if was_text:
+        steps.append(
+            Step(field="input", action="made a list of items", reason="the profile wants a list")
+        )
+    if count:
+        reason = "nothing is stored that they could name"
+        steps.append(Step(field="input[].id", action=f"removed from {count} items", reason=reason))
+    body["input"] = wire.raw(items)
+
+
+def _fit_fields(
+    body: Body, steps: list[Step], *, profile: Profile, extra_fields: frozenset[str]
+) -> None:
+    for field in sorted(profile.refuses):
+        if wire.is_set(body, field):
+            raise RequestRejected(
+                Code.UNSUPPORTED_PARAMETER,
+                f"Unsupported parameter: '{field}' is not supported by upstreams of the profile "
+                f"'{profile.name}'.",
+                param=field,
+            )
+        body.pop(field, None)
+    leaves: Callable[[str], bool] = lambda field: field in profile.drops  # noqa: E731
+    if profile.takes is not None:
+        taken = profile.takes | extra_fields
+        leaves = lambda field: field not in taken  # noqa: E731
+    for field in [name for name in body if leaves(name)]:
+        del body[field]
+        steps.append(
+            Step(field=field, action="dropped", reason=f"profile {profile.name} does not take it")
+        )

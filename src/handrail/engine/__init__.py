@@ -1,0 +1,1 @@
+"""Awaits and orders: the loops that carry out what `core` decided."""

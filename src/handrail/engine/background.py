@@ -1,0 +1,196 @@
+"""Background responses as a caller sees them: submit, read, follow, cancel, delete."""
+
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from dataclasses import replace
+from typing import Final
+
+import msgspec
+
+from handrail.core import events, items, responses, wire
+from handrail.core.admission import Limits
+from handrail.core.fold import Fold
+from handrail.core.lifecycle import CANCEL_REFUSED, State, is_final
+from handrail.core.policy import Plan
+from handrail.core.responses import RunError
+from handrail.core.rewrite import upstream_request
+from handrail.core.wire import Body, CreateRequest
+from handrail.engine.clock import Clock
+from handrail.engine.closing import closing, fold_frames, object_of
+from handrail.engine.executors import Executor
+from handrail.engine.tail import Tails
+from handrail.errors import ResponseNotFound, StateConflict
+from handrail.settings.model import Target
+from handrail.store.base import Closing, NewRun, Run, Segment, Store
+from handrail.telemetry import get_logger
+
+MAX_ITEM_IDS: Final = 10_000
+
+
+class Background:
+    """The verbs on runs. Every one takes the caller's name; a foreign id is an unknown id."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        executor: Executor,
+        tails: Tails,
+        clock: Clock,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._store = store
+        self._executor = executor
+        self._tails = tails
+        self._clock = clock
+        self._new_id = new_id
+        self._logger = get_logger()
+
+    async def submit(
+        self,
+        request: CreateRequest,
+        *,
+        plan: Plan,
+        caller: str,
+        target: Target,
+        limits: Limits,
+    ) -> tuple[str, bytes]:
+        """Keep the run, durably; its id and the queued response as JSON.
+
+        Raises RequestRejected for what the target could never take, for an `item_reference` to
+        nothing we keep and for a full queue, and StoreFailed when it cannot be kept.
+        """
+        request = await self._with_references(request, caller)
+        # What the upstream can never take is refused now, not after the caller has gone.
+        upstream_request(
+            request, profile=target.profile, stream=True, extra_fields=target.extra_fields
+        )
+        run_id = self._new_id()
+        now = self._clock.now()
+        response = responses.opening(request, plan=plan, response_id=run_id, created_at=int(now))
+        opening = (
+            events.lifecycle_event(events.CREATED, response, number=0),
+            events.lifecycle_event(events.QUEUED, response, number=1),
+        )
+        shown = wire.encode(response)
+        run = NewRun(
+            id=run_id,
+            caller=caller,
+            created_at=now,
+            target=target.name,
+            plan=msgspec.json.encode(plan),
+            request=wire.encode(request.body),
+            response=shown,
+            opening=Segment(first=0, frames=tuple(event.frame for event in opening)),
+            items=_item_ids(request),
+        )
+        await self._store.accept(run, limits=limits)
+        self._executor.wake()
+        self._logger.info("run_accepted", run=run_id, caller=caller, decision=plan.header())
+        return run_id, shown
+
+    async def _with_references(self, request: CreateRequest, caller: str) -> CreateRequest:
+        value = request.body.get("input")
+        if value is None or wire.kind_of(value) is not wire.Kind.ARRAY:
+            return request
+        given = items.as_items(value)
+        wanted = items.references(given)
+        if not wanted:
+            return request
+        found = await self._store.find_items(caller, frozenset(wanted))
+        kept = {item_id: msgspec.json.decode(item, type=Body) for item_id, item in found.items()}
+        whole = items.resolve_references(given, kept)
+        return replace(request, body={**request.body, "input": wire.raw(whole)})
+
+    async def retrieve(self, run_id: str, *, caller: str) -> bytes:
+        """The response object as it is now, as JSON. Raises ResponseNotFound."""
+        return wire.encode(object_of(await self._get(run_id, caller)))
+
+    async def follow(
+        self, run_id: str, *, caller: str, after: int, obfuscation: bool = True
+    ) -> AsyncGenerator[bytes, None]:
+        """The events after number `after` (-1: all), then live. Raises ResponseNotFound."""
+        await self._get(run_id, caller)
+        return self._tails.follow(run_id, caller=caller, after=after, obfuscation=obfuscation)
+
+    async def input_items(self, run_id: str, *, caller: str, page: items.PageRequest) -> bytes:
+        """One page of the kept input, as JSON. Raises ResponseNotFound and RequestRejected."""
+        run = await self._get(run_id, caller)
+        body = msgspec.json.decode(run.request, type=Body)
+        given = items.as_items(body["input"]) if wire.is_set(body, "input") else []
+        return wire.encode(items.page(items.listed(given, run_id=run_id), page))
+
+    async def cancel(self, run_id: str, *, caller: str) -> bytes:
+        """Stop a run, for good; the cancelled response as JSON. Idempotent.
+
+        On return its upstream call is closed. Raises ResponseNotFound, and StateConflict when
+        the run ended otherwise before: what lost the race stays what it is.
+        """
+        run = await self._conclude_cancelled(run_id, caller)
+        if run is None:
+            raise ResponseNotFound(run_id)
+        if run.state in CANCEL_REFUSED:
+            raise StateConflict(CANCEL_REFUSED[run.state], param="response_id")
+        return wire.encode(object_of(run))
+
+    async def delete(self, run_id: str, *, caller: str) -> bytes:
+        """Destroy a run and all that is kept of it, stopping it first. Raises ResponseNotFound."""
+        if await self._conclude_cancelled(run_id, caller) is None:
+            raise ResponseNotFound(run_id)
+        await self._store.delete(run_id, caller=caller)
+        self._tails.changed(run_id)
+        self._logger.info("run_deleted", run=run_id, caller=caller)
+        return wire.encode({"id": run_id, "object": "response", "deleted": True})
+
+    async def revoke_all_but(self, callers: Collection[str]) -> int:
+        """Cancel the unfinished runs of everybody not in `callers`; how many there were."""
+        ids = await self._store.unfinished_of_others(callers)
+        for run_id in ids:
+            await self._conclude_cancelled(run_id, None)
+        return len(ids)
+
+    async def recover(self, *, owner: str) -> None:
+        """Take over from a process that died: nothing is sent twice, nothing waits for ever.
+
+        What had not begun goes back into the queue; what had begun ends `failed` with the cause
+        `worker_lost`, its partial output kept, because its upstream call may have run.
+        """
+        for run_id in await self._store.abandoned(owner=owner):
+            await self._store.requeue(run_id)
+            run = await self._store.conclude(run_id, caller=None, close=self._lost, events=True)
+            self._tails.changed(run_id)
+            self._logger.warning("run_recovered", run=run_id, state=run.state if run else None)
+        self._executor.wake()
+
+    def _lost(self, run: Run, frames: Sequence[bytes]) -> Closing | None:
+        if run.state is not State.IN_PROGRESS:
+            return None
+        message = "The gateway stopped while the response was under way; its upstream call may "
+        error = RunError(cause="worker_lost", message=message + "have run, so it is not repeated.")
+        fold = fold_frames(frames)
+        return closing(run, State.FAILED, fold=fold, now=self._clock.now(), error=error)
+
+    async def _conclude_cancelled(self, run_id: str, caller: str | None) -> Run | None:
+        def close(run: Run, _frames: Sequence[bytes]) -> Closing | None:
+            if is_final(run.state):
+                return None
+            return closing(run, State.CANCELLED, fold=Fold(), now=self._clock.now())
+
+        run = await self._store.conclude(run_id, caller=caller, close=close)
+        # The store has spoken; now the upstream call is closed and readers are told.
+        await self._executor.cancel(run_id)
+        self._tails.changed(run_id)
+        return run
+
+    async def _get(self, run_id: str, caller: str) -> Run:
+        run = await self._store.get(run_id, caller=caller)
+        if run is None:
+            raise ResponseNotFound(run_id)
+        return run
+
+
+def _item_ids(request: CreateRequest) -> tuple[str, ...]:
+    value = request.body.get("input")
+    if value is None or wire.kind_of(value) is not wire.Kind.ARRAY:
+        return ()
+    ids = (items.item_id(item) for item in items.as_items(value))
+    return tuple(dict.fromkeys(item_id for item_id in ids if item_id))[:MAX_ITEM_IDS]

@@ -1,0 +1,130 @@
+"""The one loop that makes upstream calls, for foreground and background alike.
+
+It sends, turns an error answer into an exception, mends what we ourselves added, and calls again
+only where `core.retry` says so. What comes back is a reply whose body is still unread.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from types import MappingProxyType
+from typing import Final
+
+from handrail.core import wire
+from handrail.core.profiles import ENCRYPTED_REASONING
+from handrail.core.retry import verdict
+from handrail.core.rewrite import UpstreamRequest
+from handrail.core.upstream_errors import refusal
+from handrail.engine.clock import Clock
+from handrail.errors import HandrailError, UpstreamRefused
+from handrail.settings.model import Target
+from handrail.telemetry import get_logger
+from handrail.upstream.client import UpstreamCall, UpstreamClient, UpstreamReply
+
+MAX_ERROR_BYTES: Final = 256 * 1024
+
+BeforeSend = Callable[[], Awaitable[None]]
+
+
+async def _nothing() -> None:
+    return None
+
+
+class Dispatcher:
+    """Makes upstream calls through a client."""
+
+    def __init__(self, client: UpstreamClient, *, clock: Clock) -> None:
+        self._client = client
+        self._clock = clock
+        self._log = get_logger()
+
+    @asynccontextmanager
+    async def create(
+        self,
+        target: Target,
+        request: UpstreamRequest,
+        *,
+        headers: Mapping[str, str],
+        before_send: BeforeSend = _nothing,
+        persistent: bool = False,
+    ) -> AsyncIterator[UpstreamReply]:
+        """POST `request` to the target's /responses; the reply, closed when the block is left.
+
+        `before_send` is awaited before every call. `persistent` allows waiting and calling again
+        under the never-twice rule (background runs); a foreground caller gets the error instead
+        and decides itself. Raises UpstreamRefused and UpstreamFailed.
+        """
+        calls = 0
+        while True:
+            await before_send()
+            calls += 1
+            try:
+                reply = await self._call(
+                    target, "/responses", method="POST", headers=headers, request=request
+                )
+                break
+            except HandrailError as error:
+                if request.added_include and _is_about_include(error):
+                    # We put it there and the model does not take it: ours to mend, once (G7).
+                    request = request.without_added_include()
+                    continue
+                decision = verdict(error, calls=calls)
+                if not persistent or not decision.again:
+                    raise
+                self._log.info("upstream_call_again", reason=decision.reason, wait=decision.wait)
+                await self._clock.sleep(decision.wait)
+        try:
+            yield reply
+        finally:
+            reply.close()
+
+    async def get(self, target: Target, path: str, *, limit: int) -> bytes:
+        """The body of a GET at the target. Raises UpstreamRefused and UpstreamFailed."""
+        reply = await self._call(target, path, method="GET")
+        try:
+            return await reply.read(limit=limit)
+        finally:
+            reply.close()
+
+    async def _call(
+        self,
+        target: Target,
+        path: str,
+        *,
+        method: str,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        request: UpstreamRequest | None = None,
+    ) -> UpstreamReply:
+        outgoing = {**headers, "accept-encoding": "identity", "user-agent": "handrail"}
+        secrets = []
+        if target.api_key is not None:
+            secrets = [target.api_key.reveal()]
+            outgoing["authorization"] = f"Bearer {secrets[0]}"
+        body = None
+        outgoing["accept"] = "application/json"
+        if request is not None:
+            body = wire.encode(request.body)
+            outgoing["content-type"] = "application/json"
+            outgoing["accept"] = "text/event-stream" if request.streams else "application/json"
+        reply = await self._client.send(
+            UpstreamCall(
+                method=method,
+                url=target.url + path,
+                headers=outgoing,
+                body=body,
+                reply_seconds=target.reply_seconds,
+            )
+        )
+        if 200 <= reply.status < 300:
+            return reply
+        try:
+            said = await reply.read(limit=MAX_ERROR_BYTES)
+        finally:
+            reply.close()
+        raise refusal(reply.status, reply.headers, said, now=self._clock.now(), secrets=secrets)
+
+
+def _is_about_include(error: HandrailError) -> bool:
+    if not isinstance(error, UpstreamRefused) or error.upstream_status not in (400, 422):
+        return False
+    about = f"{error.fault.param} {error.fault.message}".lower()
+    return "include" in about or ENCRYPTED_REASONING in about or "encrypted content" in about

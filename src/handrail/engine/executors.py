@@ -1,0 +1,115 @@
+"""Who carries runs out. The port, and the executor inside this process.
+
+Several machines come later behind the same port: a dispatcher then calls the same `Execution`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+from handrail.core.admission import Limits
+from handrail.errors import StoreFailed
+from handrail.store.base import Run, Store
+from handrail.telemetry import get_logger
+
+_FALLBACK_SECONDS: Final = 1.0
+
+
+class Executor(Protocol):
+    """Starts waiting runs and stops running ones."""
+
+    def wake(self) -> None:
+        """There may be something to start. A hint; a lost one costs at most a second."""
+
+    async def cancel(self, run_id: str) -> None:
+        """Stop a run that has been ended in the store: its upstream call is closed on return."""
+
+    async def start(self) -> None:
+        """Claim and run until cancelled."""
+
+    async def drain(self, seconds: float) -> None:
+        """Claim nothing more, let runs go on for that long, then interrupt the rest."""
+
+
+class LocalExecutor:
+    """Runs in this process, as many as the limits of the current settings allow."""
+
+    def __init__(
+        self,
+        *,
+        owner: str,
+        store: Store,
+        execute: Callable[[Run], Awaitable[None]],
+        limits: Callable[[], Limits],
+    ) -> None:
+        self._owner = owner
+        self._store = store
+        self._execute = execute
+        self._limits = limits
+        self._wake = asyncio.Event()
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._draining = False
+        self._logger = get_logger()
+
+    @property
+    def running(self) -> int:
+        """How many runs are under way here."""
+        return len(self._running)
+
+    def wake(self) -> None:
+        """See the port."""
+        self._wake.set()
+
+    async def cancel(self, run_id: str) -> None:
+        """See the port."""
+        task = self._running.get(run_id)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def start(self) -> None:
+        """See the port. Each run is a task of one group, so none can outlive the executor."""
+        async with asyncio.TaskGroup() as group:
+            while not self._draining:
+                # Cleared before looking: a run submitted while we look must wake us again.
+                self._wake.clear()
+                try:
+                    while not self._draining and await self._start_one(group):
+                        pass
+                except StoreFailed as error:
+                    self._logger.error("claim_failed", why=error.fault.code)
+                try:
+                    async with asyncio.timeout(_FALLBACK_SECONDS):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+
+    async def _start_one(self, group: asyncio.TaskGroup) -> bool:
+        run = await self._store.claim(owner=self._owner, limits=self._limits())
+        if run is None:
+            return False
+        self._running[run.id] = group.create_task(self._guarded(run), name=f"run {run.id}")
+        return True
+
+    async def _guarded(self, run: Run) -> None:
+        try:
+            await self._execute(run)
+        except asyncio.CancelledError:
+            pass  # one run was stopped; the group goes on
+        except Exception as error:
+            self._logger.error("execution_broke", run=run.id, exc_info=error)
+        finally:
+            self._running.pop(run.id, None)
+            self._wake.set()
+
+    async def drain(self, seconds: float) -> None:
+        """See the port."""
+        self._draining = True
+        self._wake.set()
+        if self._running:
+            await asyncio.wait(self._running.values(), timeout=seconds)
+        left = list(self._running.values())
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)

@@ -1,0 +1,166 @@
+"""The event log of a run under way: numbered at once, durable in groups, shown only then.
+
+One loop flushes every run's new events together a few milliseconds after they came, so a hundred
+streams cost one commit and not a hundred.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from handrail.core.events import Event
+from handrail.core.fold import Fold
+from handrail.core.lifecycle import State
+from handrail.core.responses import RunError
+from handrail.engine.clock import Clock
+from handrail.engine.closing import closing
+from handrail.engine.tail import Tails
+from handrail.errors import StoreFailed
+from handrail.store.base import Run, Segment, Store
+from handrail.telemetry import get_logger
+
+FLUSH_SECONDS: Final = 0.010
+PENDING_BYTES: Final = 1 << 20
+
+
+class RunLog:
+    """What one execution writes. Every write carries its fence; `fenced` says it was shut out."""
+
+    def __init__(self, run: Run, *, store: Store, tails: Tails, clock: Clock) -> None:
+        self.run = run
+        self.fold = Fold()
+        self.begun = False
+        self.fenced = False
+        self.problem: StoreFailed | None = None
+        self.bytes = 0
+        self.abort: Callable[[], object] = lambda: None
+        self._store = store
+        self._tails = tails
+        self._clock = clock
+        self._durable = run.last_seq
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._lock = asyncio.Lock()
+
+    @property
+    def next_number(self) -> int:
+        """The number that the next event gets."""
+        return self._durable + 1 + len(self._pending)
+
+    @property
+    def pending(self) -> bool:
+        """Whether events wait to be made durable."""
+        return bool(self._pending)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much is waiting for the disk that the upstream should not be read on."""
+        return self._pending_bytes > PENDING_BYTES
+
+    def add(self, event: Event) -> None:
+        """Number an event and take it in; `Journal` makes it durable."""
+        frame = event.numbered(self.next_number).frame
+        self._pending.append(frame)
+        self._pending_bytes += len(frame)
+        self.bytes += len(frame)
+
+    async def begin(self, event: Event) -> bool:
+        """Make the run `in_progress`, durably, with `event`. False when fenced."""
+        segment = Segment(first=self._durable + 1, frames=(event.frame,))
+        now = self._clock.now()
+        if not await self._store.begin(self.run.id, self.run.fence, now=now, segment=segment):
+            self.fenced = True
+            return False
+        self.begun = True
+        self._written(segment)
+        return True
+
+    async def flush(self) -> None:
+        """Make what is pending durable; on failure remember it and abort the execution."""
+        async with self._lock:
+            if not self._pending or self.fenced or self.problem is not None:
+                return
+            segment = self._take()
+            try:
+                kept = await self._store.append(self.run.id, self.run.fence, segment)
+            except StoreFailed as error:
+                self._put_back(segment)
+                self.problem = error
+            else:
+                if kept:
+                    self._written(segment)
+                self.fenced = not kept
+            if self.fenced or self.problem is not None:
+                self.abort()
+
+    async def close(self, state: State, error: RunError | None = None) -> bool:
+        """End the run with what is pending and a terminal event. False when fenced.
+
+        Raises StoreFailed when even that cannot be written.
+        """
+        async with self._lock:
+            segment = self._take()
+            end = closing(
+                self.run,
+                state,
+                fold=self.fold,
+                now=self._clock.now(),
+                pending=segment,
+                error=error,
+            )
+            try:
+                kept = await self._store.finish(self.run.id, self.run.fence, end)
+            except StoreFailed:
+                self._put_back(segment)
+                raise
+            if kept:
+                self._written(end.segment)
+            self.fenced = not kept
+            return kept
+
+    def _take(self) -> Segment:
+        segment = Segment(first=self._durable + 1, frames=tuple(self._pending))
+        self._pending.clear()
+        self._pending_bytes = 0
+        return segment
+
+    def _put_back(self, segment: Segment) -> None:
+        self._pending[:0] = segment.frames
+        self._pending_bytes += sum(map(len, segment.frames))
+
+    def _written(self, segment: Segment) -> None:
+        self._durable = segment.last
+        self._tails.published(self.run.id, segment)
+
+
+class Journal:
+    """The loop that makes every run's events durable."""
+
+    def __init__(self, *, store: Store, tails: Tails, clock: Clock) -> None:
+        self._store = store
+        self._tails = tails
+        self._clock = clock
+        self._dirty: set[RunLog] = set()
+        self._wake = asyncio.Event()
+
+    def open(self, run: Run) -> RunLog:
+        """The log of a run that has just been claimed."""
+        return RunLog(run, store=self._store, tails=self._tails, clock=self._clock)
+
+    def touched(self, log: RunLog) -> None:
+        """`log` has something pending."""
+        self._dirty.add(log)
+        self._wake.set()
+
+    async def loop(self) -> None:
+        """Flush for ever; ends only by cancellation."""
+        logger = get_logger()
+        while True:
+            await self._wake.wait()
+            await self._clock.sleep(FLUSH_SECONDS)
+            self._wake.clear()
+            dirty, self._dirty = self._dirty, set()
+            outcomes = await asyncio.gather(*(log.flush() for log in dirty), return_exceptions=True)
+            for outcome in outcomes:
+                if isinstance(outcome, Exception):
+                    logger.error("flush_failed", exc_info=outcome)

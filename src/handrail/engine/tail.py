@@ -1,0 +1,135 @@
+"""Readers of runs: replay from the store, then follow live, from any number, any number of them.
+
+The store is the truth; what is published here only saves reading it again. A reader that cannot
+keep up falls out of the small live window and reads from the store, so memory stays bounded.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from handrail.core import events
+from handrail.core.lifecycle import is_final
+from handrail.core.sse import COMMENT, parse_frame
+from handrail.store.base import Segment, Store
+
+HEARTBEAT_SECONDS: Final = 15.0
+WINDOW_BYTES: Final = 256 * 1024
+
+
+class _Live:
+    """The latest durable segments of one run that somebody follows."""
+
+    def __init__(self) -> None:
+        self.readers: set[asyncio.Event] = set()
+        self._segments: deque[Segment] = deque()
+        self._bytes = 0
+
+    def add(self, segment: Segment) -> None:
+        self._segments.append(segment)
+        self._bytes += sum(map(len, segment.frames))
+        while self._bytes > WINDOW_BYTES and len(self._segments) > 1:
+            self._bytes -= sum(map(len, self._segments.popleft().frames))
+
+    def after(self, number: int) -> list[bytes]:
+        """The frames after `number` if the window reaches back to them, else nothing."""
+        if not self._segments or self._segments[0].first > number + 1:
+            return []
+        return [
+            frame
+            for segment in self._segments
+            if segment.last > number
+            for frame in segment.frames[max(0, number + 1 - segment.first) :]
+        ]
+
+
+class Tails:
+    """Who follows what. All methods but `follow` are called by whoever writes runs."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._live: dict[str, _Live] = {}
+        self._closing = False
+
+    def published(self, run_id: str, segment: Segment) -> None:
+        """These events of the run are durable now."""
+        live = self._live.get(run_id)
+        if live is not None:
+            live.add(segment)
+            self.changed(run_id)
+
+    def changed(self, run_id: str) -> None:
+        """Something about the run is different: its readers look again."""
+        live = self._live.get(run_id)
+        if live is not None:
+            for reader in live.readers:
+                reader.set()
+
+    def close(self) -> None:
+        """End every stream after what is durable now: the process is about to stop."""
+        self._closing = True
+        for run_id in list(self._live):
+            self.changed(run_id)
+
+    @contextmanager
+    def _reader(self, run_id: str) -> Iterator[tuple[_Live, asyncio.Event]]:
+        live = self._live.setdefault(run_id, _Live())
+        reader = asyncio.Event()
+        live.readers.add(reader)
+        try:
+            yield live, reader
+        finally:
+            live.readers.discard(reader)
+            if not live.readers and self._live.get(run_id) is live:
+                del self._live[run_id]
+
+    async def follow(
+        self, run_id: str, *, caller: str, after: int, obfuscation: bool = True
+    ) -> AsyncGenerator[bytes, None]:
+        """The events after number `after`, in whole frames, until the terminal one; then ends.
+
+        Comments fill silence. Ends early, without a terminal event, only when the run is deleted
+        or the process stops. Raises StoreFailed when the store cannot be read.
+        """
+        with self._reader(run_id) as (live, wake):
+            while True:
+                wake.clear()  # before looking, so that what comes while we look is not missed
+                frames = live.after(after)
+                ended = False
+                if not frames:
+                    part = await self._store.read(run_id, after=after, caller=caller)
+                    if part is None:
+                        return
+                    frames = list(part.frames)
+                    ended = is_final(part.state) and after + len(frames) >= part.last_seq
+                if frames:
+                    after += len(frames)
+                    yield b"".join(frames if obfuscation else map(_plain, frames))
+                if ended or _is_terminal(frames) or (self._closing and not frames):
+                    return
+                if not frames and not await _woken(wake):
+                    yield COMMENT
+
+
+async def _woken(wake: asyncio.Event) -> bool:
+    try:
+        async with asyncio.timeout(HEARTBEAT_SECONDS):
+            await wake.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+_TERMINAL_STARTS: Final = tuple(f"event: {name}\n".encode() for name in sorted(events.CLOSING))
+
+
+def _is_terminal(frames: list[bytes]) -> bool:
+    # Every frame in the log was encoded here, so its first line is its type.
+    return bool(frames) and frames[-1].startswith(_TERMINAL_STARTS)
+
+
+def _plain(frame: bytes) -> bytes:
+    event = events.read(parse_frame(frame))
+    return frame if event is None else events.without_obfuscation(event).frame

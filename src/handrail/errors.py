@@ -1,0 +1,224 @@
+"""Everything that can go wrong, and whose fault it is.
+
+The lowest layer: it imports nothing of ours. CATALOGUE is the only place where an error code gets
+its status and type, and `docs/reference/errors.md` is held against it by a test.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+
+class Code(StrEnum):
+    """The codes that Handrail itself puts into an error body."""
+
+    INVALID_JSON = "invalid_json"
+    DUPLICATE_PARAMETER = "duplicate_parameter"
+    INVALID_TYPE = "invalid_type"
+    INVALID_VALUE = "invalid_value"
+    MISSING_PARAMETER = "missing_required_parameter"
+    UNSUPPORTED_PARAMETER = "unsupported_parameter"
+    BACKGROUND_NOT_ENABLED = "background_not_enabled"
+    BACKGROUND_REQUIRES_STORE = "background_requires_store"
+    STORE_NOT_ALLOWED = "store_not_allowed"
+    PREVIOUS_RESPONSE_NOT_FOUND = "previous_response_not_found"
+    ITEM_NOT_FOUND = "item_reference_not_found"
+    MALFORMED_REQUEST = "malformed_request"
+    INVALID_API_KEY = "invalid_api_key"
+    ORIGIN_NOT_ALLOWED = "origin_not_allowed"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    REQUEST_TIMEOUT = "request_timeout"
+    PAYLOAD_TOO_LARGE = "payload_too_large"
+    URI_TOO_LONG = "uri_too_long"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    EXPECTATION_FAILED = "expectation_failed"
+    HOST_NOT_ALLOWED = "host_not_allowed"
+    UPGRADE_REQUIRED = "upgrade_required"
+    QUEUE_FULL = "queue_full"
+    HEADERS_TOO_LARGE = "headers_too_large"
+    INTERNAL_ERROR = "internal_error"
+    UPSTREAM_UNREACHABLE = "upstream_unreachable"
+    UPSTREAM_PROTOCOL_ERROR = "upstream_protocol_error"
+    UPSTREAM_ENDED_EARLY = "upstream_ended_early"
+    UPSTREAM_STALLED = "upstream_stalled"
+    UPSTREAM_CREDENTIALS_REJECTED = "upstream_credentials_rejected"
+    STORE_UNAVAILABLE = "store_unavailable"
+    STORAGE_FULL = "storage_full"
+    SHUTTING_DOWN = "shutting_down"
+    TOO_MANY_CONNECTIONS = "too_many_connections"
+    HTTP_VERSION = "http_version_not_supported"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What a code always means on the wire."""
+
+    status: int
+    type: str
+    retry_after: int | None = None
+    should_retry: bool | None = None
+
+
+def _caller(status: int) -> Entry:
+    return Entry(status=status, type="invalid_request_error")
+
+
+CATALOGUE: Final[Mapping[Code, Entry]] = MappingProxyType(
+    {
+        Code.INVALID_JSON: _caller(400),
+        Code.DUPLICATE_PARAMETER: _caller(400),
+        Code.INVALID_TYPE: _caller(400),
+        Code.INVALID_VALUE: _caller(400),
+        Code.MISSING_PARAMETER: _caller(400),
+        Code.UNSUPPORTED_PARAMETER: _caller(400),
+        Code.BACKGROUND_NOT_ENABLED: _caller(400),
+        Code.BACKGROUND_REQUIRES_STORE: _caller(400),
+        Code.STORE_NOT_ALLOWED: _caller(400),
+        Code.PREVIOUS_RESPONSE_NOT_FOUND: _caller(400),
+        Code.ITEM_NOT_FOUND: _caller(400),
+        Code.MALFORMED_REQUEST: _caller(400),
+        Code.INVALID_API_KEY: _caller(401),
+        Code.ORIGIN_NOT_ALLOWED: _caller(403),
+        Code.NOT_FOUND: _caller(404),
+        Code.METHOD_NOT_ALLOWED: _caller(405),
+        Code.REQUEST_TIMEOUT: _caller(408),
+        Code.PAYLOAD_TOO_LARGE: _caller(413),
+        Code.URI_TOO_LONG: _caller(414),
+        Code.UNSUPPORTED_MEDIA_TYPE: _caller(415),
+        Code.EXPECTATION_FAILED: _caller(417),
+        Code.HOST_NOT_ALLOWED: _caller(421),
+        Code.UPGRADE_REQUIRED: _caller(426),
+        Code.QUEUE_FULL: Entry(status=429, type="rate_limit_error", retry_after=5),
+        Code.HEADERS_TOO_LARGE: _caller(431),
+        Code.INTERNAL_ERROR: Entry(status=500, type="server_error"),
+        # 502 and 504: the upstream call may have run, so the answer does not say "try again".
+        Code.UPSTREAM_UNREACHABLE: Entry(status=502, type="server_error"),
+        Code.UPSTREAM_PROTOCOL_ERROR: Entry(status=502, type="server_error"),
+        Code.UPSTREAM_ENDED_EARLY: Entry(status=502, type="server_error"),
+        Code.UPSTREAM_STALLED: Entry(status=504, type="server_error"),
+        # Only the operator can mend a refused credential, so no client should try again.
+        Code.UPSTREAM_CREDENTIALS_REJECTED: Entry(
+            status=503, type="server_error", retry_after=60, should_retry=False
+        ),
+        Code.STORE_UNAVAILABLE: Entry(status=503, type="server_error", retry_after=2),
+        Code.STORAGE_FULL: Entry(status=503, type="server_error", retry_after=30),
+        Code.SHUTTING_DOWN: Entry(status=503, type="server_error", retry_after=5),
+        Code.TOO_MANY_CONNECTIONS: Entry(status=503, type="server_error", retry_after=1),
+        Code.HTTP_VERSION: _caller(505),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One error as a client is to see it: status, the envelope's four keys, and retry advice.
+
+    `retry_after` is in seconds. `extra` holds further keys of the error object that clients act
+    on, such as `resets_at` of a usage limit.
+    """
+
+    status: int
+    type: str
+    code: str | None
+    message: str
+    param: str | None = None
+    retry_after: float | None = None
+    should_retry: bool | None = None
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+    def body(self) -> dict[str, object]:
+        """The envelope of OpenAI's API, all four keys always present."""
+        error = {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+            **self.extra,
+        }
+        return {"error": error}
+
+
+def fault(code: Code, message: str, *, param: str | None = None) -> Fault:
+    """The fault that belongs to one of our own codes."""
+    entry = CATALOGUE[code]
+    return Fault(
+        status=entry.status,
+        type=entry.type,
+        code=code.value,
+        message=message,
+        param=param,
+        retry_after=entry.retry_after,
+        should_retry=entry.should_retry,
+    )
+
+
+class HandrailError(Exception):
+    """Root of what the gateway raises on purpose; carries the fault to show."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+
+class RequestRejected(HandrailError):
+    """The caller's request cannot be served as it is: a 4xx that names the parameter."""
+
+    def __init__(self, code: Code, message: str, *, param: str | None = None) -> None:
+        super().__init__(fault(code, message, param=param))
+
+
+class StateConflict(HandrailError):
+    """The response exists but its state does not allow the call (400: SDKs retry a 409)."""
+
+    def __init__(self, message: str, *, param: str) -> None:
+        super().__init__(
+            Fault(status=400, type="invalid_request_error", code=None, message=message, param=param)
+        )
+
+
+class ResponseNotFound(HandrailError):
+    """No response of that id for this caller; another caller's id gives the very same answer."""
+
+    def __init__(self, response_id: str) -> None:
+        super().__init__(
+            Fault(
+                status=404,
+                type="invalid_request_error",
+                code=None,
+                message=f"Response with id '{response_id}' not found.",
+                param="response_id",
+            )
+        )
+
+
+class UpstreamFailed(HandrailError):
+    """The upstream could not be reached, or broke off, or made no sense.
+
+    `sent` is False only on proof that no complete request reached it.
+    """
+
+    def __init__(self, code: Code, message: str, *, sent: bool = True) -> None:
+        super().__init__(fault(code, message))
+        self.sent = sent
+
+
+class UpstreamRefused(HandrailError):
+    """The upstream answered with an error of its own; `upstream_status` is what it said."""
+
+    def __init__(self, fault: Fault, *, upstream_status: int) -> None:
+        super().__init__(fault)
+        self.upstream_status = upstream_status
+
+
+class StoreFailed(HandrailError):
+    """The run store cannot do what was asked of it: disk, lock or corruption."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(fault(code, message))
+
+
+class ConfigInvalid(Exception):
+    """A setting is wrong; the message is one line that names the file or variable."""

@@ -1,0 +1,175 @@
+"""One HTTP request and its reply, over plain ASGI."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
+from contextlib import aclosing
+from typing import Any, Final, Protocol
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from handrail.errors import Code, Fault, RequestRejected
+from handrail.server.inflate import inflate, too_large
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+BODY_SECONDS: Final = 20.0
+BODY_BYTES_PER_SECOND: Final = 16 * 1024
+MAX_QUERY_FIELDS: Final = 32
+
+JSON_TYPE: Final = (b"content-type", b"application/json")
+STREAM_HEADERS: Final = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+_ALWAYS: Final = ((b"x-content-type-options", b"nosniff"),)
+_NO_STORE: Final = (b"cache-control", b"no-store")
+
+
+class Connection(Protocol):
+    """The client's connection, as the guard gives it."""
+
+    on_lost: Callable[[], None] | None
+
+    def drop(self) -> None:
+        """Cut it without another byte."""
+
+
+class Exchange:
+    """A request as handlers see it. `headers` has lower-case names, values as latin-1 text."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, request_id: str) -> None:
+        self.request_id = request_id
+        self.method: str = scope["method"]
+        self.path: bytes = scope["raw_path"]
+        self.query_string: bytes = scope["query_string"]
+        self.headers: dict[bytes, str] = {
+            name: value.decode("latin-1") for name, value in scope["headers"]
+        }
+        self.connection: Connection = scope["handrail.connection"]
+        self.started = False
+        self.left = False
+        self._receive = receive
+        self._send = send
+
+    def header(self, name: bytes) -> str:
+        """A request header, "" when absent."""
+        return self.headers.get(name, "")
+
+    def query(self) -> dict[str, str]:
+        """The query's fields. Raises RequestRejected for one that stands twice or is no text."""
+        try:
+            pairs = parse_qsl(
+                self.query_string.decode("ascii"),
+                keep_blank_values=True,
+                max_num_fields=MAX_QUERY_FIELDS,
+                errors="strict",
+            )
+        except ValueError:
+            raise RequestRejected(
+                Code.INVALID_VALUE, "The query string cannot be read.", param="query"
+            ) from None
+        fields = dict(pairs)
+        for name, _ in pairs:
+            # `include[]` is the one that SDKs repeat; nothing here reads it.
+            if sum(other == name for other, _ in pairs) > 1 and name not in (
+                "include[]",
+                "include",
+            ):
+                raise RequestRejected(
+                    Code.DUPLICATE_PARAMETER,
+                    f"The query parameter '{name[:80]}' is given twice.",
+                    param=name[:80],
+                )
+        return fields
+
+    # --- body ------------------------------------------------------------------------------
+
+    async def body(self, *, limit: int) -> bytes:
+        """The whole body, decompressed. Raises RequestRejected beyond `limit`, bytes or time."""
+        coding = self.header(b"content-encoding").strip().lower()
+        data = await self._read(limit)
+        if coding in ("", "identity"):
+            return data
+        return await asyncio.to_thread(inflate, data, coding=coding, limit=limit)
+
+    async def _read(self, limit: int) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        started = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(BODY_SECONDS) as deadline:
+                while True:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        raise asyncio.CancelledError
+                    part: bytes = message.get("body", b"")
+                    parts.append(part)
+                    size += len(part)
+                    if size > limit:
+                        raise too_large(limit)
+                    if not message.get("more_body", False):
+                        return b"".join(parts)
+                    deadline.reschedule(started + BODY_SECONDS + size / BODY_BYTES_PER_SECOND)
+        except TimeoutError:
+            raise RequestRejected(
+                Code.REQUEST_TIMEOUT, "The body took too long to arrive."
+            ) from None
+
+    # --- reply -----------------------------------------------------------------------------
+
+    async def reply(
+        self, status: int, body: bytes, *, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Answer with JSON."""
+        await self._start(
+            status,
+            [
+                JSON_TYPE,
+                (b"content-length", b"%d" % len(body)),
+                _NO_STORE,
+                *_encoded(headers or {}),
+            ],
+        )
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def fail(self, fault: Fault, *, headers: Mapping[str, str] | None = None) -> None:
+        """Answer with an error."""
+        extra = dict(headers or {})
+        if fault.retry_after is not None:
+            extra["retry-after"] = str(max(1, round(fault.retry_after)))
+        if fault.should_retry is not None:
+            extra["x-should-retry"] = str(fault.should_retry).lower()
+        await self.reply(fault.status, msgspec.json.encode(fault.body()), headers=extra)
+
+    async def stream(
+        self, chunks: AsyncGenerator[bytes, None], *, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Answer with server-sent events, each chunk in one write.
+
+        Waits while the reader is slow, so nothing piles up here.
+        """
+        await self._start(200, [*STREAM_HEADERS, *_encoded(headers or {})])
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await self._send({"type": "http.response.body", "body": b""})
+
+    async def finish(self, chunk: bytes) -> None:
+        """The last bytes of a stream that was interrupted."""
+        await self._send({"type": "http.response.body", "body": chunk})
+
+    async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.started = True
+        own = ((b"x-request-id", self.request_id.encode()), *_ALWAYS)
+        await self._send(
+            {"type": "http.response.start", "status": status, "headers": [*headers, *own]}
+        )
+
+
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]

@@ -1,0 +1,245 @@
+"""The routes under /v1/responses: parse, ask policy, hand to the engine, answer.
+
+No decision is taken here. The order in `create` is the point: nothing at all happens between
+parsing and `policy.decide`.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from handrail.core import wire
+from handrail.core.items import DEFAULT_PAGE, MAX_PAGE, PageRequest
+from handrail.core.policy import Mode, Plan, decide
+from handrail.core.wire import CreateRequest
+from handrail.engine.background import Background
+from handrail.engine.clock import Clock
+from handrail.engine.foreground import Foreground, Relay, StatelessCall
+from handrail.engine.targets import Targets
+from handrail.errors import Code, HandrailError, RequestRejected, fault
+from handrail.server.exchange import Exchange
+from handrail.settings.model import Caller, Settings
+
+MAX_CURSOR: Final = 2**53 - 1
+_PARSE_INLINE: Final = 1 << 20
+
+# What an upstream may say to the caller. Everything else stays here: account names, cookies,
+# organisations, the upstream's own request id (it goes out under our name).
+_PASSED_BACK: Final = (
+    "openai-processing-ms",
+    "openai-version",
+    "x-codex-turn-state",
+    "x-reasoning-included",
+)
+
+
+class Responses:
+    """Handlers. Each takes the exchange, who calls, and the settings of that moment."""
+
+    def __init__(
+        self,
+        *,
+        foreground: Foreground,
+        background: Background,
+        targets: Targets,
+        clock: Clock,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._foreground = foreground
+        self._background = background
+        self._targets = targets
+        self._clock = clock
+        self._new_id = new_id
+        self.draining = False
+
+    async def create(self, exchange: Exchange, caller: Caller, settings: Settings) -> None:
+        """POST /v1/responses."""
+        _require_json(exchange)
+        data = await exchange.body(limit=settings.max_body_bytes)
+        request = await _parsed(data)
+        plan = decide(request, switch=settings.switch, caller=caller.policy)
+        if plan.mode is Mode.BACKGROUND:
+            await self._create_background(
+                exchange, request, plan=plan, caller=caller, settings=settings
+            )
+        else:
+            await self._create_stateless(exchange, request, plan=plan, settings=settings)
+
+    async def _create_background(
+        self,
+        exchange: Exchange,
+        request: CreateRequest,
+        *,
+        plan: Plan,
+        caller: Caller,
+        settings: Settings,
+    ) -> None:
+        if self.draining:
+            raise HandrailError(fault(Code.SHUTTING_DOWN, "The gateway is shutting down."))
+        name = caller.policy.name
+        run_id, queued = await self._background.submit(
+            request, plan=plan, caller=name, target=settings.target, limits=settings.limits
+        )
+        headers = {"handrail-decision": plan.header()}
+        if not plan.stream:
+            return await exchange.reply(200, queued, headers=headers)
+        chunks = await self._background.follow(run_id, caller=name, after=-1)
+        return await exchange.stream(chunks, headers=headers)
+
+    async def _create_stateless(
+        self, exchange: Exchange, request: CreateRequest, *, plan: Plan, settings: Settings
+    ) -> None:
+        call = StatelessCall(
+            request=request,
+            plan=plan,
+            target=settings.target,
+            headers=_forwarded(exchange, settings.target.profile.headers),
+            response_id=self._new_id(),
+            created_at=int(self._clock.now()),
+            numbered_heartbeat=_is_codex(exchange),
+        )
+        if not plan.stream:
+            body, said = await self._foreground.answer(call)
+            return await exchange.reply(200, body, headers=_reply_headers(plan, said))
+        async with self._foreground.stream(call) as (relay, said):
+            await self._relay(exchange, relay, _reply_headers(plan, said))
+        return None
+
+    async def _relay(self, exchange: Exchange, relay: Relay, headers: Mapping[str, str]) -> None:
+        try:
+            await exchange.stream(relay.chunks(), headers=headers)
+        except asyncio.CancelledError:
+            if exchange.started and not exchange.left:
+                # The drain is over. The caller is still there and shall see an end.
+                stop = HandrailError(fault(Code.SHUTTING_DOWN, "The gateway is shutting down."))
+                await exchange.finish(relay.end(stop))
+            raise
+
+    async def retrieve(
+        self, exchange: Exchange, caller: Caller, _: Settings, *, response_id: str
+    ) -> None:
+        """GET /v1/responses/{id}, also with stream and starting_after."""
+        query = exchange.query()
+        name = caller.policy.name
+        if not _flag(query, "stream", default=False):
+            if "starting_after" in query:
+                raise RequestRejected(
+                    Code.INVALID_VALUE,
+                    "'starting_after' has a meaning only with stream=true.",
+                    param="starting_after",
+                )
+            body = await self._background.retrieve(response_id, caller=name)
+            return await exchange.reply(200, body)
+        chunks = await self._background.follow(
+            response_id,
+            caller=name,
+            after=_cursor(query),
+            obfuscation=_flag(query, "include_obfuscation", default=True),
+        )
+        return await exchange.stream(chunks)
+
+    async def cancel(
+        self, exchange: Exchange, caller: Caller, settings: Settings, *, response_id: str
+    ) -> None:
+        """POST /v1/responses/{id}/cancel."""
+        await exchange.body(limit=settings.max_body_bytes)
+        body = await self._background.cancel(response_id, caller=caller.policy.name)
+        await exchange.reply(200, body)
+
+    async def delete(
+        self, exchange: Exchange, caller: Caller, _: Settings, *, response_id: str
+    ) -> None:
+        """DELETE /v1/responses/{id}."""
+        body = await self._background.delete(response_id, caller=caller.policy.name)
+        await exchange.reply(200, body)
+
+    async def input_items(
+        self, exchange: Exchange, caller: Caller, _: Settings, *, response_id: str
+    ) -> None:
+        """GET /v1/responses/{id}/input_items."""
+        page = _page(exchange.query())
+        body = await self._background.input_items(response_id, caller=caller.policy.name, page=page)
+        await exchange.reply(200, body)
+
+
+async def _parsed(data: bytes) -> CreateRequest:
+    # Tens of megabytes take tens of milliseconds, which other streams would feel.
+    if len(data) > _PARSE_INLINE:
+        return await asyncio.to_thread(wire.read_create, data)
+    return wire.read_create(data)
+
+
+def _require_json(exchange: Exchange) -> None:
+    # Also what keeps a web page from calling without a preflight: a form cannot send this type.
+    kind = exchange.header(b"content-type").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise RequestRejected(
+            Code.UNSUPPORTED_MEDIA_TYPE,
+            "Content-Type must be application/json.",
+            param="content-type",
+        )
+
+
+def _forwarded(exchange: Exchange, allowed: tuple[str, ...]) -> dict[str, str]:
+    exact = {name for name in allowed if not name.endswith("*")}
+    prefixes = tuple(name[:-1] for name in allowed if name.endswith("*"))
+    found = {}
+    for raw_name, value in exchange.headers.items():
+        name = raw_name.decode("latin-1")
+        if name in exact or (prefixes and name.startswith(prefixes)):
+            found[name] = value
+    return found
+
+
+def _reply_headers(plan: Plan, said: Mapping[str, str]) -> dict[str, str]:
+    passed = {
+        name: value
+        for name, value in said.items()
+        if name in _PASSED_BACK or name.startswith("x-ratelimit-")
+    }
+    headers = {"handrail-decision": plan.header(), **passed}
+    if "x-request-id" in said:
+        headers["handrail-upstream-request-id"] = said["x-request-id"]
+    return headers
+
+
+def _is_codex(exchange: Exchange) -> bool:
+    return exchange.header(b"originator").startswith("codex") or exchange.header(
+        b"user-agent"
+    ).startswith("codex")
+
+
+def _flag(query: Mapping[str, str], name: str, *, default: bool) -> bool:
+    value = query.get(name)
+    if value is None:
+        return default
+    if value not in ("true", "false"):
+        raise RequestRejected(Code.INVALID_VALUE, f"'{name}' must be true or false.", param=name)
+    return value == "true"
+
+
+def _cursor(query: Mapping[str, str]) -> int:
+    text = query.get("starting_after")
+    if text is None:
+        return -1
+    if not (text.isascii() and text.isdigit()) or len(text) > 16 or int(text) > MAX_CURSOR:
+        raise RequestRejected(
+            Code.INVALID_VALUE,
+            "'starting_after' must be an integer from 0 to 9007199254740991.",
+            param="starting_after",
+        )
+    return int(text)
+
+
+def _page(query: Mapping[str, str]) -> PageRequest:
+    limit = query.get("limit", str(DEFAULT_PAGE))
+    if not (limit.isascii() and limit.isdigit()) or not 1 <= int(limit[:4]) <= MAX_PAGE:
+        raise RequestRejected(
+            Code.INVALID_VALUE, f"'limit' must be an integer from 1 to {MAX_PAGE}.", param="limit"
+        )
+    order = query.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise RequestRejected(Code.INVALID_VALUE, "'order' must be asc or desc.", param="order")
+    return PageRequest(
+        limit=int(limit), descending=order == "desc", after=query.get("after") or None
+    )

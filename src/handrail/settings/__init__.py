@@ -1,0 +1,1 @@
+"""Where every value comes from, and the frozen snapshot that everything else reads."""

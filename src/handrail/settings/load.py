@@ -1,0 +1,342 @@
+"""From flags, environment and file to one snapshot: strongest first, then the default.
+
+Loading raises ConfigInvalid with one line that names the file or variable: a setting that cannot
+be read never falls back to another.
+"""
+
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from handrail.core.policy import (
+    BackgroundPolicy,
+    CallerPolicy,
+    StoreFalsePolicy,
+    StorePolicy,
+    resolve_switch,
+)
+from handrail.core.profiles import PROFILES, Profile
+from handrail.errors import ConfigInvalid
+from handrail.settings.model import Caller, Secret, Settings, Target
+from handrail.settings.options import (
+    API_KEY_VARIABLE,
+    CALLER_KEY_VARIABLE,
+    CALLER_OPTIONS,
+    FILE_VARIABLE,
+    OPENAI_KEY_VARIABLE,
+    OPTIONS,
+    Option,
+)
+
+DEFAULT_CALLER: Final = "default"
+DEFAULT_FILE: Final = Path("handrail.toml")
+LOOPBACK_HOSTS: Final = ("127.0.0.1", "localhost", "::1")
+MIN_KEY: Final = 20
+_MAX_FILE: Final = 1 << 20
+_SAMPLES: Final = ("changeme", "change-me", "your-", "your_", "example", "placeholder", "xxxx")
+
+Tree = dict[str, Any]
+
+
+def load(
+    flags: Mapping[str, Any], environment: Mapping[str, str], *, default_data_dir: Path
+) -> Settings:
+    """The settings. `flags` maps the paths of OPTIONS, and `config`, to values or None.
+
+    Reads the settings file and nothing else. Raises ConfigInvalid.
+    """
+    file, tree = _read_file(flags.get("config"), environment)
+    where = str(file)
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    _import_reference_name(tree, where)
+    for option in OPTIONS:
+        values[option.path], sources[option.path] = _resolve(
+            option, flags=flags, environment=environment, tree=tree, file=where
+        )
+    said = values["background.enabled"] if sources["background.enabled"] == where else None
+    switch = resolve_switch(
+        flag=flags.get("background.enabled"), environment=environment, file=said
+    )
+    values["background.enabled"], sources["background.enabled"] = switch.enabled, switch.source
+    callers = _callers(tree.pop("callers", {}), environment, where)
+    _refuse_unknown(tree, where)
+    if values["data_dir"] is None:
+        values["data_dir"] = default_data_dir
+    return Settings(
+        host=values["server.host"],
+        port=values["server.port"],
+        allowed_hosts=values["server.allowed_hosts"],
+        max_body_bytes=values["server.max_body_bytes"],
+        max_connections=values["server.max_connections"],
+        drain_seconds=values["server.drain"],
+        log_level=values["log.level"],
+        data_dir=values["data_dir"],
+        target=_target(values, sources, environment),
+        switch=switch,
+        callers=MappingProxyType(callers),
+        max_running=values["background.max_running"],
+        max_queued=values["background.max_queued"],
+        max_run_seconds=values["background.max_duration"],
+        max_output_bytes=values["background.max_output_bytes"],
+        file=file,
+        values=MappingProxyType(values),
+        sources=MappingProxyType(sources),
+    )
+
+
+def _read_file(flag: Any, environment: Mapping[str, str]) -> tuple[Path | None, Tree]:
+    named = flag or environment.get(FILE_VARIABLE, "").strip()
+    path = Path(named) if named else DEFAULT_FILE
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_FILE + 1)
+    except OSError as error:
+        if not named and isinstance(error, FileNotFoundError):
+            return None, {}
+        raise ConfigInvalid(f"{path}: cannot be read: {error.strerror}.") from None
+    if len(data) > _MAX_FILE:
+        raise ConfigInvalid(f"{path}: is larger than {_MAX_FILE} bytes.")
+    try:
+        return path, tomllib.loads(data.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        words = " ".join(str(error).split())[:200]
+        raise ConfigInvalid(f"{path}: is not valid TOML: {words}.") from None
+
+
+def _import_reference_name(tree: Tree, file: str) -> None:
+    # The reference implementation's settings call the switch `backgroundResponses`.
+    if "backgroundResponses" not in tree:
+        return
+    table = tree.setdefault("background", {})
+    if not isinstance(table, dict) or "enabled" in table:
+        raise ConfigInvalid(f"{file}: give backgroundResponses or background.enabled, not both.")
+    table["enabled"] = tree.pop("backgroundResponses")
+
+
+def _resolve(
+    option: Option,
+    *,
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str],
+    tree: Tree,
+    file: str,
+) -> tuple[Any, str]:
+    # The file's value is taken out and checked even when something stronger decides: a typing
+    # error in it is one whether or not it has an effect today.
+    section, _, name = option.path.rpartition(".")
+    table = tree.get(section, {}) if section else tree
+    if not isinstance(table, dict):
+        raise ConfigInvalid(f"{file}: '{section}' must be a table.")
+    value, source = option.default, "default"
+    if name in table:
+        value, source = option.read(table.pop(name), f"{file}: {option.path}"), file
+    if option.path == "background.enabled":  # resolve_switch reads its flag and variables
+        return value, source
+    text = environment.get(option.variable or "", "").strip()
+    if text:
+        value = option.read(text, f"environment {option.variable}")
+        source = f"environment {option.variable}"
+    if flags.get(option.path) is not None:
+        value, source = option.read(flags[option.path], f"{option.flag}"), f"flag {option.flag}"
+    return value, source
+
+
+def _refuse_unknown(tree: Tree, file: str) -> None:
+    for name, value in tree.items():
+        if isinstance(value, dict) and any(o.path.startswith(f"{name}.") for o in OPTIONS):
+            if value:
+                raise ConfigInvalid(f"{file}: unknown setting '{name}.{next(iter(value))}'.")
+        else:
+            raise ConfigInvalid(f"{file}: unknown setting '{name}'.")
+
+
+# --- callers -------------------------------------------------------------------------------------
+
+
+def _callers(tables: Any, environment: Mapping[str, str], file: str) -> dict[str, Caller]:
+    if not isinstance(tables, dict):
+        raise ConfigInvalid(f"{file}: 'callers' must be a table of tables.")
+    callers: dict[str, Caller] = {}
+    for name, table in tables.items():
+        if not isinstance(table, dict) or not _is_name(name):
+            raise ConfigInvalid(
+                f"{file}: callers.{name[:40]} must be a table whose name is 1 to 64 letters, "
+                "digits, '-' and '_'."
+            )
+        callers[name] = _caller(name, table, environment=environment, file=file)
+    variable = environment.get(CALLER_KEY_VARIABLE, "").strip()
+    if variable or not callers:
+        known = callers.get(DEFAULT_CALLER)
+        if variable and known is not None and known.digest is not None:
+            raise ConfigInvalid(
+                f"{CALLER_KEY_VARIABLE}: {file} gives callers.{DEFAULT_CALLER} another key."
+            )
+        policy = known.policy if known else CallerPolicy(name=DEFAULT_CALLER)
+        digest = _digest(variable, CALLER_KEY_VARIABLE) if variable else None
+        callers[DEFAULT_CALLER] = Caller(policy=policy, digest=digest)
+    _refuse_shared_keys(callers)
+    return callers
+
+
+def _is_name(name: str) -> bool:
+    return (
+        0 < len(name) <= 64 and name.isascii() and name.replace("-", "").replace("_", "").isalnum()
+    )
+
+
+def _caller(name: str, table: Tree, *, environment: Mapping[str, str], file: str) -> Caller:
+    place = f"{file}: callers.{name}"
+    values: dict[str, Any] = {}
+    for option in CALLER_OPTIONS:
+        values[option.path] = option.default
+        if option.path in table:
+            values[option.path] = option.read(table.pop(option.path), f"{place}.{option.path}")
+    if table:
+        raise ConfigInvalid(f"{file}: unknown setting 'callers.{name}.{next(iter(table))}'.")
+    policy = CallerPolicy(
+        name=name,
+        background=BackgroundPolicy(values["background"]),
+        store=StorePolicy(values["store"]),
+        store_false=StoreFalsePolicy(values["store_false"]),
+        max_running=values["max_running"],
+        max_queued=values["max_queued"],
+        retention_seconds=values["retention"],
+    )
+    return Caller(policy=policy, digest=_key(name, values, environment=environment, place=place))
+
+
+def _key(
+    name: str, values: Mapping[str, Any], *, environment: Mapping[str, str], place: str
+) -> bytes | None:
+    variable, digest = values["key_env"], values["key_sha256"]
+    if variable and digest:
+        raise ConfigInvalid(f"{place}: give key_env or key_sha256, not both.")
+    if variable:
+        key = environment.get(variable, "").strip()
+        if not key:
+            raise ConfigInvalid(f"{place}.key_env: the variable {variable} is not set.")
+        return _digest(key, variable)
+    if digest:
+        try:
+            raw = bytes.fromhex(digest)
+        except ValueError:
+            raw = b""
+        if len(raw) != hashlib.sha256().digest_size:
+            raise ConfigInvalid(f"{place}.key_sha256: must be 64 hexadecimal digits.")
+        return raw
+    if name == DEFAULT_CALLER:
+        return None
+    raise ConfigInvalid(f"{place}: needs key_env or key_sha256.")
+
+
+def _digest(key: str, name: str) -> bytes:
+    lowered = key.lower()
+    if len(key) < MIN_KEY or len(set(key)) < 8 or any(word in lowered for word in _SAMPLES):
+        raise ConfigInvalid(
+            f"{name}: is no caller key: it must have at least {MIN_KEY} characters and be random. "
+            'Try: python3 -c "import secrets; print(secrets.token_urlsafe(32))"'
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigInvalid(f"{name}: a caller key must be printable ASCII without spaces.")
+    return key_digest(key)
+
+
+def key_digest(key: str) -> bytes:
+    """What is kept of a caller key, and what an offered key is compared by."""
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _refuse_shared_keys(callers: Mapping[str, Caller]) -> None:
+    seen: dict[bytes, str] = {}
+    for name, caller in callers.items():
+        if caller.digest is not None and caller.digest in seen:
+            raise ConfigInvalid(f"callers {seen[caller.digest]} and {name} have the same key.")
+        if caller.digest is not None:
+            seen[caller.digest] = name
+
+
+# --- upstream ------------------------------------------------------------------------------------
+
+
+def _target(
+    values: dict[str, Any], sources: dict[str, str], environment: Mapping[str, str]
+) -> Target:
+    profile = PROFILES[values["upstream.profile"]]
+    if values["upstream.url"] is None:
+        if profile.base_url is None:
+            raise ConfigInvalid(
+                f"--upstream: the profile {profile.name} needs the base URL of a server "
+                "(--upstream, HANDRAIL_UPSTREAM_URL or upstream.url)."
+            )
+        values["upstream.url"] = profile.base_url
+        sources["upstream.url"] = f"profile {profile.name}"
+    url = _base_url(values["upstream.url"], sources["upstream.url"])
+    if values["upstream.extra_fields"] and profile.takes is None:
+        raise ConfigInvalid(
+            f"{sources['upstream.extra_fields']}: upstream.extra_fields has a meaning only for "
+            "the profile compatible; the others take unknown fields anyway."
+        )
+    return Target(
+        url=url,
+        profile=profile,
+        api_key=_api_key(profile, values, environment=environment, sources=sources),
+        extra_fields=frozenset(values["upstream.extra_fields"]),
+        reply_seconds=values["upstream.reply_timeout"],
+        idle_seconds=values["upstream.idle_timeout"],
+    )
+
+
+def _base_url(text: str, source: str) -> str:
+    def refuse(why: str) -> ConfigInvalid:
+        return ConfigInvalid(f"{source}: the upstream's base URL {why}.")
+
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise refuse("cannot be read") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise refuse("must be http:// or https:// with a host")
+    if parts.username is not None or parts.password is not None:
+        raise refuse("must not hold a user name or password")
+    if parts.query or parts.fragment or not text.isascii() or not text.isprintable():
+        raise refuse("must be plain ASCII without a query or fragment")
+    if parts.path.rstrip("/").endswith("/responses"):
+        raise refuse("must be given without /responses, which is appended")
+    return text.rstrip("/")
+
+
+def _api_key(
+    profile: Profile,
+    values: dict[str, Any],
+    *,
+    environment: Mapping[str, str],
+    sources: dict[str, str],
+) -> Secret | None:
+    named = values["upstream.api_key_env"]
+    candidates = [API_KEY_VARIABLE]
+    if named:
+        candidates.append(named)
+    elif profile.name == "openai":
+        candidates.append(OPENAI_KEY_VARIABLE)
+    for variable in candidates:
+        key = environment.get(variable, "").strip()
+        if key and not (key.isascii() and key.isprintable()):
+            raise ConfigInvalid(f"{variable}: must be printable ASCII.")
+        if key:
+            values["upstream.api_key"], sources["upstream.api_key"] = Secret(key), variable
+            return values["upstream.api_key"]  # type: ignore[no-any-return]
+    values["upstream.api_key"], sources["upstream.api_key"] = None, "not set"
+    if named:
+        raise ConfigInvalid(f"upstream.api_key_env: the variable {named} is not set.")
+    if profile.base_url is not None:
+        raise ConfigInvalid(
+            f"{candidates[-1]}: is not set, and an upstream of the profile {profile.name} needs a "
+            "credential."
+        )
+    return None

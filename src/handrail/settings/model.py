@@ -1,0 +1,92 @@
+"""The settings as one frozen value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from handrail.core.admission import Limits
+from handrail.core.policy import CallerPolicy, Switch
+from handrail.core.profiles import Profile
+from handrail.core.redact import masked
+
+
+class Secret:
+    """A text that does not show in a log, a traceback or a repr."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The secret itself; call it only where it is put into a header."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"Secret({masked(self._value)})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A configured upstream. Timeouts in seconds."""
+
+    url: str
+    profile: Profile
+    api_key: Secret | None
+    extra_fields: frozenset[str]
+    reply_seconds: float
+    idle_seconds: float
+
+    @property
+    def name(self) -> str:
+        """What a run remembers, to find the same upstream again; holds no secret."""
+        return f"{self.profile.name} {self.url}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Someone who may call: the SHA-256 of the key, and the policy.
+
+    `digest` is None for the caller whose key is generated at the first start.
+    """
+
+    policy: CallerPolicy
+    digest: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One immutable snapshot. `sources` says where each value came from, by its path.
+
+    Durations in seconds, sizes in bytes.
+    """
+
+    host: str
+    port: int
+    allowed_hosts: tuple[str, ...]
+    max_body_bytes: int
+    max_connections: int
+    drain_seconds: int
+    log_level: str
+    data_dir: Path
+    target: Target
+    switch: Switch
+    callers: Mapping[str, Caller]
+    max_running: int
+    max_queued: int
+    max_run_seconds: int
+    max_output_bytes: int
+    file: Path | None
+    values: Mapping[str, Any]
+    sources: Mapping[str, str]
+
+    @property
+    def limits(self) -> Limits:
+        """The limits on runs, of this snapshot."""
+        return Limits(
+            max_running=self.max_running,
+            max_queued=self.max_queued,
+            caller_running={n: c.policy.max_running for n, c in self.callers.items()},
+            caller_queued={n: c.policy.max_queued for n, c in self.callers.items()},
+        )

@@ -1,0 +1,1 @@
+"""Remembers runs. `base` is the port; nothing above this layer names a concrete store."""

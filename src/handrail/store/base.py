@@ -1,0 +1,167 @@
+"""The store as the engine sees it: a port and frozen rows.
+
+Written so that SQLite and PostgreSQL can both do it: every method is one transaction, writes of a
+run under way are conditional on its fence, and the state moves only by `core.lifecycle`.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from handrail.core.admission import Limits
+from handrail.core.lifecycle import State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """Consecutive events of one run: numbers `first` to `last`, their SSE frames in that order."""
+
+    first: int
+    frames: tuple[bytes, ...]
+
+    @property
+    def last(self) -> int:
+        """The number of the last frame."""
+        return self.first + len(self.frames) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRun:
+    """A run to be accepted. `plan`, `request` and `response` are JSON; times in unix seconds.
+
+    `response` is the response object as it is before anything happened, `opening` the first
+    events, `items` the ids of the input items that a later `item_reference` may name.
+    """
+
+    id: str
+    caller: str
+    created_at: float
+    target: str
+    plan: bytes
+    request: bytes
+    response: bytes
+    opening: Segment
+    items: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run as it is. `fence` is the number that a write must carry to be let in.
+
+    `response` is the opening object until the end, then the final one. `calls` counts upstream
+    calls. Times in unix seconds, None where it has not happened.
+    """
+
+    id: str
+    caller: str
+    state: State
+    created_at: float
+    target: str
+    plan: bytes
+    request: bytes
+    response: bytes
+    attempt: int
+    fence: int
+    calls: int
+    last_seq: int
+    sent_at: float | None
+    finished_at: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closing:
+    """The end of a run: its final state and object, and the events not yet appended.
+
+    The last frame of `segment` is the terminal event. `items` are output item ids.
+    """
+
+    state: State
+    response: bytes
+    segment: Segment
+    finished_at: float
+    expires_at: float
+    items: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """Part of a run's events, from the asked number on. `state` and `last_seq` are of that moment.
+
+    `frames` is empty when there is nothing after the asked number; a slice ends early at a size
+    bound, so a reader asks again until it reaches `last_seq`.
+    """
+
+    frames: tuple[bytes, ...]
+    state: State
+    last_seq: int
+
+
+Close = Callable[[Run, Sequence[bytes]], Closing | None]
+"""Builds the end of a run from its row and its stored frames; None leaves the run as it is."""
+
+
+class Store(Protocol):
+    """Where runs are kept. Every method raises StoreFailed when the store cannot do its work."""
+
+    async def accept(self, run: NewRun, *, limits: Limits) -> None:
+        """Keep a new run, durably, before returning. Raises RequestRejected for a full queue."""
+
+    async def claim(self, *, owner: str, limits: Limits) -> Run | None:
+        """Hand the next waiting run to `owner` under a new fence; None when nobody may start."""
+
+    async def begin(self, run_id: str, fence: int, *, now: float, segment: Segment) -> bool:
+        """Record that the upstream call is about to be sent and make the run `in_progress`.
+
+        False when the fence is no longer valid; nothing may be sent then.
+        """
+
+    async def call_again(self, run_id: str, fence: int) -> bool:
+        """Count one more upstream call of a run that has begun. False when fenced."""
+
+    async def append(self, run_id: str, fence: int, segment: Segment) -> bool:
+        """Add events, durably, before returning. False when fenced; nothing was written then."""
+
+    async def release(self, run_id: str, fence: int) -> bool:
+        """Put a claimed run that has not begun back into the queue. False when fenced."""
+
+    async def finish(self, run_id: str, fence: int, closing: Closing) -> bool:
+        """End a run. False when fenced; nothing was written then."""
+
+    async def conclude(
+        self, run_id: str, *, caller: str | None, close: Close, events: bool = False
+    ) -> Run | None:
+        """End a run from outside its execution, atomically against it, and give the row after.
+
+        `close` sees the row (and with `events` its frames) inside the transaction. A new fence
+        shuts the execution out. None when there is no such run of `caller` (None: of anyone).
+        """
+
+    async def get(self, run_id: str, *, caller: str) -> Run | None:
+        """One run of `caller`; None when there is none or its retention is over."""
+
+    async def read(self, run_id: str, *, after: int, caller: str) -> Slice | None:
+        """Events after number `after`; None as for `get`."""
+
+    async def delete(self, run_id: str, *, caller: str) -> bool:
+        """Destroy a run and everything kept of it. False when there was none."""
+
+    async def find_items(self, caller: str, ids: Collection[str]) -> Mapping[str, bytes]:
+        """The kept items of `caller` that have one of these ids, as JSON."""
+
+    async def abandoned(self, *, owner: str) -> Sequence[str]:
+        """The runs that someone other than `owner` has claimed and not ended."""
+
+    async def requeue(self, run_id: str) -> None:
+        """Put a claimed run that has not begun back into the queue, whoever owned it."""
+
+    async def unfinished_of_others(self, callers: Collection[str]) -> Sequence[str]:
+        """The unfinished runs of callers that are not among `callers`."""
+
+    async def sweep(self, *, limit: int) -> int:
+        """Destroy up to `limit` runs whose retention is over, and say how many."""
+
+    async def counts(self) -> Mapping[str, int]:
+        """How many runs are `waiting` and `running`."""
+
+    async def close(self) -> None:
+        """Finish what was handed in and let go of the files."""

@@ -1,0 +1,50 @@
+"""Numbered SQL files, each applied once, in order; a store from the future is refused."""
+
+import sqlite3
+from importlib.resources import files
+from typing import Final
+
+from handrail.errors import ConfigInvalid
+from handrail.store.queries import load
+
+APPLICATION_ID: Final = 0x48524C31  # "HRL1"
+
+
+def migrations() -> list[str]:
+    """The names of the migration files, oldest first."""
+    folder = files("handrail.store").joinpath("sql")
+    return sorted(entry.name for entry in folder.iterdir() if entry.name[:4].isdigit())
+
+
+def migrate(connection: sqlite3.Connection, *, path: str) -> None:
+    """Bring the schema to this version, all or nothing.
+
+    Raises ConfigInvalid for a file that is another program's, or that a newer Handrail wrote: an
+    older program must not guess at what it does not know.
+    """
+    connection.execute("begin immediate")
+    try:
+        have = _scalar(connection, "pragma user_version")
+        owner = _scalar(connection, "pragma application_id")
+        names = migrations()
+        tables = _scalar(connection, "select count(*) from sqlite_schema")
+        if owner not in (0, APPLICATION_ID) or (owner == 0 and tables):
+            raise ConfigInvalid(f"{path}: is a database, but not one of Handrail's.")
+        if have > len(names):
+            raise ConfigInvalid(
+                f"{path}: was written by a newer Handrail (schema {have}, this one knows "
+                f"{len(names)}); upgrade Handrail, or restore a backup from before."
+            )
+        for number, name in enumerate(names[have:], start=have + 1):
+            for statement in load(name).split(";\n"):
+                connection.execute(statement)
+            connection.execute(f"pragma user_version = {number}")
+        connection.execute(f"pragma application_id = {APPLICATION_ID}")
+    except BaseException:
+        connection.execute("rollback")
+        raise
+    connection.execute("commit")
+
+
+def _scalar(connection: sqlite3.Connection, statement: str) -> int:
+    return int(connection.execute(statement).fetchone()[0])

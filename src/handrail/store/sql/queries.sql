@@ -1,0 +1,119 @@
+-- name: insert_run
+-- A new run, waiting.
+insert into runs (id, caller, state, created_at, target, plan, wrapped_key, request, response, last_seq)
+values (:id, :caller, 'queued', :created_at, :target, :plan, :wrapped_key, :request, :response, :last_seq);
+
+-- name: insert_segment
+-- Consecutive events of a run.
+insert into segments (run_id, first_seq, last_seq, body) values (:run_id, :first_seq, :last_seq, :body);
+
+-- name: insert_item
+-- Where an item can be found; the latest run that carries the id wins.
+insert or replace into items (caller, item_id, run_id) values (:caller, :item_id, :run_id);
+
+-- name: count_waiting
+-- How many runs wait, of this caller and in all.
+select count(*) filter (where caller = :caller), count(*) from runs where state = 'queued' and owner is null;
+
+-- name: waiting
+-- The oldest waiting run of each caller.
+select caller, min(ord) from runs where state = 'queued' and owner is null group by caller;
+
+-- name: running
+-- How many runs of each caller hold a slot.
+select caller, count(*) from runs where owner is not null group by caller;
+
+-- name: claim
+-- Hand the run at this place to an owner, under a new fence.
+update runs set owner = :owner, fence = fence + 1, attempt = attempt + 1
+where ord = :ord and state = 'queued' and owner is null
+returning *;
+
+-- name: begin
+-- The upstream call is about to be sent.
+update runs set state = 'in_progress', sent_at = :now, calls = calls + 1, last_seq = :last_seq
+where id = :id and fence = :fence and state = 'queued' and last_seq = :first_seq - 1;
+
+-- name: call_again
+-- One more upstream call of a run that has begun.
+update runs set calls = calls + 1 where id = :id and fence = :fence and state = 'in_progress';
+
+-- name: extend
+-- Room for a segment, if the fence still holds.
+update runs set last_seq = :last_seq
+where id = :id and fence = :fence and state = 'in_progress' and last_seq = :first_seq - 1;
+
+-- name: release
+-- A claimed run that has not begun goes back into the queue.
+update runs set owner = null where id = :id and fence = :fence and state = 'queued';
+
+-- name: requeue
+-- The same, whoever owned it; its fence is used up.
+update runs set owner = null, fence = fence + 1 where id = :id and state = 'queued' and owner is not null;
+
+-- name: finish
+-- The end of a run, written by its own execution.
+update runs set state = :state, response = :response, last_seq = :last_seq, owner = null,
+    finished_at = :finished_at, expires_at = :expires_at
+where id = :id and fence = :fence and state in ('queued', 'in_progress') and last_seq = :first_seq - 1;
+
+-- name: conclude
+-- The end of a run, written from outside: the fence moves, so its execution can write no more.
+update runs set state = :state, response = :response, last_seq = :last_seq, owner = null,
+    finished_at = :finished_at, expires_at = :expires_at, fence = fence + 1
+where id = :id and state in ('queued', 'in_progress');
+
+-- name: run
+-- One run, whoever it belongs to.
+select * from runs where id = :id;
+
+-- name: run_of_caller
+-- One run, if it is this caller's and its retention is not over.
+select * from runs where id = :id and caller = :caller and (expires_at is null or expires_at > :now);
+
+-- name: segments_after
+-- The segments that hold events after a number.
+select first_seq, last_seq, body from segments where run_id = :run_id and last_seq > :after order by first_seq;
+
+-- name: run_key
+-- The wrapped data key of a run.
+select wrapped_key from runs where id = :id;
+
+-- name: destroy_key
+-- First half of a deletion: without its key, what is left of the run is noise.
+update runs set wrapped_key = zeroblob(length(wrapped_key)) where id = :id and caller = :caller;
+
+-- name: delete_run
+-- Second half: the bytes.
+delete from runs where id = :id and caller = :caller;
+
+-- name: expired
+-- Runs whose retention is over.
+select id, caller from runs where expires_at <= :now order by expires_at limit :limit;
+
+-- name: find_item
+-- The run that carries an item of this caller.
+select run_id from items where caller = :caller and item_id = :item_id;
+
+-- name: abandoned
+-- Claimed runs of other owners.
+select id from runs where owner is not null and owner <> :owner order by ord;
+
+-- name: unfinished
+-- Every run that has not ended, and whose it is.
+select id, caller from runs where state = 'queued' and owner is null
+union all
+select id, caller from runs where owner is not null;
+
+-- name: counts
+-- For readiness and the log.
+select (select count(*) from runs where state = 'queued' and owner is null),
+    (select count(*) from runs where owner is not null);
+
+-- name: get_meta
+-- A value about the store itself.
+select value from meta where name = :name;
+
+-- name: put_meta
+-- Set once, at creation.
+insert into meta (name, value) values (:name, :value);

@@ -1,0 +1,1 @@
+"""Speaks HTTP outwards. Knows nothing of runs, callers or the store."""

@@ -1,0 +1,191 @@
+"""The outbound HTTP client behind a narrow port: send, read in slices, abort.
+
+aiohttp underneath (five times httpx2's speed here); nothing above this file names it, so that a
+faster transport can take its place. Settings that matter, each found out the hard way by somebody:
+no redirects (a 307 would carry the prompt elsewhere), no proxy or netrc from the environment, no
+cookies, identity coding only (a compressed reply can be a bomb), no pool limit (admission is ours),
+and our own deadlines, because aiohttp's read time-out starts again with every byte.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol, Self
+from urllib.parse import urlsplit
+
+import aiohttp
+from yarl import URL
+
+from handrail.errors import Code, UpstreamFailed
+
+SLICE_BYTES: Final = 16_384
+"""Read in slices of this size: uvloop's own are 256 KiB, which a stalled stream would hold."""
+
+_CONNECT_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamCall:
+    """One HTTP request to make. `reply_seconds` bounds the wait for the reply's headers."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes | None
+    reply_seconds: float
+
+
+class UpstreamReply(Protocol):
+    """A reply whose headers have arrived."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Lower-case names; of a repeated header the last value."""
+
+    async def read(self, *, limit: int) -> bytes:
+        """The whole body. Raises UpstreamFailed beyond `limit` bytes or when it breaks off."""
+
+    async def slice(self) -> bytes:
+        """The next bytes, b"" at the end. Raises UpstreamFailed when the connection breaks."""
+
+    def close(self) -> None:
+        """Give the connection up; closes the socket unless the body was read to its end."""
+
+
+class UpstreamClient(Protocol):
+    """Makes upstream calls."""
+
+    async def send(self, call: UpstreamCall) -> UpstreamReply:
+        """Send, and wait for the reply's headers.
+
+        Raises UpstreamFailed, with `sent` False only when no byte of the request was handed to a
+        socket. Cancelling it closes the connection.
+        """
+
+    async def close(self) -> None:
+        """Close every connection."""
+
+
+class AiohttpReply:
+    """`UpstreamReply` over aiohttp."""
+
+    def __init__(self, reply: aiohttp.ClientResponse) -> None:
+        self._reply = reply
+        self.status = reply.status
+        self.headers = {name.lower(): value for name, value in reply.headers.items()}
+
+    async def read(self, *, limit: int) -> bytes:
+        """See the port."""
+        parts: list[bytes] = []
+        size = 0
+        while part := await self.slice():
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                self.close()
+                raise UpstreamFailed(
+                    Code.UPSTREAM_PROTOCOL_ERROR,
+                    f"The upstream's reply is larger than {limit} bytes.",
+                )
+        return b"".join(parts)
+
+    async def slice(self) -> bytes:
+        """See the port."""
+        try:
+            return await self._reply.content.read(SLICE_BYTES)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise UpstreamFailed(
+                Code.UPSTREAM_ENDED_EARLY, f"The upstream broke off its reply ({_cause(error)})."
+            ) from error
+
+    def close(self) -> None:
+        """See the port."""
+        self._reply.close()
+
+
+class AiohttpClient:
+    """`UpstreamClient` over one aiohttp session. `idle_seconds` is how long a connection is kept.
+
+    Build it inside the running event loop.
+    """
+
+    def __init__(self, *, idle_seconds: float = 15.0) -> None:
+        connector = aiohttp.TCPConnector(
+            limit=0, limit_per_host=0, keepalive_timeout=idle_seconds, ttl_dns_cache=60
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            raise_for_status=False,
+            read_bufsize=SLICE_BYTES,
+            skip_auto_headers=("User-Agent", "Accept-Encoding", "Content-Type", "Accept"),
+            timeout=aiohttp.ClientTimeout(
+                total=None, connect=None, sock_connect=_CONNECT_SECONDS, sock_read=None
+            ),
+            trust_env=False,
+            max_line_size=16_384,
+            max_field_size=16_384,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def send(self, call: UpstreamCall) -> AiohttpReply:
+        """See the port."""
+        try:
+            async with asyncio.timeout(call.reply_seconds):
+                reply = await self._session.request(
+                    call.method,
+                    URL(call.url, encoded=True),
+                    data=call.body,
+                    headers=call.headers,
+                    allow_redirects=False,
+                )
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise UpstreamFailed(
+                Code.UPSTREAM_UNREACHABLE,
+                f"The upstream {origin(call.url)} cannot be reached ({_cause(error)}).",
+                sent=False,
+            ) from error
+        except TimeoutError as error:
+            raise UpstreamFailed(
+                Code.UPSTREAM_STALLED,
+                f"The upstream did not answer within {call.reply_seconds:.0f} s.",
+            ) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise UpstreamFailed(
+                Code.UPSTREAM_ENDED_EARLY,
+                f"The upstream closed the connection before it answered ({_cause(error)}).",
+            ) from error
+        if reply.headers.get("content-encoding", "identity").lower() != "identity":
+            reply.close()
+            raise UpstreamFailed(
+                Code.UPSTREAM_PROTOCOL_ERROR,
+                "The upstream compressed its reply although it was asked not to.",
+            )
+        return AiohttpReply(reply)
+
+    async def close(self) -> None:
+        """See the port."""
+        await self._session.close()
+
+
+def origin(url: str) -> str:
+    """Scheme, host and port of a URL: what may be named in an error."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+def _cause(error: BaseException) -> str:
+    # The class and the system's own words, never aiohttp's: those can hold the whole URL.
+    inner = getattr(error, "os_error", None) or error.__cause__ or error
+    words = getattr(inner, "strerror", None) if isinstance(inner, OSError) else None
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__

@@ -122,6 +122,8 @@ class Gateway:
             await self._listener.serve(self.socket, started=started)
         finally:
             drainer.cancel()
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
             self._lock.release()
         return self.exit_status
 
@@ -131,7 +133,8 @@ class Gateway:
             idle_seconds=_KEEP_ALIVE_SECONDS.get(self.settings.target.profile.name, 15.0)
         )
         dispatcher = Dispatcher(self._client, clock=clock)
-        self._tails = Tails(store)
+        heartbeat = float(self.settings.heartbeat_seconds)
+        self._tails = Tails(store, heartbeat_seconds=heartbeat)
         self._journal = Journal(store=store, tails=self._tails, clock=clock)
         execution = Execution(
             dispatcher=dispatcher,
@@ -157,7 +160,7 @@ class Gateway:
             new_id=new_response_id,
         )
         self._responses = Responses(
-            foreground=Foreground(dispatcher, clock=clock),
+            foreground=Foreground(dispatcher, clock=clock, heartbeat_seconds=heartbeat),
             background=self._background,
             targets=self._targets,
             clock=clock,

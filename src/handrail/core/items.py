@@ -120,8 +120,9 @@ def _listed(item: Body, index: int, run_id: str) -> Body:
     if item_id(item) is None:
         digest = hashlib.sha256(f"{run_id}/{index}".encode()).hexdigest()[:40]
         shown["id"] = wire.raw(f"{_PREFIX.get(kind, 'item')}_{digest}")
+    # The SDK's models of listed items require it of nearly every type; input is never under way.
+    shown.setdefault("status", wire.raw("completed"))
     if kind == "message":
-        shown.setdefault("status", wire.raw("completed"))
         content = item.get("content")
         if content is not None and wire.kind_of(content) is wire.Kind.STRING:
             shown["content"] = wire.raw([_text_part(item, content)])
@@ -163,7 +164,7 @@ def page(items: Sequence[Body], request: PageRequest) -> dict[str, object]:
     return {
         "object": "list",
         "data": ordered[start:end],
-        "first_id": ids[start] if start < len(ids) else None,
-        "last_id": ids[min(end, len(ids)) - 1] if start < len(ids) else None,
+        "first_id": ids[start] if start < len(ids) else "",
+        "last_id": ids[min(end, len(ids)) - 1] if start < len(ids) else "",
         "has_more": end < len(ids),
     }

@@ -26,8 +26,6 @@ from handrail.errors import Code, Fault, HandrailError, UpstreamFailed
 from handrail.settings.model import Target
 from handrail.upstream.client import UpstreamReply
 
-HEARTBEAT_SECONDS: Final = 15.0
-
 # Status of a failed stream when its caller wanted JSON: as the API would have answered at once.
 _FAILED_STATUS: Final[Mapping[str, int]] = {
     "rate_limit_exceeded": 429,
@@ -61,9 +59,10 @@ class StatelessCall:
 class Foreground:
     """Answers stateless calls."""
 
-    def __init__(self, dispatcher: Dispatcher, *, clock: Clock) -> None:
+    def __init__(self, dispatcher: Dispatcher, *, clock: Clock, heartbeat_seconds: float) -> None:
         self._dispatcher = dispatcher
         self._clock = clock
+        self._heartbeat_seconds = heartbeat_seconds
 
     async def answer(self, call: StatelessCall) -> tuple[bytes, Mapping[str, str]]:
         """The response as JSON, and the upstream's headers. Raises HandrailError."""
@@ -80,7 +79,13 @@ class Foreground:
     async def stream(self, call: StatelessCall) -> AsyncIterator[tuple["Relay", Mapping[str, str]]]:
         """A relay of the upstream's events, and its headers. Raises HandrailError on opening."""
         async with self._open(call) as reply:
-            yield Relay(call, self._reader(call, reply), clock=self._clock), reply.headers
+            relay = Relay(
+                call,
+                self._reader(call, reply),
+                clock=self._clock,
+                heartbeat_seconds=self._heartbeat_seconds,
+            )
+            yield relay, reply.headers
 
     @asynccontextmanager
     async def _open(self, call: StatelessCall) -> AsyncIterator[UpstreamReply]:
@@ -158,7 +163,15 @@ class Relay:
     ends with a terminal event.
     """
 
-    def __init__(self, call: StatelessCall, reader: EventReader, *, clock: Clock) -> None:
+    def __init__(
+        self,
+        call: StatelessCall,
+        reader: EventReader,
+        *,
+        clock: Clock,
+        heartbeat_seconds: float,
+    ) -> None:
+        self._patience = heartbeat_seconds
         self._call = call
         self._reader = reader
         self._clock = clock
@@ -173,7 +186,7 @@ class Relay:
         while self._fold.state is None:
             quiet = self._clock.monotonic() - written
             try:
-                batch = await self._reader.read(patience=max(0.0, HEARTBEAT_SECONDS - quiet))
+                batch = await self._reader.read(patience=max(0.0, self._patience - quiet))
                 if batch is None:
                     raise UpstreamFailed(
                         Code.UPSTREAM_ENDED_EARLY,
@@ -190,7 +203,7 @@ class Relay:
                     problem = UpstreamFailed(Code.UPSTREAM_PROTOCOL_ERROR, str(error))
                     yield out + self._end(problem)
                     return
-            if not out and self._clock.monotonic() - written >= HEARTBEAT_SECONDS:
+            if not out and self._clock.monotonic() - written >= self._patience:
                 out = self._heartbeat()
             if out:
                 yield out

@@ -15,7 +15,6 @@ from handrail.core.lifecycle import is_final
 from handrail.core.sse import COMMENT, parse_frame
 from handrail.store.base import Segment, Store
 
-HEARTBEAT_SECONDS: Final = 15.0
 WINDOW_BYTES: Final = 256 * 1024
 
 
@@ -48,8 +47,9 @@ class _Live:
 class Tails:
     """Who follows what. All methods but `follow` are called by whoever writes runs."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, heartbeat_seconds: float) -> None:
         self._store = store
+        self._heartbeat_seconds = heartbeat_seconds
         self._live: dict[str, _Live] = {}
         self._closing = False
 
@@ -109,13 +109,13 @@ class Tails:
                     yield b"".join(frames if obfuscation else map(_plain, frames))
                 if ended or _is_terminal(frames) or (self._closing and not frames):
                     return
-                if not frames and not await _woken(wake):
+                if not frames and not await _woken(wake, self._heartbeat_seconds):
                     yield COMMENT
 
 
-async def _woken(wake: asyncio.Event) -> bool:
+async def _woken(wake: asyncio.Event, seconds: float) -> bool:
     try:
-        async with asyncio.timeout(HEARTBEAT_SECONDS):
+        async with asyncio.timeout(seconds):
             await wake.wait()
     except TimeoutError:
         return False

@@ -24,6 +24,13 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self.on_started()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.force_exit:
+            # uvicorn leaves the application out then. It has no waiting in it, and closing the
+            # store in order costs milliseconds.
+            await self.lifespan.shutdown()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         # uvicorn raises the signal again after a clean drain, which ends in exit status -15.

@@ -74,6 +74,7 @@ def load(
         max_body_bytes=values["server.max_body_bytes"],
         max_connections=values["server.max_connections"],
         drain_seconds=values["server.drain"],
+        heartbeat_seconds=values["server.heartbeat"],
         log_level=values["log.level"],
         data_dir=values["data_dir"],
         target=_target(values, sources, environment),

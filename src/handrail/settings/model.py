@@ -68,6 +68,7 @@ class Settings:
     max_body_bytes: int
     max_connections: int
     drain_seconds: int
+    heartbeat_seconds: int
     log_level: str
     data_dir: Path
     target: Target

@@ -138,6 +138,12 @@ OPTIONS: Final[tuple[Option, ...]] = (
         meaning="How long streams and runs may go on after SIGTERM.",
     ),
     Option(
+        path="server.heartbeat",
+        read=_duration(1, 3_600),
+        default=15,
+        meaning="How long a stream may be silent before its reader gets a sign of life.",
+    ),
+    Option(
         path="log.level",
         variable="HANDRAIL_LOG_LEVEL",
         flag="--log-level",

@@ -139,7 +139,7 @@ class Answer:
             "instructions": None,
             "metadata": {},
             "usage": None,
-            "store": True,
+            "store": body.get("store", True),
         }
 
     async def event(self, kind: str, **fields: Any) -> None:
@@ -307,6 +307,7 @@ class Upstream:
         streams = body.get("stream", manners == "transformers")
         reply = web.StreamResponse(headers={"content-type": "text/event-stream"})
         if not streams:
+            await asyncio.sleep(script.first)
             return await self.object(request, body, script, manners=manners, number=number)
         await reply.prepare(request)
         answer = Answer(reply, body, manners=manners, number=number)

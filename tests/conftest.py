@@ -87,12 +87,9 @@ def settings_for(
     profile: str = "openai",
     flags: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
-    toml: str | None = None,
 ) -> Settings:
-    """Settings read the ordinary way; `toml` is written to a file first."""
+    """Settings read the ordinary way, from the file beside the data directory if there is one."""
     file = data_dir.parent / f"{data_dir.name}.toml"
-    if toml is not None:
-        file.write_text(toml)
     given = {
         "config": str(file) if file.exists() else None,
         "server.port": 0,
@@ -111,8 +108,15 @@ def start(tmp_path: Path, upstream: Scripted) -> Start:
 
     @asynccontextmanager
     async def starting(
-        *, manners: str = "openai", profile: str | None = None, name: str = "data", **options: Any
+        *,
+        manners: str = "openai",
+        profile: str | None = None,
+        name: str = "data",
+        toml: str | None = None,
+        **options: Any,
     ) -> AsyncIterator[Running]:
+        if toml is not None:
+            (tmp_path / f"{name}.toml").write_text(toml)
         if profile is None:
             profile = manners if manners in ("openai", "codex") else "compatible"
 

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -80,19 +80,23 @@ class Gateway:
         self._load = load
         self._clock = clock or SystemClock()
         self._logger = get_logger()
-        settings = load()
-        private_directory(settings.data_dir)
-        self._lock = _take_lock(settings.data_dir)
-        self.settings = with_caller_key(settings)
         self.reload_problem: str | None = None
         self.draining = False
         self.exit_status = 0
-        database = self.settings.data_dir / DATABASE
-        key = load_store_key(self.settings.data_dir / STORE_KEY, database=database)
-        self._store = SqliteStore(database, vault=Vault(key), now=self._clock.now)
-        self._store.open()
-        self.socket = bind(self.settings)
-        self._targets = Targets(self.settings.target)
+        settings = load()
+        private_directory(settings.data_dir)
+        with ExitStack() as undo:
+            self._lock = _take_lock(settings.data_dir)
+            undo.callback(self._lock.release)
+            self.settings = with_caller_key(settings)
+            self._targets = Targets(self.settings.target)
+            self.socket = bind(self.settings)
+            undo.callback(self.socket.close)
+            database = settings.data_dir / DATABASE
+            key = load_store_key(settings.data_dir / STORE_KEY, database=database)
+            self._store = SqliteStore(database, vault=Vault(key), now=self._clock.now)
+            self._store.open()
+            undo.pop_all()
 
     @property
     def url(self) -> str:

@@ -23,7 +23,7 @@ async def finished(client: AsyncOpenAI, response_id: str, *, seconds: float = 5.
 
 async def events_of(client: AsyncOpenAI, response_id: str, after: int | None = None) -> list[Any]:
     """Every event after a number, to the end of the stream."""
-    options = {} if after is None else {"starting_after": after}
+    options: Any = {} if after is None else {"starting_after": after}
     stream = await client.responses.retrieve(response_id, stream=True, **options)
     return [event async for event in stream]
 
@@ -322,7 +322,7 @@ async def test_another_callers_id_is_the_same_404_as_an_unknown_one(start: Start
         queued = await client.responses.create(model="m", input="hi", background=True)
         unknown = "resp_" + "0" * 48
         async with gateway.client(key=OTHER_KEY) as other:
-            answers = {}
+            answers: dict[str, set[str]] = {}
             for response_id in (queued.id, unknown):
                 for name, call in {
                     "get": other.responses.retrieve(response_id),

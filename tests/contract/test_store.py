@@ -1,0 +1,336 @@
+"""What any run store must do; written against the port, so that another store can be held to it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from handrail.core.admission import Limits
+from handrail.core.lifecycle import State
+from handrail.errors import RequestRejected, StoreFailed
+from handrail.store.base import Closing, NewRun, Run, Segment, Store
+from handrail.store.sqlite import SqliteStore
+from handrail.store.vault import Vault
+
+CANARY = b"canary-of-what-nobody-may-read"
+
+
+class Now:
+    """A wall clock that tests move by hand."""
+
+    def __init__(self) -> None:
+        self.seconds = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def now() -> Now:
+    return Now()
+
+
+@pytest.fixture(params=["sqlite"])
+async def store(tmp_path: Path, now: Now) -> AsyncIterator[Store]:
+    opened = SqliteStore(tmp_path / "runs.db", vault=Vault(bytes(range(32))), now=now)
+    opened.open()
+    yield opened
+    await opened.close()
+
+
+def limits(*, running: int = 100, queued: int = 100, each: int = 100, waiting: int = 100) -> Limits:
+    callers = ("ann", "bob", "cyd")
+    return Limits(
+        max_running=running,
+        max_queued=queued,
+        caller_running=dict.fromkeys(callers, each),
+        caller_queued=dict.fromkeys(callers, waiting),
+    )
+
+
+def frames(first: int, count: int = 1, text: str = "x") -> Segment:
+    made = (f'event: e\ndata: {{"n":{n},"t":"{text}"}}\n\n'.encode() for n in range(count))
+    return Segment(first=first, frames=tuple(made))
+
+
+async def accept(
+    store: Store,
+    run_id: str,
+    *,
+    caller: str = "ann",
+    within: Limits | None = None,
+    items: tuple[str, ...] = (),
+) -> None:
+    run = NewRun(
+        id=run_id,
+        caller=caller,
+        created_at=1.0,
+        target="openai http://x",
+        plan=b"{}",
+        request=b'{"input":[{"id":"msg_in","role":"user","content":"hi"}],"s":"' + CANARY + b'"}',
+        response=b'{"output":[]}',
+        opening=frames(0, 2, CANARY.decode()),
+        items=items,
+    )
+    await store.accept(run, limits=within or limits())
+
+
+def ending(first: int, state: State = State.COMPLETED, *, expires_at: float = 2e9) -> Closing:
+    response = b'{"output":[{"id":"msg_out","type":"message","s":"' + CANARY + b'"}]}'
+    return Closing(
+        state=state,
+        response=response,
+        segment=frames(first, 1, CANARY.decode()),
+        finished_at=2.0,
+        expires_at=expires_at,
+        items=("msg_out",),
+    )
+
+
+async def started(store: Store, run_id: str, *, caller: str = "ann") -> Run:
+    """A run that is in progress, three events in."""
+    await accept(store, run_id, caller=caller)
+    run = await store.claim(owner="me", limits=limits())
+    assert run is not None
+    assert await store.begin(run.id, run.fence, now=1.5, segment=frames(2))
+    return run
+
+
+def close_as(state: State) -> Callable[[Run, Sequence[bytes]], Closing | None]:
+    def close(run: Run, _: Sequence[bytes]) -> Closing | None:
+        return ending(run.last_seq + 1, state) if run.finished_at is None else None
+
+    return close
+
+
+async def test_an_accepted_run_is_waiting_with_its_opening_events(store: Store) -> None:
+    await accept(store, "r1")
+    run = await store.get("r1", caller="ann")
+    assert run is not None
+    assert (run.state, run.last_seq, run.attempt, run.calls) == (State.QUEUED, 1, 0, 0)
+    part = await store.read("r1", after=-1, caller="ann")
+    assert part is not None
+    assert part.frames == frames(0, 2, CANARY.decode()).frames
+    assert await store.counts() == {"waiting": 1, "running": 0}
+
+
+async def test_another_caller_sees_nothing_and_can_do_nothing(store: Store) -> None:
+    await accept(store, "r1")
+    assert await store.get("r1", caller="bob") is None
+    assert await store.read("r1", after=-1, caller="bob") is None
+    assert await store.conclude("r1", caller="bob", close=close_as(State.CANCELLED)) is None
+    assert not await store.delete("r1", caller="bob")
+    assert await store.find_items("bob", ["msg_in"]) == {}
+    assert await store.get("r1", caller="ann") is not None
+
+
+async def test_runs_are_claimed_in_order_each_once(store: Store) -> None:
+    for number in range(20):
+        await accept(store, f"r{number}")
+    claims = await asyncio.gather(*(store.claim(owner="me", limits=limits()) for _ in range(30)))
+    ids = [run.id for run in claims if run is not None]
+    assert ids == [f"r{number}" for number in range(20)]
+
+
+async def test_limits_are_exact_under_concurrent_claims(store: Store) -> None:
+    for number in range(30):
+        await accept(store, f"r{number}", caller=("ann", "bob", "cyd")[number % 3])
+    within = limits(running=7, each=3)
+    claims = await asyncio.gather(*(store.claim(owner="me", limits=within) for _ in range(30)))
+    taken = [run.caller for run in claims if run is not None]
+    assert len(taken) == 7
+    assert max(taken.count(caller) for caller in set(taken)) == 3
+
+
+async def test_a_backlog_of_one_does_not_delay_anothers_first(store: Store) -> None:
+    for number in range(50):
+        await accept(store, f"a{number}")
+    await accept(store, "b0", caller="bob")
+    first = await store.claim(owner="me", limits=limits())
+    second = await store.claim(owner="me", limits=limits())
+    assert first is not None
+    assert second is not None
+    assert (first.id, second.id) == ("a0", "b0")
+
+
+async def test_a_full_queue_refuses_and_keeps_nothing(store: Store) -> None:
+    await accept(store, "r1")
+    with pytest.raises(RequestRejected, match="Your queue is full"):
+        await accept(store, "r2", within=limits(waiting=1))
+    with pytest.raises(RequestRejected, match="gateway's queue"):
+        await accept(store, "r3", within=limits(queued=1))
+    assert await store.get("r2", caller="ann") is None
+    outcomes = await asyncio.gather(
+        *(accept(store, f"c{n}", within=limits(waiting=11)) for n in range(30)),
+        return_exceptions=True,
+    )
+    assert sum(outcome is None for outcome in outcomes) == 10
+
+
+async def test_events_are_read_back_from_any_number(store: Store) -> None:
+    run = await started(store, "r1")
+    for first in range(3, 23, 4):
+        assert await store.append(run.id, run.fence, frames(first, 4, str(first)))
+    whole = await store.read("r1", after=-1, caller="ann")
+    assert whole is not None
+    assert (len(whole.frames), whole.last_seq, whole.state) == (23, 22, State.IN_PROGRESS)
+    for after in range(-1, 25):
+        part = await store.read("r1", after=after, caller="ann")
+        assert part is not None
+        assert part.frames == whole.frames[after + 1 :]
+
+
+async def test_a_long_log_is_read_in_bounded_parts(store: Store) -> None:
+    run = await started(store, "r1")
+    for number in range(40):
+        segment = frames(3 + number, 1, "y" * 50_000)
+        assert await store.append(run.id, run.fence, segment)
+    part = await store.read("r1", after=2, caller="ann")
+    assert part is not None
+    assert 0 < len(part.frames) < 40
+    assert part.last_seq == 42
+
+
+async def test_a_segment_that_does_not_follow_is_not_taken(store: Store) -> None:
+    run = await started(store, "r1")
+    assert not await store.append(run.id, run.fence, frames(2))
+    assert not await store.append(run.id, run.fence, frames(4))
+    assert await store.append(run.id, run.fence, frames(3))
+
+
+async def test_a_run_begins_only_under_its_fence_and_only_once(store: Store) -> None:
+    await accept(store, "r1")
+    run = await store.claim(owner="me", limits=limits())
+    assert run is not None
+    assert not await store.begin(run.id, run.fence + 1, now=1.0, segment=frames(2))
+    assert await store.begin(run.id, run.fence, now=1.0, segment=frames(2))
+    assert not await store.begin(run.id, run.fence, now=1.0, segment=frames(3))
+    assert await store.call_again(run.id, run.fence)
+    row = await store.get("r1", caller="ann")
+    assert row is not None
+    assert (row.state, row.calls, row.sent_at) == (State.IN_PROGRESS, 2, 1.0)
+
+
+async def test_a_released_run_waits_again_and_its_old_fence_is_worth_nothing(store: Store) -> None:
+    await accept(store, "r1")
+    first = await store.claim(owner="me", limits=limits())
+    assert first is not None
+    assert await store.release(first.id, first.fence)
+    second = await store.claim(owner="me", limits=limits())
+    assert second is not None
+    assert (second.attempt, second.fence) == (2, first.fence + 1)
+    assert not await store.begin(first.id, first.fence, now=1.0, segment=frames(2))
+    assert not await store.release(first.id, first.fence)
+
+
+async def test_nothing_leaves_a_terminal_state(store: Store) -> None:
+    run = await started(store, "r1")
+    assert await store.finish(run.id, run.fence, ending(3))
+    assert not await store.finish(run.id, run.fence, ending(4, State.FAILED))
+    assert not await store.append(run.id, run.fence, frames(4))
+    assert not await store.call_again(run.id, run.fence)
+    assert not await store.release(run.id, run.fence)
+    after = await store.conclude("r1", caller="ann", close=close_as(State.CANCELLED))
+    assert after is not None
+    assert (after.state, after.last_seq) == (State.COMPLETED, 3)
+    assert await store.claim(owner="me", limits=limits()) is None
+
+
+async def test_a_conclusion_from_outside_shuts_the_execution_out(store: Store) -> None:
+    run = await started(store, "r1")
+    after = await store.conclude("r1", caller="ann", close=close_as(State.CANCELLED))
+    assert after is not None
+    assert (after.state, after.last_seq) == (State.CANCELLED, 3)
+    assert not await store.append(run.id, run.fence, frames(4))
+    assert not await store.finish(run.id, run.fence, ending(4))
+    again = await store.conclude("r1", caller="ann", close=close_as(State.FAILED))
+    assert again == after
+
+
+async def test_of_a_racing_cancel_and_finish_exactly_one_wins(store: Store) -> None:
+    for number in range(100):
+        run = await started(store, f"r{number}")
+        finish = store.finish(run.id, run.fence, ending(3))
+        cancel = store.conclude(run.id, caller="ann", close=close_as(State.CANCELLED))
+        pair = (finish, cancel) if number % 2 else (cancel, finish)
+        await asyncio.gather(*pair)
+        row = await store.get(run.id, caller="ann")
+        part = await store.read(run.id, after=2, caller="ann")
+        assert row is not None
+        assert part is not None
+        assert row.state is (State.COMPLETED if number % 2 else State.CANCELLED)
+        assert len(part.frames) == 1
+
+
+async def test_a_conclusion_sees_the_events_so_far(store: Store) -> None:
+    run = await started(store, "r1")
+    await store.append(run.id, run.fence, frames(3, 2))
+    seen: list[int] = []
+
+    def close(_: Run, stored: Sequence[bytes]) -> Closing | None:
+        seen.append(len(stored))
+        return None
+
+    await store.conclude("r1", caller=None, close=close, events=True)
+    assert seen == [5]
+
+
+async def test_abandoned_runs_are_those_of_other_owners(store: Store) -> None:
+    await started(store, "r1")
+    await accept(store, "r2")
+    assert await store.claim(owner="dead", limits=limits()) is not None
+    await accept(store, "r3")
+    assert await store.abandoned(owner="me") == ["r2"]
+    assert await store.abandoned(owner="new") == ["r1", "r2"]
+    await store.requeue("r2")
+    await store.requeue("r1")  # has begun, so this does nothing
+    assert await store.abandoned(owner="new") == ["r1"]
+    assert sorted(await store.unfinished_of_others({"bob"})) == ["r1", "r2", "r3"]
+    assert await store.unfinished_of_others({"ann"}) == []
+
+
+async def test_an_expired_run_is_unreadable_at_once_and_swept_later(store: Store, now: Now) -> None:
+    for number in range(5):
+        run = await started(store, f"r{number}")
+        await store.finish(run.id, run.fence, ending(3, expires_at=now.seconds + 10))
+    now.seconds += 9.9
+    assert await store.get("r0", caller="ann") is not None
+    assert await store.sweep(limit=10) == 0
+    now.seconds += 0.2
+    assert await store.get("r0", caller="ann") is None
+    assert await store.read("r0", after=-1, caller="ann") is None
+    assert await store.sweep(limit=3) == 3
+    assert await store.sweep(limit=3) == 2
+    assert await store.sweep(limit=3) == 0
+
+
+async def test_items_are_found_by_their_id_until_their_run_is_deleted(store: Store) -> None:
+    await accept(store, "r1", items=("msg_in",))
+    run = await store.claim(owner="me", limits=limits())
+    assert run is not None
+    await store.begin(run.id, run.fence, now=1.0, segment=frames(2))
+    await store.finish(run.id, run.fence, ending(3))
+    found = await store.find_items("ann", ["msg_in", "msg_out", "msg_other"])
+    assert set(found) == {"msg_in", "msg_out"}
+    assert b'"content":"hi"' in found["msg_in"]
+    assert await store.delete("r1", caller="ann")
+    assert await store.find_items("ann", ["msg_in", "msg_out"]) == {}
+    assert not await store.delete("r1", caller="ann")
+
+
+async def test_what_is_kept_survives_closing_and_opening(tmp_path: Path, now: Now) -> None:
+    vault = Vault(bytes(range(32)))
+    first = SqliteStore(tmp_path / "runs.db", vault=vault, now=now)
+    first.open()
+    run = await started(first, "r1")
+    await first.append(run.id, run.fence, frames(3))
+    await first.close()
+    with pytest.raises(StoreFailed):
+        await first.append(run.id, run.fence, frames(4))
+    second = SqliteStore(tmp_path / "runs.db", vault=vault, now=now)
+    second.open()
+    row = await second.get("r1", caller="ann")
+    assert row is not None
+    assert (row.state, row.last_seq) == (State.IN_PROGRESS, 3)
+    await second.close()

@@ -37,15 +37,10 @@ class RunLog:
         self._store = store
         self._tails = tails
         self._clock = clock
-        self._durable = run.last_seq
+        self.next_number = run.last_seq + 1
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._lock = asyncio.Lock()
-
-    @property
-    def next_number(self) -> int:
-        """The number that the next event gets."""
-        return self._durable + 1 + len(self._pending)
 
     @property
     def pending(self) -> bool:
@@ -60,19 +55,21 @@ class RunLog:
     def add(self, event: Event) -> None:
         """Number an event and take it in; `Journal` makes it durable."""
         frame = event.numbered(self.next_number).frame
+        self.next_number += 1
         self._pending.append(frame)
         self._pending_bytes += len(frame)
         self.bytes += len(frame)
 
     async def begin(self, event: Event) -> bool:
         """Make the run `in_progress`, durably, with `event`. False when fenced."""
-        segment = Segment(first=self._durable + 1, frames=(event.frame,))
+        segment = Segment(first=self.next_number, frames=(event.frame,))
         now = self._clock.now()
         if not await self._store.begin(self.run.id, self.run.fence, now=now, segment=segment):
             self.fenced = True
             return False
         self.begun = True
-        self._written(segment)
+        self.next_number += 1
+        self._tails.published(self.run.id, segment)
         return True
 
     async def flush(self) -> None:
@@ -88,7 +85,7 @@ class RunLog:
                 self.problem = error
             else:
                 if kept:
-                    self._written(segment)
+                    self._tails.published(self.run.id, segment)
                 self.fenced = not kept
             if self.fenced or self.problem is not None:
                 self.abort()
@@ -114,12 +111,14 @@ class RunLog:
                 self._put_back(segment)
                 raise
             if kept:
-                self._written(end.segment)
+                self._tails.published(self.run.id, end.segment)
             self.fenced = not kept
             return kept
 
     def _take(self) -> Segment:
-        segment = Segment(first=self._durable + 1, frames=tuple(self._pending))
+        # Not "after the last durable one": a write may be under way, whose numbers are taken.
+        first = self.next_number - len(self._pending)
+        segment = Segment(first=first, frames=tuple(self._pending))
         self._pending.clear()
         self._pending_bytes = 0
         return segment
@@ -127,10 +126,6 @@ class RunLog:
     def _put_back(self, segment: Segment) -> None:
         self._pending[:0] = segment.frames
         self._pending_bytes += sum(map(len, segment.frames))
-
-    def _written(self, segment: Segment) -> None:
-        self._durable = segment.last
-        self._tails.published(self.run.id, segment)
 
 
 class Journal:

@@ -1,0 +1,141 @@
+"""The event log of one run: numbers, groups, and what happens when the store says no."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from handrail.core import wire
+from handrail.core.events import Event, event
+from handrail.core.lifecycle import State
+from handrail.core.policy import Mode, Plan
+from handrail.engine.clock import SystemClock
+from handrail.engine.journal import Journal, RunLog
+from handrail.engine.tail import Tails
+from handrail.errors import Code, StoreFailed
+from handrail.store.base import NewRun, Run, Segment
+from handrail.store.sqlite import SqliteStore
+from handrail.store.vault import Vault
+from tests.contract.test_store import frames, limits
+
+PLAN = Plan(mode=Mode.BACKGROUND, stream=False, store=True, retention_seconds=60, reasons=())
+
+
+class Gated(SqliteStore):
+    """A real store whose appends wait for a gate, or fail."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, vault=Vault(bytes(32)), now=lambda: 1.0)
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.problem: StoreFailed | None = None
+
+    async def append(self, run_id: str, fence: int, segment: Segment) -> bool:
+        await self.gate.wait()
+        if self.problem is not None:
+            raise self.problem
+        return await super().append(run_id, fence, segment)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Gated]:
+    store = Gated(tmp_path / "runs.db")
+    store.open()
+    yield store
+    await store.close()
+
+
+async def log_of_a_begun_run(store: Gated) -> RunLog:
+    run = NewRun(
+        id="r1",
+        caller="ann",
+        created_at=1.0,
+        target="t",
+        plan=wire.encode(PLAN),
+        request=b"{}",
+        response=b'{"id":"r1","object":"response","created_at":1,"background":true,"store":true,'
+        b'"metadata":{},"status":"queued","previous_response_id":null}',
+        opening=frames(0, 2),
+    )
+    await store.accept(run, limits=limits())
+    claimed = await store.claim(owner="me", limits=limits())
+    assert isinstance(claimed, Run)
+    clock = SystemClock()
+    journal = Journal(store=store, tails=Tails(store, heartbeat_seconds=1), clock=clock)
+    log = journal.open(claimed)
+    assert await log.begin(event("response.in_progress", {"sequence_number": wire.raw(2)}))
+    return log
+
+
+def delta(text: str) -> Event:
+    return event("response.output_text.delta", {"delta": wire.raw(text)})
+
+
+async def numbers(store: Gated) -> list[int]:
+    part = await store.read("r1", after=2, caller="ann")
+    assert part is not None
+    return [json.loads(f.split(b"\ndata: ")[1])["sequence_number"] for f in part.frames]
+
+
+async def test_events_that_come_while_others_are_being_written_get_the_next_numbers(
+    store: Gated,
+) -> None:
+    log = await log_of_a_begun_run(store)
+    store.gate.clear()
+    log.add(delta("a"))
+    log.add(delta("b"))
+    writing = asyncio.create_task(log.flush())
+    await asyncio.sleep(0)
+    log.add(delta("c"))
+    store.gate.set()
+    await writing
+    log.add(delta("d"))
+    await log.flush()
+    assert await log.close(State.COMPLETED)
+    assert await numbers(store) == [3, 4, 5, 6, 7]
+
+
+async def test_closing_while_a_write_is_under_way_waits_for_it_and_loses_nothing(
+    store: Gated,
+) -> None:
+    log = await log_of_a_begun_run(store)
+    store.gate.clear()
+    log.add(delta("a"))
+    writing = asyncio.create_task(log.flush())
+    await asyncio.sleep(0)
+    log.add(delta("b"))
+    closing = asyncio.create_task(log.close(State.COMPLETED))
+    store.gate.set()
+    await asyncio.gather(writing, closing)
+    assert await numbers(store) == [3, 4, 5]
+
+
+async def test_a_write_that_fails_aborts_the_execution_and_keeps_the_events_for_the_end(
+    store: Gated,
+) -> None:
+    log = await log_of_a_begun_run(store)
+    aborted: list[bool] = []
+    log.abort = lambda: aborted.append(True)
+    store.problem = StoreFailed(Code.STORAGE_FULL, "full")
+    log.add(delta("a"))
+    await log.flush()
+    assert log.problem is store.problem
+    assert aborted == [True]
+    assert await log.close(State.FAILED)
+    assert await numbers(store) == [3, 4]
+
+
+async def test_an_execution_that_was_shut_out_learns_of_it_and_writes_nothing(
+    store: Gated,
+) -> None:
+    log = await log_of_a_begun_run(store)
+    aborted: list[bool] = []
+    log.abort = lambda: aborted.append(True)
+    assert await store.delete("r1", caller="ann")
+    log.add(delta("a"))
+    await log.flush()
+    assert log.fenced
+    assert aborted == [True]
+    assert not await log.close(State.COMPLETED)

@@ -63,4 +63,5 @@ if __name__ == "__main__":
         http="httptools",
         access_log=False,
         log_level="warning",
+        timeout_graceful_shutdown=1,  # it does not notice who has left
     )

@@ -68,9 +68,7 @@ _AT: Final = {"item_id": "msg_bench", "output_index": 0, "content_index": 0}
 
 
 def _event(kind: str, number: int, **fields: object) -> bytes:
-    data = json.dumps(
-        {"type": kind, "sequence_number": number, **fields}, separators=(",", ":")
-    )
+    data = json.dumps({"type": kind, "sequence_number": number, **fields}, separators=(",", ":"))
     return f"event: {kind}\ndata: {data}\n\n".encode()
 
 
@@ -80,9 +78,9 @@ def _chunk(data: bytes) -> bytes:
 
 def _reply(value: object) -> bytes:
     body = json.dumps(value, separators=(",", ":")).encode()
-    return (
-        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-        % (len(body), body)
+    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
+        len(body),
+        body,
     )
 
 
@@ -199,8 +197,7 @@ class Upstream(asyncio.Protocol):
         self._tag = ""
         self._stream: Stream | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
 
     def connection_lost(self, _: Exception | None) -> None:
@@ -229,6 +226,7 @@ class Upstream(asyncio.Protocol):
     def on_message_complete(self) -> None:
         body = b"".join(self._body)
         self._body.clear()
+        self._stream = None
         if self._url == b"/seen":
             self._transport.write(self._seen.tell())
             return

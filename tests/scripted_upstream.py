@@ -9,7 +9,8 @@ What it does is chosen by the request. The last user text may hold directives in
     tag=NAME       count this call under NAME              size=N    bytes of each word (short)
     tool=NAME args={...}   call that tool first; answer in words once its output is in the input
     reasoning      put a reasoning item first, encrypted if the request includes that
-    status=N retry_after=S times=N   answer N with an error, for the first `times` calls of the tag
+    status=N retry_after=S           answer N with an error
+    times=N        whatever goes wrong goes wrong only in the first N calls of the tag
     html           the body of that error is an HTML page     usage_limit   … is Codex's usage limit
     stall=N        after N words, fall silent                 drop=N     … cut the connection
     eof=N          … end without a terminal event             malformed=N  … send what is no JSON
@@ -28,7 +29,7 @@ import contextlib
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiohttp import web
@@ -282,6 +283,8 @@ class Upstream:
         seen = self.seen
         seen.calls += 1
         seen.tags[script.tag] += 1
+        if seen.tags[script.tag] > script.times:
+            script = replace(script, status=0, stall=-1, drop=-1, eof=-1, malformed=-1, error=-1)
         seen.open += 1
         seen.requests.append({"body": body, "headers": dict(request.headers), "manners": manners})
         del seen.requests[:-200]
@@ -357,8 +360,8 @@ class Upstream:
         return web.json_response(events[-1]["response"])
 
     def scripted_error(self, script: Script) -> web.Response | None:
-        """The error that the script asks for, while it still asks for it."""
-        if not script.status or self.seen.tags[script.tag] > script.times:
+        """The error that the script asks for."""
+        if not script.status:
             return None
         headers = {"retry-after": script.retry_after} if script.retry_after else {}
         if script.html:

@@ -6,6 +6,7 @@ pages are overwritten.
 """
 
 import asyncio
+import os
 import sqlite3
 import threading
 from collections import OrderedDict
@@ -76,6 +77,8 @@ class SqliteStore:
         return connection
 
     def _open_writer(self) -> sqlite3.Connection:
+        # SQLite gives its log and shared memory the mode of the database itself.
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
         connection = self._connect()
         connection.execute("pragma journal_mode = wal")
         connection.execute("pragma synchronous = full")

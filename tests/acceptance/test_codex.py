@@ -1,0 +1,143 @@
+"""The real Codex CLI through the real gateway, against the scripted model server."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from tests.acceptance import processes
+from tests.acceptance.processes import CALLER_KEY, ROOT, Child
+
+CODEX = ROOT / ".cache" / "codex" / "node_modules" / ".bin" / "codex"
+
+pytestmark = [
+    pytest.mark.codex,
+    pytest.mark.skipif(
+        not CODEX.exists() and "HANDRAIL_REQUIRE_CODEX" not in os.environ,
+        reason="the Codex CLI is not installed; scripts/test installs it where npm is available",
+    ),
+]
+
+CONFIG = """
+model = "gpt-5.5"
+model_provider = "handrail"
+check_for_update_on_startup = false
+web_search = "disabled"
+[analytics]
+enabled = false
+[features]
+plugins = false
+[model_providers.handrail]
+name = "Handrail"
+base_url = "{url}"
+env_key = "HANDRAIL_KEY"
+wire_api = "responses"
+request_max_retries = 0
+stream_max_retries = {retries}
+"""
+
+MANNERS = {"openai": "openai/v1", "codex": "codex", "compatible": "transformers/v1"}
+
+
+@pytest.fixture(scope="module")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
+    with processes.scripted_upstream(tmp_path_factory.mktemp("upstream")) as child:
+        yield child
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    # Codex complains about a home below the system's temporary directory.
+    place = ROOT / ".cache" / "codex-home"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def run_codex(home: Path, prompt: str, *, url: str, more: tuple[str, ...] = ()) -> list[Any]:
+    """One `codex exec`; its JSON events."""
+    retries = 2 if "drop" in prompt else 0
+    (home / "config.toml").write_text(CONFIG.format(url=url, retries=retries))
+    work = home / "work"
+    work.mkdir(exist_ok=True)
+    flags = ["--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", "--json"]
+    done = subprocess.run(
+        [str(CODEX), "exec", *more, *flags, prompt],
+        cwd=work,
+        env={"PATH": os.environ["PATH"], "CODEX_HOME": str(home), "HANDRAIL_KEY": CALLER_KEY},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert events, done.stderr[-2000:]
+    return events
+
+
+def said(events: list[Any]) -> str:
+    """What the agent answered."""
+    return " ".join(
+        event["item"]["text"]
+        for event in events
+        if event["type"] == "item.completed" and event["item"]["type"] == "agent_message"
+    )
+
+
+def last_request(upstream: Child) -> Any:
+    with urlopen(f"{upstream.url}/seen") as reply:
+        return json.load(reply)["requests"][-1]
+
+
+@pytest.mark.parametrize("profile", MANNERS)
+def test_codex_completes_a_turn_with_a_shell_call_and_a_second_turn(
+    profile: str, upstream: Child, home: Path, tmp_path: Path
+) -> None:
+    server = f"{upstream.url}/{MANNERS[profile]}"
+    with processes.gateway(tmp_path, "--port", "0", upstream=server, profile=profile) as gateway:
+        marker = home / "work" / "made-by-codex"
+        command = json.dumps({"cmd": f"echo done > {marker.name}"})
+        events = run_codex(
+            home, f"Make it. [[tool=exec_command args={command} words=4]]", url=gateway.url
+        )
+        assert events[-1]["type"] == "turn.completed", events
+        assert marker.read_text() == "done\n"
+        assert len(said(events).split()) == 4
+        second = run_codex(
+            home, "And again. [[words=6]]", url=gateway.url, more=("resume", "--last")
+        )
+        assert second[-1]["type"] == "turn.completed", second
+        assert len(said(second).split()) == 6
+        sent = last_request(upstream)["body"]
+        assert sent["store"] is False
+        assert sent["stream"] is True
+        assert len(sent["input"]) > 4  # the history of the first turn came along
+
+
+def test_codex_retries_a_turn_whose_upstream_stream_was_dropped(
+    upstream: Child, home: Path, tmp_path: Path
+) -> None:
+    with processes.gateway(tmp_path, upstream=f"{upstream.url}/openai/v1") as gateway:
+        events = run_codex(home, "Hello. [[words=5 drop=2 times=1 tag=cut]]", url=gateway.url)
+        assert events[-1]["type"] == "turn.completed", events
+        assert len(said(events).split()) == 5
+        with urlopen(f"{upstream.url}/seen") as reply:
+            assert json.load(reply)["tags"]["cut"] == 2
+
+
+def test_codex_tells_its_user_when_a_usage_limit_resets(
+    upstream: Child, home: Path, tmp_path: Path
+) -> None:
+    server = f"{upstream.url}/codex"
+    with processes.gateway(tmp_path, "--port", "0", upstream=server, profile="codex") as gateway:
+        events = run_codex(home, "Hello. [[status=429 usage_limit]]", url=gateway.url)
+        assert events[-1]["type"] == "turn.failed"
+        assert "usage limit" in json.dumps(events[-1])

@@ -1,0 +1,350 @@
+"""Guardrails G1 to G7: every combination, against an oracle written from their wording."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from msgspec import Raw
+
+from handrail.core import wire
+from handrail.core.policy import (
+    BackgroundPolicy,
+    CallerPolicy,
+    Mode,
+    Plan,
+    StoreFalsePolicy,
+    StorePolicy,
+    Switch,
+    decide,
+    parse_boolean,
+    resolve_switch,
+)
+from handrail.errors import ConfigInvalid, RequestRejected
+from tests.unit.core.generated import WILD, spelled
+
+OURS, THEIRS = "HANDRAIL_BACKGROUND_RESPONSES", "CODEX_AUTH_BACKGROUND_RESPONSES"
+
+# Who says it -> what `resolve_switch` is given, and what that means by G1.
+SOURCES: dict[str, dict[str, Any]] = {
+    "flag on": {"flag": True},
+    "flag off": {"flag": False},
+    "handrail on": {"environment": {OURS: "1"}},
+    "handrail off": {"environment": {OURS: "off"}},
+    "codex on": {"environment": {THEIRS: "yes"}},
+    "codex off": {"environment": {THEIRS: "no"}},
+    "file on": {"file": True},
+    "file off": {"file": False},
+    "default": {},
+}
+ABSENT = "absent"
+LOOSE: list[Any] = [ABSENT, None, True, False]
+KEPT_SECONDS = 4_321
+
+
+def switch_of(source: str) -> Switch:
+    """The switch when one source alone has spoken."""
+    return resolve_switch(**{"flag": None, "environment": {}, "file": None, **SOURCES[source]})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One create by one caller. A field may be absent, null, true or false."""
+
+    background: Any
+    store: Any
+    provider_store: Any
+    stream: Any
+
+    def data(self) -> bytes:
+        """The request body."""
+        openai = {} if self.provider_store == ABSENT else {"store": self.provider_store}
+        named = {"background": self.background, "store": self.store, "stream": self.stream}
+        fields = {name: value for name, value in named.items() if value != ABSENT}
+        options = {} if self.provider_store == ABSENT else {"providerOptions": {"openai": openai}}
+        return json.dumps({"model": "m", "input": "hi", **fields, **options}).encode()
+
+
+def every_case() -> Iterator[Case]:
+    """Each background x store x provider store x stream."""
+    streams = [ABSENT, False, True]
+    for row in itertools.product([ABSENT, None, False, True], LOOSE, LOOSE, streams):
+        yield Case(background=row[0], store=row[1], provider_store=row[2], stream=row[3])
+
+
+def opted_in(source: str, caller: CallerPolicy) -> bool:
+    """G1 in words: deny wins, on is on, an explicit off of the operator is a lock."""
+    if caller.background == "deny":
+        return False
+    if source.endswith("on"):
+        return True
+    lock = source in ("flag off", "handrail off", "codex off")
+    return caller.background == "allow" and not lock
+
+
+def expected(case: Case, *, source: str, caller: CallerPolicy) -> tuple[Any, ...]:
+    """What the guardrails say: an error's code and param, or mode, store and retention."""
+    stores = {"store": case.store, "providerOptions.openai.store": case.provider_store}
+    says_false = [name for name, value in stores.items() if value is False]
+    says_true = [name for name, value in stores.items() if value is True]
+    if case.background is not True:  # unset and null mean false (G4)
+        if says_true and caller.store == "refuse":  # G7
+            return ("error", "store_not_allowed", says_true[0])
+        return ("stateless", False, 0)
+    if not opted_in(source, caller):  # G2, which is reported before G3 (G5)
+        return ("error", "background_not_enabled", "background")
+    if not says_false:
+        return ("background", True, KEPT_SECONDS)
+    if caller.store_false == "reject":  # G3
+        return ("error", "background_requires_store", says_false[0])
+    return ("background", False, 600)
+
+
+def outcome(case: Case, *, switch: Switch, caller: CallerPolicy) -> tuple[Any, ...]:
+    """What is decided, in the oracle's terms."""
+    try:
+        plan = decide(wire.read_create(case.data()), switch=switch, caller=caller)
+    except RequestRejected as error:
+        return ("error", error.fault.code, error.fault.param)
+    assert plan.stream is (case.stream is True)
+    assert plan.header().startswith(f"mode={plan.mode}; ")
+    assert all(reason.name and reason.text for reason in plan.reasons)
+    return (plan.mode.value, plan.store, plan.retention_seconds)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("background", BackgroundPolicy)
+@pytest.mark.parametrize("store", StorePolicy)
+@pytest.mark.parametrize("store_false", StoreFalsePolicy)
+def test_every_combination_is_decided_as_the_guardrails_say(
+    source: str, background: BackgroundPolicy, store: StorePolicy, store_false: StoreFalsePolicy
+) -> None:
+    caller = CallerPolicy(
+        name="ann",
+        background=background,
+        store=store,
+        store_false=store_false,
+        retention_seconds=KEPT_SECONDS,
+    )
+    switch = switch_of(source)
+    cases = list(every_case())
+    assert len(cases) == 4 * 4 * 4 * 3
+    for case in cases:
+        wanted = expected(case, source=source, caller=caller)
+        assert outcome(case, switch=switch, caller=caller) == wanted, case
+
+
+def said(text: str | None) -> bool | None:
+    """The boolean that a variable of this test gives."""
+    return None if text is None else text == "1"
+
+
+@pytest.mark.parametrize("flag", [None, True, False])
+@pytest.mark.parametrize("ours", [None, "1", "0"])
+@pytest.mark.parametrize("theirs", [None, "1", "0"])
+@pytest.mark.parametrize("file", [None, True, False])
+def test_the_strongest_source_decides_and_contradicting_variables_stop_the_start(
+    flag: bool | None, ours: str | None, theirs: str | None, file: bool | None
+) -> None:
+    given_ = {OURS: ours, THEIRS: theirs}
+    environment = {name: text for name, text in given_.items() if text is not None}
+    if {ours, theirs} == {"0", "1"}:
+        with pytest.raises(ConfigInvalid, match=f"{OURS} and {THEIRS} contradict each other"):
+            resolve_switch(flag=flag, environment=environment, file=file)
+        return
+    switch = resolve_switch(flag=flag, environment=environment, file=file)
+    order = [flag, said(ours), said(theirs), file, False]
+    names = ["flag", "environment HANDRAIL", "environment CODEX", "file", "default"]
+    first = next(place for place, value in enumerate(order) if value is not None)
+    assert switch.enabled is order[first]
+    assert switch.source.startswith(names[first])
+    assert switch.locked is (first < 3 and not switch.enabled)
+
+
+TRUE = ["1", "true", "yes", "on"]
+FALSE = ["0", "false", "no", "off"]
+
+
+@pytest.mark.parametrize("word", TRUE + FALSE)
+@pytest.mark.parametrize("spell", [str.lower, str.upper, str.title, " \t{}\n".format])
+def test_a_boolean_is_read_in_any_case_and_trimmed(word: str, spell: Any) -> None:
+    assert parse_boolean(spell(word), name="X") is (word in TRUE)
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t\n"])
+def test_an_empty_boolean_is_unset(text: str) -> None:
+    assert parse_boolean(text, name="X") is None
+    assert not resolve_switch(flag=None, environment={OURS: text, THEIRS: "0"}, file=True).enabled
+
+
+@pytest.mark.parametrize("text", ["2", "-1", "y", "n", "t", "enable", "on off", "tru e", "ja", "%"])
+@pytest.mark.parametrize("variable", [OURS, THEIRS])
+@pytest.mark.parametrize("flag", [None, True, False])
+def test_any_other_word_stops_the_start_and_names_the_variable(
+    text: str, variable: str, flag: bool | None
+) -> None:
+    with pytest.raises(ConfigInvalid, match=f"{variable}: '{text}' is not a boolean"):
+        resolve_switch(flag=flag, environment={variable: f" {text} "}, file=True)
+
+
+def test_a_long_wrong_word_is_not_repeated_whole() -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        parse_boolean("x" * 5_000, name="X")
+    assert len(str(caught.value)) < 200
+
+
+ON = switch_of("file on")
+ALLOWED = CallerPolicy(name="ann", background=BackgroundPolicy.ALLOW)
+
+
+def decided(fields: dict[str, Any], *, switch: Switch = ON, caller: CallerPolicy = ALLOWED) -> Plan:
+    """The plan for a create with these fields."""
+    data = json.dumps({"model": "m", **fields}).encode()
+    return decide(wire.read_create(data), switch=switch, caller=caller)
+
+
+def message(fields: dict[str, Any], **options: Any) -> str:
+    """The text of the refusal of a create with these fields."""
+    with pytest.raises(RequestRejected) as caught:
+        decided(fields, **options)
+    return caught.value.fault.message
+
+
+@pytest.mark.parametrize("source", ["flag off", "handrail off", "codex off", "default", "file off"])
+def test_the_refusal_of_background_names_every_setting_that_enables_it(source: str) -> None:
+    text = message({"background": True}, switch=switch_of(source), caller=CallerPolicy(name="ann"))
+    assert text.startswith("Responses background mode is disabled.")
+    assert switch_of(source).source in text
+    for setting in ("--background", f"{OURS}=1", "[background] enabled = true"):
+        assert setting in text
+    assert '[callers.ann] background = "allow"' in text
+
+
+def test_a_denied_caller_is_told_that_it_is_about_the_caller() -> None:
+    caller = CallerPolicy(name="ann", background=BackgroundPolicy.DENY)
+    assert "denied to the caller 'ann'" in message({"background": True}, caller=caller)
+
+
+@pytest.mark.parametrize("source", ["flag off", "handrail off", "codex off"])
+def test_a_locked_switch_says_so_to_a_caller_who_was_allowed(source: str) -> None:
+    text = message({"background": True}, switch=switch_of(source))
+    assert "locked" in text
+    assert switch_of(source).source in text
+
+
+def test_the_refusal_of_store_false_names_the_setting_that_accepts_it() -> None:
+    text = message({"background": True, "store": False})
+    assert text.startswith("Responses background mode requires store=true")
+    assert '[callers.ann] store_false = "gateway"' in text
+
+
+def test_the_refusal_of_store_true_names_the_setting_that_refuses_it() -> None:
+    caller = CallerPolicy(name="ann", store=StorePolicy.REFUSE)
+    assert 'callers.ann.store = "refuse"' in message({"store": True}, caller=caller)
+
+
+@pytest.mark.parametrize(("retention", "window"), [(86_400, 600), (601, 600), (600, 600), (30, 30)])
+def test_store_false_is_kept_for_the_polling_window_and_never_longer_than_retention(
+    retention: int, window: int
+) -> None:
+    caller = CallerPolicy(
+        name="ann", store_false=StoreFalsePolicy.GATEWAY, retention_seconds=retention
+    )
+    plan = decided({"background": True, "store": False}, caller=caller)
+    assert plan.retention_seconds == window
+    assert f"{window} s" in plan.reasons[-1].text
+
+
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize(
+    ("fields", "code", "param"),
+    [
+        ({"conversation": "conv_1"}, "unsupported_parameter", "conversation"),
+        ({"conversation": {"id": "conv_1"}}, "unsupported_parameter", "conversation"),
+        (
+            {"background_options": {"completion_window": "2h"}},
+            "unsupported_parameter",
+            "background_options",
+        ),
+        (
+            {"previous_response_id": "resp_1"},
+            "previous_response_not_found",
+            "previous_response_id",
+        ),
+    ],
+)
+def test_what_needs_a_store_upstream_is_refused_and_named(
+    background: bool, fields: dict[str, Any], code: str, param: str
+) -> None:
+    with pytest.raises(RequestRejected) as caught:
+        decided({"background": background, **fields})
+    assert (caught.value.fault.code, caught.value.fault.param) == (code, param)
+
+
+@pytest.mark.parametrize("field", ["conversation", "background_options", "previous_response_id"])
+def test_the_same_fields_as_null_ask_for_nothing(field: str) -> None:
+    assert decided({field: None}).mode is Mode.STATELESS
+
+
+def test_an_unknown_previous_response_says_what_is_kept_and_which_setting_changes_that() -> None:
+    text = message({"previous_response_id": "resp_1"})
+    assert "keeps only background responses" in text
+    assert "[background] enabled" in text
+
+
+def test_not_enabled_is_reported_before_everything_else() -> None:
+    fields = {"background": True, "store": False, "conversation": "c", "background_options": {}}
+    assert "is disabled" in message(
+        fields, switch=switch_of("default"), caller=CallerPolicy(name="")
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "header"),
+    [
+        ({}, "mode=stateless; store=false"),
+        ({"store": True}, "mode=stateless; store=lowered"),
+        ({"background": True}, "mode=background; background=enabled(file); store=gateway"),
+        (
+            {"background": True, "store": False},
+            "mode=background; background=enabled(file); store=polling-window",
+        ),
+    ],
+)
+def test_the_decision_is_told_in_a_header_without_content_of_the_request(
+    fields: dict[str, Any], header: str
+) -> None:
+    caller = CallerPolicy(name="ann", store_false=StoreFalsePolicy.GATEWAY)
+    assert decided({"input": "secret", **fields}, caller=caller).header() == header
+
+
+def test_a_caller_who_lifts_an_off_is_named_as_the_reason() -> None:
+    plan = decided({"background": True}, switch=switch_of("default"))
+    assert "background=enabled(caller)" in plan.header()
+    assert "'ann'" in plan.reasons[0].text
+
+
+def test_a_decision_depends_on_its_arguments_alone() -> None:
+    request = wire.read_create(b'{"model":"m","background":true}')
+    before = dict(request.body)
+    plans = [decide(request, switch=ON, caller=ALLOWED) for _ in range(2)]
+    assert plans[0] == plans[1]
+    assert request.body == before
+
+
+@given(spelled(WILD))
+def test_deciding_on_any_json_raises_nothing_but_a_rejection(data: bytes) -> None:
+    plan = None
+    try:
+        request = wire.read_create(data)
+        plan = decide(request, switch=ON, caller=ALLOWED)
+    except RequestRejected as error:
+        code = error.fault.code
+    if plan is None:
+        assert code is not None
+    else:
+        truly = request.body.get("background") == Raw(b"true")
+        assert plan.mode is (Mode.BACKGROUND if truly else Mode.STATELESS)

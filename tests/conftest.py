@@ -10,7 +10,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from handrail import telemetry
-from handrail.bootstrap import Gateway
+from handrail.bootstrap.gateway import Gateway
 from handrail.settings.load import load
 from handrail.settings.model import Settings
 from tests import scripted_upstream

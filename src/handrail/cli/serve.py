@@ -62,7 +62,8 @@ def serve(**parameters: Any) -> None:
     """Run the gateway until SIGTERM or Ctrl-C. SIGHUP reloads the settings file."""
     # Imported here so that `handrail config explain` does not wait for an HTTP stack.
     from handrail import telemetry  # noqa: PLC0415
-    from handrail.bootstrap import Gateway, caller_key_file  # noqa: PLC0415
+    from handrail.bootstrap.data_dir import caller_key_file  # noqa: PLC0415
+    from handrail.bootstrap.gateway import Gateway  # noqa: PLC0415
 
     telemetry.configure(load_settings(parameters).log_level)
     gateway = Gateway(lambda: load_settings(parameters))

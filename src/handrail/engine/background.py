@@ -1,6 +1,7 @@
 """Background responses as a caller sees them: submit, read, follow, cancel, delete."""
 
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -24,6 +25,7 @@ from handrail.store.base import Closing, NewRun, Run, Segment, Store
 from handrail.telemetry import get_logger
 
 MAX_ITEM_IDS: Final = 10_000
+BATCH: Final = 64
 
 
 class Background:
@@ -144,8 +146,8 @@ class Background:
     async def revoke_all_but(self, callers: Collection[str]) -> int:
         """Cancel the unfinished runs of everybody not in `callers`; how many there were."""
         ids = await self._store.unfinished_of_others(callers)
-        for run_id in ids:
-            await self._conclude_cancelled(run_id, None)
+        for part in _batches(ids):
+            await asyncio.gather(*(self._conclude_cancelled(run_id, None) for run_id in part))
         return len(ids)
 
     async def recover(self, *, owner: str) -> None:
@@ -154,12 +156,15 @@ class Background:
         What had not begun goes back into the queue; what had begun ends `failed` with the cause
         `worker_lost`, its partial output kept, because its upstream call may have run.
         """
-        for run_id in await self._store.abandoned(owner=owner):
-            await self._store.requeue(run_id)
-            run = await self._store.conclude(run_id, caller=None, close=self._lost, events=True)
-            self._tails.changed(run_id)
-            self._logger.warning("run_recovered", run=run_id, state=run.state if run else None)
-        self._executor.wake()
+        for part in _batches(await self._store.abandoned(owner=owner)):
+            await asyncio.gather(*(self._recover(run_id) for run_id in part))
+            self._executor.wake()
+
+    async def _recover(self, run_id: str) -> None:
+        await self._store.requeue(run_id)
+        run = await self._store.conclude(run_id, caller=None, close=self._lost, events=True)
+        self._tails.changed(run_id)
+        self._logger.warning("run_recovered", run=run_id, state=run.state if run else None)
 
     def _lost(self, run: Run, frames: Sequence[bytes]) -> Closing | None:
         if run.state is not State.IN_PROGRESS:
@@ -186,6 +191,12 @@ class Background:
         if run is None:
             raise ResponseNotFound(run_id)
         return run
+
+
+def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    # Together, so that one disk flush serves many; not all together, so that reads get a turn.
+    for start in range(0, len(ids), BATCH):
+        yield ids[start : start + BATCH]
 
 
 def _item_ids(request: CreateRequest) -> tuple[str, ...]:

@@ -54,6 +54,7 @@ class Dispatcher:
         and decides itself. Raises UpstreamRefused and UpstreamFailed.
         """
         calls = 0
+        self._log.debug("rewritten", steps=request.steps)
         while True:
             await before_send()
             calls += 1

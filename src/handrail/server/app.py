@@ -9,6 +9,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -22,7 +23,22 @@ from handrail.settings.model import Settings
 from handrail.telemetry import get_logger
 
 Handler = Callable[..., Awaitable[None]]
-Routes = Mapping[str, Handler]
+
+# Every route: path, method, what serves it. `{id}` is a response's id, `{model}` may hold slashes.
+ROUTES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
+    {
+        "/v1/responses": {"POST": "create"},
+        "/v1/responses/{id}": {"GET": "retrieve", "DELETE": "delete"},
+        "/v1/responses/{id}/cancel": {"POST": "cancel"},
+        "/v1/responses/{id}/input_items": {"GET": "input_items"},
+        "/v1/models": {"GET": "list_models"},
+        "/v1/models/{model}": {"GET": "one_model"},
+        "/healthz": {"GET": "health"},
+        "/readyz": {"GET": "readiness"},
+    }
+)
+# Served before anybody has to say who they are.
+OPEN: Final = frozenset({"/healthz", "/readyz"})
 
 _RESPONSE: Final = re.compile(rb"/v1/responses/([A-Za-z0-9_\-]{1,128})(/cancel|/input_items)?\Z")
 _MODEL: Final = b"/v1/models/"
@@ -46,16 +62,15 @@ class App:
         self._running = running
         self._new_request_id = new_request_id
         self._logger = get_logger()
-        self._fixed: Mapping[bytes, Routes] = {
-            b"/v1/responses": {"POST": responses.create},
-            b"/v1/models": {"GET": models.list},
+        self._handlers: Mapping[str, Handler] = {
+            "create": responses.create,
+            "retrieve": responses.retrieve,
+            "delete": responses.delete,
+            "cancel": responses.cancel,
+            "input_items": responses.input_items,
+            "list_models": models.list,
+            "one_model": models.one,
         }
-        self._of_response: Mapping[bytes, Routes] = {
-            b"": {"GET": responses.retrieve, "DELETE": responses.delete},
-            b"/cancel": {"POST": responses.cancel},
-            b"/input_items": {"GET": responses.input_items},
-        }
-        self._of_model: Routes = {"GET": models.one}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the server's life."""
@@ -120,12 +135,13 @@ class App:
 
     async def _route(self, exchange: Exchange) -> None:
         _refuse_browsers(exchange)
-        if exchange.path in (b"/healthz", b"/readyz"):
-            return await self._health(exchange)
+        path, arguments = match(exchange.path)
+        if path in OPEN:
+            return await self._health(exchange, _of_method(exchange, path))
         settings = self._settings()
         caller = identify(exchange, settings)
         _refuse_upgrade(exchange)
-        handler, arguments = self._find(exchange)
+        handler = self._handlers[_of_method(exchange, path)]
         await handler(exchange, caller, settings, **arguments)
         self._logger.debug(
             "served",
@@ -135,41 +151,40 @@ class App:
         )
         return None
 
-    def _find(self, exchange: Exchange) -> tuple[Handler, Mapping[str, str]]:
-        path = exchange.path
-        if path in self._fixed:
-            return _of_method(exchange, self._fixed[path]), {}
-        match = _RESPONSE.match(path)
-        if match is not None:
-            routes = self._of_response[match[2] or b""]
-            return _of_method(exchange, routes), {"response_id": match[1].decode()}
-        if path.startswith(_MODEL) and len(path) > len(_MODEL):
-            model = unquote(path[len(_MODEL) :].decode("latin-1"))
-            return _of_method(exchange, self._of_model), {"model": model}
-        raise RequestRejected(
-            Code.NOT_FOUND,
-            "There is no such route. The base URL of this gateway ends in /v1; see "
-            "docs/reference/routes.md.",
-        )
-
-    async def _health(self, exchange: Exchange) -> None:
-        if exchange.method != "GET":
-            raise RequestRejected(Code.METHOD_NOT_ALLOWED, "Only GET is allowed here.")
-        if exchange.path == b"/healthz":
+    async def _health(self, exchange: Exchange, name: str) -> None:
+        if name == "health":
             return await exchange.reply(200, b'{"status":"ok"}')
         state = await self._ready()
         status = 200 if state["status"] == "ready" else 503
         return await exchange.reply(status, wire.encode(state))
 
 
-def _of_method(exchange: Exchange, routes: Routes) -> Handler:
-    handler = routes.get(exchange.method)
-    if handler is None:
-        allowed = ", ".join(routes)
+def match(raw_path: bytes) -> tuple[str, Mapping[str, str]]:
+    """The route of a raw path, "" when there is none, and what its braces stand for."""
+    found = _RESPONSE.match(raw_path)
+    if found is not None:
+        suffix = (found[2] or b"").decode()
+        return f"/v1/responses/{{id}}{suffix}", {"response_id": found[1].decode()}
+    if raw_path.startswith(_MODEL) and len(raw_path) > len(_MODEL):
+        return "/v1/models/{model}", {"model": unquote(raw_path[len(_MODEL) :].decode("latin-1"))}
+    path = raw_path.decode("latin-1")
+    return (path if path in ROUTES and "{" not in path else ""), {}
+
+
+def _of_method(exchange: Exchange, path: str) -> str:
+    methods = ROUTES.get(path)
+    if methods is None:
+        raise RequestRejected(
+            Code.NOT_FOUND,
+            "There is no such route. The base URL of this gateway ends in /v1; see "
+            "docs/reference/routes.md.",
+        )
+    if exchange.method not in methods:
+        allowed = " and ".join(methods)
         raise RequestRejected(
             Code.METHOD_NOT_ALLOWED, f"{exchange.method} is not allowed here, only {allowed}."
         )
-    return handler
+    return methods[exchange.method]
 
 
 def _refuse_browsers(exchange: Exchange) -> None:

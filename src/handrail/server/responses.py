@@ -15,7 +15,6 @@ from handrail.core.wire import CreateRequest
 from handrail.engine.background import Background
 from handrail.engine.clock import Clock
 from handrail.engine.foreground import Foreground, Relay, StatelessCall
-from handrail.engine.targets import Targets
 from handrail.errors import Code, HandrailError, RequestRejected, fault
 from handrail.server.exchange import Exchange
 from handrail.settings.model import Caller, Settings
@@ -41,13 +40,11 @@ class Responses:
         *,
         foreground: Foreground,
         background: Background,
-        targets: Targets,
         clock: Clock,
         new_id: Callable[[], str],
     ) -> None:
         self._foreground = foreground
         self._background = background
-        self._targets = targets
         self._clock = clock
         self._new_id = new_id
         self.draining = False

@@ -1,0 +1,218 @@
+"""One gateway process: what it opens before it serves, its signals, its end."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any, Final
+
+from handrail.bootstrap.data_dir import DATABASE, STORE_KEY, take_lock, with_caller_key
+from handrail.bootstrap.parts import Parts, build, new_request_id
+from handrail.engine.clock import Clock, SystemClock
+from handrail.engine.targets import Targets
+from handrail.errors import ConfigInvalid, StoreFailed
+from handrail.server.app import App
+from handrail.server.listen import Listener, bind, guard_rules
+from handrail.settings.model import Settings
+from handrail.store.files import private_directory
+from handrail.store.sqlite import SqliteStore
+from handrail.store.vault import Vault, load_store_key
+from handrail.telemetry import get_logger
+
+Load = Callable[[], Settings]
+
+# Read once, at the start; a reload that changes one of these says so in the log.
+NEED_RESTART: Final = (
+    "data_dir",
+    "server.host",
+    "server.port",
+    "server.allowed_hosts",
+    "server.max_connections",
+    "server.drain",
+    "server.heartbeat",
+    "log.level",
+    "background.max_duration",
+    "background.max_output_bytes",
+)
+
+
+class Gateway:
+    """A gateway, from its data directory to its listening socket.
+
+    Building it takes the directory's lock, opens the store and binds the socket, so whatever is
+    wrong shows as ConfigInvalid before anything is served.
+    """
+
+    def __init__(self, load: Load, *, clock: Clock | None = None) -> None:
+        self._load = load
+        self._clock = clock or SystemClock()
+        self._logger = get_logger()
+        self.reload_problem: str | None = None
+        self.draining = False
+        self.exit_status = 0
+        settings = load()
+        private_directory(settings.data_dir)
+        with ExitStack() as undo:
+            self._lock = take_lock(settings.data_dir)
+            undo.callback(self._lock.release)
+            self.settings = with_caller_key(settings)
+            self._targets = Targets(self.settings.target)
+            self.socket = bind(self.settings)
+            undo.callback(self.socket.close)
+            database = settings.data_dir / DATABASE
+            key = load_store_key(settings.data_dir / STORE_KEY, database=database)
+            self._store = SqliteStore(database, vault=Vault(key), now=self._clock.now)
+            self._store.open()
+            undo.pop_all()
+
+    @property
+    def url(self) -> str:
+        """The base URL for clients."""
+        host, port = self.socket.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        return f"http://{shown}:{port}/v1"
+
+    async def serve(self, *, started: Callable[[], None] = lambda: None) -> int:
+        """Serve until SIGTERM or SIGINT; the process's exit status.
+
+        A first signal drains: streams and runs may go on for the configured time. A second one
+        ends at once. SIGHUP reloads the settings. `started` is called once connections are taken.
+        """
+        self._parts = build(
+            lambda: self.settings, store=self._store, targets=self._targets, clock=self._clock
+        )
+        app = App(
+            responses=self._parts.responses,
+            models=self._parts.models,
+            settings=lambda: self.settings,
+            ready=self.ready,
+            running=lambda: self._running(self._parts),
+            new_request_id=new_request_id,
+        )
+        self._listener = Listener(
+            app,
+            rules=guard_rules(self.settings),
+            # A second more than the runs get, for the readers of their terminal events.
+            grace_seconds=self.settings.drain_seconds + 1.0,
+        )
+        self._stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        handlers = {
+            signal.SIGTERM: self.stop,
+            signal.SIGINT: self.stop,
+            signal.SIGHUP: self._reload_soon,
+        }
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
+        drainer = asyncio.create_task(self._drain_when_stopping(), name="drain")
+        try:
+            await self._listener.serve(self.socket, started=started)
+        finally:
+            drainer.cancel()
+            for number in handlers:
+                loop.remove_signal_handler(number)
+            self._lock.release()
+        return self.exit_status
+
+    @asynccontextmanager
+    async def _running(self, parts: Parts) -> AsyncIterator[None]:
+        loops = {
+            "journal": parts.journal.loop,
+            "executor": parts.executor.start,
+            "retention": parts.retention.loop,
+            "recovery": self._take_over,
+        }
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._supervised(name, loop), name=name)
+                for name, loop in loops.items()
+            ]
+            yield
+            parts.tails.close()
+            for task in tasks:
+                task.cancel()
+        await parts.client.close()
+        await self._store.close()
+
+    async def _supervised(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        # A gateway whose journal or executor has died must not go on answering as if all were
+        # well: it stops, says so, and is started again by whoever watches it.
+        try:
+            await loop()
+        except Exception as error:
+            self._logger.error("loop_broke", loop=name, exc_info=error)
+            self.exit_status = 1
+            self.stop()
+
+    async def _take_over(self) -> None:
+        try:
+            await self._parts.background.recover(owner=self._parts.owner)
+            await self._parts.background.revoke_all_but(self.settings.callers)
+        except StoreFailed as error:
+            self._logger.error("recovery_failed", why=error.fault.code)
+
+    # --- stopping --------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Begin to drain; called again, end at once."""
+        if self.draining:
+            self._listener.stop(now=True)
+            return
+        self._logger.info("draining", seconds=self.settings.drain_seconds)
+        self.draining = True
+        self._parts.responses.draining = True
+        self._stopping.set()
+        self._listener.stop()
+
+    async def _drain_when_stopping(self) -> None:
+        await self._stopping.wait()
+        await self._parts.executor.drain(self.settings.drain_seconds)
+        self._parts.tails.close()
+
+    # --- reloading -------------------------------------------------------------------------
+
+    def _reload_soon(self) -> None:
+        # Kept, because a task that nobody refers to can be collected before it has run.
+        self._reloading = asyncio.get_running_loop().create_task(self.reload(), name="reload")
+
+    async def reload(self) -> None:
+        """Take a new snapshot for new requests; keep the old one if the new is invalid.
+
+        Requests under way and waiting runs keep what was decided for them. Unfinished runs of
+        callers who are gone are cancelled.
+        """
+        try:
+            settings = with_caller_key(self._load())
+        except (ConfigInvalid, OSError) as error:
+            self.reload_problem = str(error)
+            self._logger.error("reload_failed", why=str(error))
+            return
+        self.reload_problem = None
+        for path in NEED_RESTART:
+            if settings.values[path] != self.settings.values[path]:
+                self._logger.warning("setting_needs_restart", setting=path)
+        self._targets.use(settings.target)
+        self.settings = settings
+        self._parts.executor.wake()
+        try:
+            revoked = await self._parts.background.revoke_all_but(settings.callers)
+        except StoreFailed as error:
+            self._logger.error("revocation_failed", why=error.fault.code)
+            revoked = 0
+        self._logger.info("reloaded", callers=len(settings.callers), runs_revoked=revoked)
+
+    async def ready(self) -> Mapping[str, Any]:
+        """What /readyz says: whether to send requests here, and whether settings are stale.
+
+        A sick store is told but does not make the gateway unready: stateless traffic goes on.
+        """
+        try:
+            await self._store.counts()
+            store = "ok"
+        except StoreFailed as error:
+            store = error.fault.code or "failed"
+        return {
+            "status": "draining" if self.draining else "ready",
+            "store": store,
+            "settings": "current" if self.reload_problem is None else "stale",
+        }

@@ -1,0 +1,103 @@
+"""Puts the engine and the server together. Called inside the running event loop."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from handrail.engine.background import Background
+from handrail.engine.clock import Clock
+from handrail.engine.dispatch import Dispatcher
+from handrail.engine.execution import Execution
+from handrail.engine.executors import LocalExecutor
+from handrail.engine.foreground import Foreground
+from handrail.engine.journal import Journal
+from handrail.engine.retention import Retention
+from handrail.engine.tail import Tails
+from handrail.engine.targets import Targets
+from handrail.server.models import Models
+from handrail.server.responses import Responses
+from handrail.settings.model import Settings
+from handrail.store.base import Store
+from handrail.upstream.client import AiohttpClient
+
+# How long an idle upstream connection is kept. uvicorn-based servers close theirs after 5 s, and a
+# request on a connection that is just being closed is lost.
+_KEEP_ALIVE_SECONDS: Final = {"compatible": 4.0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What runs in one process, by name."""
+
+    owner: str
+    client: AiohttpClient
+    tails: Tails
+    journal: Journal
+    executor: LocalExecutor
+    retention: Retention
+    background: Background
+    responses: Responses
+    models: Models
+
+
+def build(
+    settings: Callable[[], Settings], *, store: Store, targets: Targets, clock: Clock
+) -> Parts:
+    """Everything between the store and the routes.
+
+    `settings` gives the snapshot of the moment. Limits follow it; the bounds of one run and the
+    heartbeat are those of the start.
+    """
+    first = settings()
+    heartbeat = float(first.heartbeat_seconds)
+    client = AiohttpClient(idle_seconds=_KEEP_ALIVE_SECONDS.get(first.target.profile.name, 15.0))
+    dispatcher = Dispatcher(client, clock=clock)
+    tails = Tails(store, heartbeat_seconds=heartbeat)
+    journal = Journal(store=store, tails=tails, clock=clock)
+    execution = Execution(
+        dispatcher=dispatcher,
+        journal=journal,
+        store=store,
+        targets=targets,
+        clock=clock,
+        max_seconds=first.max_run_seconds,
+        max_bytes=first.max_output_bytes,
+    )
+    owner = secrets.token_hex(8)
+    executor = LocalExecutor(
+        owner=owner,
+        store=store,
+        execute=execution.run,
+        limits=lambda: settings().limits,
+    )
+    background = Background(
+        store=store, executor=executor, tails=tails, clock=clock, new_id=new_response_id
+    )
+    responses = Responses(
+        foreground=Foreground(dispatcher, clock=clock, heartbeat_seconds=heartbeat),
+        background=background,
+        clock=clock,
+        new_id=new_response_id,
+    )
+    return Parts(
+        owner=owner,
+        client=client,
+        tails=tails,
+        journal=journal,
+        executor=executor,
+        retention=Retention(store=store, clock=clock),
+        background=background,
+        responses=responses,
+        models=Models(dispatcher),
+    )
+
+
+def new_response_id() -> str:
+    """An id that cannot be guessed: 192 random bits."""
+    return f"resp_{secrets.token_hex(24)}"
+
+
+def new_request_id() -> str:
+    """What an operator finds in the log and a caller in `x-request-id`."""
+    return f"req_{secrets.token_hex(16)}"

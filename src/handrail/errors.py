@@ -4,8 +4,8 @@ The lowest layer: it imports nothing of ours. CATALOGUE is the only place where 
 its status and type, and `docs/reference/errors.md` is held against it by a test.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -116,8 +116,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = MappingProxyType(
 class Fault:
     """One error as a client is to see it: status, the envelope's four keys, and retry advice.
 
-    `retry_after` is in seconds. `extra` holds further keys of the error object that clients act
-    on, such as `resets_at` of a usage limit.
+    `retry_after` is in seconds. `headers` go out with it. `extra` holds further keys of the error
+    object that clients act on, such as `resets_at` of a usage limit.
     """
 
     status: int
@@ -127,6 +127,7 @@ class Fault:
     param: str | None = None
     retry_after: float | None = None
     should_retry: bool | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, object] = field(default_factory=dict)
 
     def body(self) -> dict[str, object]:
@@ -168,6 +169,15 @@ class RequestRejected(HandrailError):
 
     def __init__(self, code: Code, message: str, *, param: str | None = None) -> None:
         super().__init__(fault(code, message, param=param))
+
+
+class MethodNotAllowed(HandrailError):
+    """The route exists, but not for this method; `allow` are the methods that it has."""
+
+    def __init__(self, method: str, *, allow: Sequence[str]) -> None:
+        message = f"{method} is not allowed here, only {' and '.join(allow)}."
+        problem = fault(Code.METHOD_NOT_ALLOWED, message)
+        super().__init__(replace(problem, headers={"allow": ", ".join(allow)}))
 
 
 class StateConflict(HandrailError):

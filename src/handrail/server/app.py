@@ -14,7 +14,14 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from handrail.core import wire
-from handrail.errors import Code, Fault, HandrailError, RequestRejected, fault
+from handrail.errors import (
+    Code,
+    Fault,
+    HandrailError,
+    MethodNotAllowed,
+    RequestRejected,
+    fault,
+)
 from handrail.server.callers import identify
 from handrail.server.exchange import Exchange, Receive, Scope, Send
 from handrail.server.models import Models
@@ -180,10 +187,7 @@ def _of_method(exchange: Exchange, path: str) -> str:
             "docs/reference/routes.md.",
         )
     if exchange.method not in methods:
-        allowed = " and ".join(methods)
-        raise RequestRejected(
-            Code.METHOD_NOT_ALLOWED, f"{exchange.method} is not allowed here, only {allowed}."
-        )
+        raise MethodNotAllowed(exchange.method, allow=tuple(methods))
     return methods[exchange.method]
 
 

@@ -137,9 +137,9 @@ class Exchange:
         )
         await self._send({"type": "http.response.body", "body": body})
 
-    async def fail(self, fault: Fault, *, headers: Mapping[str, str] | None = None) -> None:
+    async def fail(self, fault: Fault) -> None:
         """Answer with an error."""
-        extra = dict(headers or {})
+        extra = dict(fault.headers)
         if fault.retry_after is not None:
             extra["retry-after"] = str(max(1, round(fault.retry_after)))
         if fault.should_retry is not None:

@@ -1,0 +1,164 @@
+"""The reference pages, held against the code: all that exists is described, and nothing else."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from handrail.cli.main import cli
+from handrail.core.policy import SWITCH_VARIABLES
+from handrail.core.profiles import PROFILES
+from handrail.errors import CATALOGUE, Code
+from handrail.server.app import OPEN, ROUTES
+from handrail.settings.options import (
+    API_KEY_VARIABLE,
+    CALLER_KEY_VARIABLE,
+    CALLER_OPTIONS,
+    FILE_VARIABLE,
+    OPENAI_KEY_VARIABLE,
+    OPTIONS,
+    Option,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = [*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("*.md"))]
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text()
+
+
+def shown(value: object) -> str:
+    """A default, as the page writes it."""
+    if value is None:
+        return "—"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if value == ():
+        return "`[]`"
+    return f"`{value}`"
+
+
+def settings_row(option: Option) -> str:
+    names = " ".join(f"`{name}`" for name in (option.flag, option.variable) if name) or "—"
+    return f"| `{option.path}` | {names} | {shown(option.default)} | {option.meaning} |"
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: str(option.path))
+def test_every_setting_has_its_row(option: Option) -> None:
+    assert settings_row(option) in page("reference/settings.md")
+
+
+@pytest.mark.parametrize("option", CALLER_OPTIONS, ids=lambda option: str(option.path))
+def test_every_setting_of_a_caller_has_its_row(option: Option) -> None:
+    row = f"| `callers.NAME.{option.path}` | {shown(option.default)} | {option.meaning} |"
+    assert row in page("reference/settings.md")
+
+
+def test_no_setting_is_described_that_does_not_exist() -> None:
+    text = page("reference/settings.md")
+    described = re.findall(r"^\| `([a-z_.A-Z0-9]+)` \|", text, re.MULTILINE)
+    known = {option.path for option in OPTIONS}
+    known |= {f"callers.NAME.{option.path}" for option in CALLER_OPTIONS}
+    known |= variables()
+    assert set(described) == known
+
+
+def variables() -> set[str]:
+    return {
+        FILE_VARIABLE,
+        CALLER_KEY_VARIABLE,
+        API_KEY_VARIABLE,
+        OPENAI_KEY_VARIABLE,
+        *SWITCH_VARIABLES,
+        *(option.variable for option in OPTIONS if option.variable),
+    }
+
+
+@pytest.mark.parametrize("variable", sorted(variables()))
+def test_every_environment_variable_has_its_row(variable: str) -> None:
+    assert f"| `{variable}` |" in page("reference/settings.md")
+
+
+@pytest.mark.parametrize("code", Code)
+def test_every_error_code_has_its_row(code: Code) -> None:
+    entry = CATALOGUE[code]
+    assert f"| `{code}` | {entry.status} | `{entry.type}` |" in page("reference/errors.md")
+
+
+def test_no_error_code_is_described_that_does_not_exist() -> None:
+    described = re.findall(r"^\| `([a-z_]+)` \| \d+ \|", page("reference/errors.md"), re.MULTILINE)
+    assert set(described) == set(Code)
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_every_route_has_its_row(path: str) -> None:
+    for method in ROUTES[path]:
+        key = "no" if path in OPEN else "yes"
+        assert f"| `{method} {path}` | {key} |" in page("reference/routes.md")
+
+
+def test_no_route_is_described_that_does_not_exist() -> None:
+    described = re.findall(r"^\| `([A-Z]+) (/\S+)` \|", page("reference/routes.md"), re.MULTILINE)
+    assert set(described) == {(method, path) for path in ROUTES for method in ROUTES[path]}
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_and_what_it_drops_is_described(name: str) -> None:
+    text = page("reference/profiles.md")
+    assert f"## `{name}`" in text
+    profile = PROFILES[name]
+    for field in (*profile.drops, *profile.refuses, *(profile.takes or ())):
+        assert f"`{field}`" in text
+
+
+def commands(group: click.Group, prefix: str = "handrail") -> list[tuple[str, click.Command]]:
+    found: list[tuple[str, click.Command]] = []
+    for name, command in group.commands.items():
+        whole = f"{prefix} {name}"
+        inner = commands(command, whole) if isinstance(command, click.Group) else []
+        found += inner or [(whole, command)]
+    return found
+
+
+@pytest.mark.parametrize(("name", "command"), commands(cli))
+def test_every_command_and_flag_is_described(name: str, command: click.Command) -> None:
+    text = page("reference/cli.md")
+    assert f"## `{name}`" in text
+    for parameter in command.params:
+        for flag in (*parameter.opts, *parameter.secondary_opts):
+            assert f"`{flag}" in text or f"/{flag}`" in text
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(path: Path) -> None:
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("http://", "https://", "mailto:")):
+            continue
+        file, _, anchor = target.partition("#")
+        there = (path.parent / file).resolve() if file else path
+        assert there.exists(), f"{target} in {path.name}"
+        if anchor:
+            heads = re.findall(r"^#+ (.+)$", there.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", h).strip().lower().replace(" ", "-") for h in heads}
+            assert anchor in slugs, f"{target} in {path.name}"
+
+
+def test_the_readme_names_the_two_commands_on_its_first_screen() -> None:
+    first = "\n".join((ROOT / "README.md").read_text().splitlines()[:30])
+    assert "./scripts/demo" in first
+    assert "./scripts/test" in first
+    assert "previous_response_id" in first
+
+
+def test_every_page_of_the_docs_is_linked_from_another() -> None:
+    linked = {
+        (path.parent / target.partition("#")[0]).resolve()
+        for path in PAGES
+        for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text())
+        if not target.startswith("http")
+    }
+    assert [path for path in DOCS.rglob("*.md") if path.resolve() not in linked] == []

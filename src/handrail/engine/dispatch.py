@@ -21,6 +21,7 @@ from handrail.telemetry import get_logger
 from handrail.upstream.client import UpstreamCall, UpstreamClient, UpstreamReply
 
 MAX_ERROR_BYTES: Final = 256 * 1024
+ERROR_SECONDS: Final = 10.0
 
 BeforeSend = Callable[[], Awaitable[None]]
 
@@ -82,7 +83,7 @@ class Dispatcher:
         """The body of a GET at the target. Raises UpstreamRefused and UpstreamFailed."""
         reply = await self._call(target, path, method="GET")
         try:
-            return await reply.read(limit=limit)
+            return await reply.read(limit=limit, idle_seconds=target.idle_seconds)
         finally:
             reply.close()
 
@@ -118,7 +119,7 @@ class Dispatcher:
         if 200 <= reply.status < 300:
             return reply
         try:
-            said = await reply.read(limit=MAX_ERROR_BYTES)
+            said = await reply.read(limit=MAX_ERROR_BYTES, idle_seconds=ERROR_SECONDS)
         finally:
             reply.close()
         raise refusal(reply.status, reply.headers, said, now=self._clock.now(), secrets=secrets)

@@ -70,7 +70,8 @@ class Foreground:
             if "event-stream" in reply.headers.get("content-type", ""):
                 body = await self._collect(call, reply)
             else:
-                body = read_response(await reply.read(limit=MAX_REPLY_BYTES))
+                idle = call.target.idle_seconds
+                body = read_response(await reply.read(limit=MAX_REPLY_BYTES, idle_seconds=idle))
                 completer = _completer(call)
                 body = completer.response(body) if completer else body
             return wire.encode({**body, "store": wire.FALSE}), reply.headers
@@ -86,6 +87,8 @@ class Foreground:
                 heartbeat_seconds=self._heartbeat_seconds,
             )
             yield relay, reply.headers
+            # The caller has everything by now; this only saves the next call a handshake.
+            await reply.finish()
 
     @asynccontextmanager
     async def _open(self, call: StatelessCall) -> AsyncIterator[UpstreamReply]:

@@ -89,8 +89,7 @@ class EventReader:
         return found, None
 
     async def _read_object(self) -> list[Event]:
-        async with asyncio.timeout(self._idle_seconds):
-            body = await self._reply.read(limit=MAX_REPLY_BYTES)
+        body = await self._reply.read(limit=MAX_REPLY_BYTES, idle_seconds=self._idle_seconds)
         self._ended = True
         response = read_response(body)
         status = wire.string(response, "status") if wire.is_set(response, "status") else ""

@@ -8,6 +8,7 @@ and our own deadlines, because aiohttp's read time-out starts again with every b
 """
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol, Self
@@ -22,6 +23,7 @@ SLICE_BYTES: Final = 16_384
 """Read in slices of this size: uvloop's own are 256 KiB, which a stalled stream would hold."""
 
 _CONNECT_SECONDS: Final = 10.0
+_FINISH_SECONDS: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +48,21 @@ class UpstreamReply(Protocol):
     def headers(self) -> Mapping[str, str]:
         """Lower-case names; of a repeated header the last value."""
 
-    async def read(self, *, limit: int) -> bytes:
-        """The whole body. Raises UpstreamFailed beyond `limit` bytes or when it breaks off."""
+    async def read(self, *, limit: int, idle_seconds: float) -> bytes:
+        """The whole body.
+
+        Raises UpstreamFailed beyond `limit` bytes, when it breaks off, and when nothing comes for
+        `idle_seconds`.
+        """
 
     async def slice(self) -> bytes:
         """The next bytes, b"" at the end. Raises UpstreamFailed when the connection breaks."""
+
+    async def finish(self) -> None:
+        """Read the little that should be left, so that the connection can be used again.
+
+        Waits a moment at most and raises nothing; whatever it leaves, `close` closes.
+        """
 
     def close(self) -> None:
         """Give the connection up; closes the socket unless the body was read to its end."""
@@ -78,11 +90,11 @@ class AiohttpReply:
         self.status = reply.status
         self.headers = {name.lower(): value for name, value in reply.headers.items()}
 
-    async def read(self, *, limit: int) -> bytes:
+    async def read(self, *, limit: int, idle_seconds: float) -> bytes:
         """See the port."""
         parts: list[bytes] = []
         size = 0
-        while part := await self.slice():
+        while part := await self._slice_within(idle_seconds):
             parts.append(part)
             size += len(part)
             if size > limit:
@@ -93,11 +105,26 @@ class AiohttpReply:
                 )
         return b"".join(parts)
 
+    async def _slice_within(self, seconds: float) -> bytes:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.slice()
+        except TimeoutError:
+            raise UpstreamFailed(
+                Code.UPSTREAM_STALLED, f"The upstream was silent for {seconds:.0f} s."
+            ) from None
+
+    async def finish(self) -> None:
+        """See the port."""
+        with contextlib.suppress(UpstreamFailed, TimeoutError):
+            async with asyncio.timeout(_FINISH_SECONDS):
+                await self.slice()
+
     async def slice(self) -> bytes:
         """See the port."""
         try:
             return await self._reply.content.read(SLICE_BYTES)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except (aiohttp.ClientError, OSError) as error:
             raise UpstreamFailed(
                 Code.UPSTREAM_ENDED_EARLY, f"The upstream broke off its reply ({_cause(error)})."
             ) from error

@@ -181,6 +181,8 @@ class Background:
             return closing(run, State.CANCELLED, fold=Fold(), now=self._clock.now())
 
         run = await self._store.conclude(run_id, caller=caller, close=close)
+        if run is None:  # not there, or not this caller's: nothing of it may be touched
+            return None
         # The store has spoken; now the upstream call is closed and readers are told.
         await self._executor.cancel(run_id)
         self._tails.changed(run_id)

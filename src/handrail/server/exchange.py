@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from handrail.errors import Code, Fault, RequestRejected
-from handrail.server.inflate import inflate, too_large
+from handrail.server.inflate import CODINGS, inflate, too_large, unknown_coding
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -50,6 +50,7 @@ class Exchange:
         self.headers: dict[bytes, str] = {
             name: value.decode("latin-1") for name, value in scope["headers"]
         }
+        self._http_version: str = scope["http_version"]
         self.connection: Connection = scope["handrail.connection"]
         self.started = False
         self.left = False
@@ -87,15 +88,27 @@ class Exchange:
                 )
         return fields
 
+    def require_streaming(self) -> None:
+        """Raise RequestRejected for a client that cannot read a stream of unknown length."""
+        if self._http_version == "1.0":
+            raise RequestRejected(Code.HTTP_VERSION, "A stream needs HTTP/1.1.", param="stream")
+
     # --- body ------------------------------------------------------------------------------
 
-    async def body(self, *, limit: int) -> bytes:
-        """The whole body, decompressed. Raises RequestRejected beyond `limit`, bytes or time."""
-        coding = self.header(b"content-encoding").strip().lower()
+    async def body(self, *, limit: int, inflating: asyncio.Semaphore) -> bytes:
+        """The whole body, decompressed.
+
+        `inflating` bounds how many bodies are decompressed at once. Raises RequestRejected beyond
+        `limit` bytes or the time that so many bytes may take.
+        """
+        coding = self.header(b"content-encoding").strip().lower() or "identity"
+        if coding != "identity" and coding not in CODINGS:
+            raise unknown_coding()
         data = await self._read(limit)
-        if coding in ("", "identity"):
+        if coding == "identity":
             return data
-        return await asyncio.to_thread(inflate, data, coding=coding, limit=limit)
+        async with inflating:
+            return await asyncio.to_thread(inflate, data, coding=coding, limit=limit)
 
     async def _read(self, limit: int) -> bytes:
         parts: list[bytes] = []

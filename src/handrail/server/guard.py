@@ -10,25 +10,29 @@ lingered: closing with unread input would send a reset that eats the answer.
 
 import asyncio
 import contextlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from handrail.errors import Code, fault
+from handrail.server.heads import (
+    MAX_HEAD_BYTES,
+    HeadRefused,
+    check_head,
+    head_end,
+    without_h2c,
+)
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-MAX_HEAD_BYTES: Final = 64 * 1024
-MAX_TARGET_BYTES: Final = 8 * 1024
 HEAD_SECONDS: Final = 10.0
 BODY_SECONDS: Final = 30.0
 BODY_BYTES_PER_SECOND: Final = 16 * 1024
@@ -37,27 +41,6 @@ WRITE_SECONDS: Final = 60.0
 LINGER_SECONDS: Final = 2.0
 CLOSE_SECONDS: Final = 10.0
 LINGER_BYTES: Final = 4 << 20
-
-METHODS: Final = frozenset({b"GET", b"POST", b"DELETE"})
-_HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
-_HOST: Final = re.compile(
-    rb"(?:([A-Za-z0-9._\-]{1,255})|\[([0-9A-Fa-f:.]{2,45})\])(?::[0-9]{1,5})?\Z"
-)
-_LENGTH: Final = re.compile(rb"[0-9]{1,18}\Z")
-# Two of any of these would let two readers of one request decide differently.
-_SINGLE: Final = frozenset(
-    {
-        b"authorization",
-        b"content-encoding",
-        b"content-length",
-        b"content-type",
-        b"expect",
-        b"host",
-        b"origin",
-        b"transfer-encoding",
-        b"x-api-key",
-    }
-)
 
 
 class Phase(Enum):
@@ -78,6 +61,7 @@ class GuardRules:
     max_body_bytes: int
     max_connections: int
     connections: "set[GuardedProtocol]" = field(default_factory=set)
+    admitted: int = 0
 
     def protocol(self) -> type[HttpToolsProtocol]:
         """The protocol class for `uvicorn.Config(http=...)`."""
@@ -107,12 +91,14 @@ class GuardedProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.on_lost: Callable[[], None] | None = None
+        self._admitted = False
         self._phase = Phase.IDLE
         self._deadline = 0.0
         self._write_deadline: float | None = None
         self._head = bytearray()
         self._message_done = True
-        self._received = 0
+        self._discarded = 0
+        self._between = 0
 
     # --- the connection --------------------------------------------------------------------
 
@@ -121,13 +107,27 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.rules.connections.add(self)
         self._enter(Phase.IDLE, IDLE_SECONDS)
-        if len(self.rules.connections) > self.rules.max_connections:
+        self._admitted = self.rules.admitted < self.rules.max_connections
+        if self._admitted:
+            self.rules.admitted += 1
+        else:
             self._answer(Code.TOO_MANY_CONNECTIONS, "Too many connections; try again.")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it, and tell the request under way, in whatever phase it is."""
         self.rules.connections.discard(self)
+        self.rules.admitted -= self._admitted
+        self._admitted = False
         super().connection_lost(exc)
+        self._tell_lost()
+
+    def eof_received(self) -> None:
+        """A half-close is leaving, also while replies to it are still being written."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+        self._tell_lost()
+
+    def _tell_lost(self) -> None:
         lost, self.on_lost = self.on_lost, None
         if lost is not None:
             lost()
@@ -169,41 +169,41 @@ class GuardedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Hold a head back until it is whole, then let the parser have it."""
         if self._phase is Phase.LINGER:
-            self._received += len(data)
-            if self._received > LINGER_BYTES:
+            self._discarded += len(data)
+            if self._discarded > LINGER_BYTES:
                 self.transport.abort()
-            return
-        if self._phase is Phase.REPLY:
+        elif self._phase is Phase.REPLY:
             # A second request before the first is answered. Queueing it would stop us from seeing
             # the client leave; writing an error would splice it into the reply.
             self._go_deaf()
-            return
-        with contextlib.suppress(_Stop):
-            self._feed(self._whole_head(data) if self._phase is not Phase.BODY else data)
+        else:
+            with contextlib.suppress(_Stop):
+                if self._phase is Phase.BODY:
+                    self._feed_body(data)
+                else:
+                    self._feed(self._whole_head(data))
 
     def _whole_head(self, data: bytes) -> bytes:
         if self._phase is Phase.IDLE:
             self._enter(Phase.HEAD, HEAD_SECONDS)
+        seen = len(self._head)
         self._head += data
-        head = self._head
-        if not 0x41 <= head[0] <= 0x5A:
-            self._refuse(Code.MALFORMED_REQUEST, "That is no HTTP request.")
-        line, newline, _ = head.partition(b"\n")
-        if len(line) > MAX_TARGET_BYTES + 32:
-            self._refuse(Code.URI_TOO_LONG, f"The URL is longer than {MAX_TARGET_BYTES} bytes.")
-        if newline and line.count(b" ") != 2:
-            # llhttp takes several spaces; a proxy in front may have read another target.
-            self._refuse(Code.MALFORMED_REQUEST, "The request line is malformed.")
-        end = _HEAD_END.search(head)
-        if end is None and len(head) <= MAX_HEAD_BYTES:
+        try:
+            end = head_end(self._head, seen=seen)
+        except HeadRefused as refused:
+            self._refuse(refused.code, refused.message)
+        if end is None:
             raise _Stop
-        if end is None or end.end() > MAX_HEAD_BYTES:
-            self._refuse(
-                Code.HEADERS_TOO_LARGE, f"The headers are larger than {MAX_HEAD_BYTES} bytes."
-            )
-        whole = bytes(head)
+        head, body = bytes(self._head[:end]), bytes(self._head[end:])
         self._head = bytearray()
-        return _without_h2c(whole, end.end()) if end else whole
+        return without_h2c(head) + body
+
+    def _feed_body(self, data: bytes) -> None:
+        # What is no body byte (chunk sizes and their extensions, trailers) is bounded like a head.
+        self._between += len(data)
+        self._feed(data)
+        if self._phase is Phase.BODY and self._between > MAX_HEAD_BYTES:
+            self._break_off(Code.HEADERS_TOO_LARGE, "Too much between the chunks of the body.")
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -213,10 +213,12 @@ class GuardedProtocol(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, _Stop):
                 raise _Stop from None
-            if self.cycle is not None and not self.cycle.response_complete:
+            if self.cycle is None or self.cycle.response_complete:
+                self._refuse(Code.MALFORMED_REQUEST, "The HTTP request is malformed.")
+            elif self._phase is Phase.BODY and not self.cycle.response_started:
+                self._break_off(Code.MALFORMED_REQUEST, "The HTTP request is malformed.")
+            else:
                 self._go_deaf()
-                return
-            self._refuse(Code.MALFORMED_REQUEST, "The HTTP request is malformed.")
 
     def on_message_begin(self) -> None:
         """A request starts; a pipelined one is not begun."""
@@ -225,17 +227,36 @@ class GuardedProtocol(HttpToolsProtocol):
             raise _Stop
         super().on_message_begin()
         self._message_done = False
-        self._received = 0
 
     def on_headers_complete(self) -> None:
         """Check the head, then let the application have the request."""
-        self._check_head()
+        try:
+            check_head(
+                method=self.parser.get_method(),
+                target=self.url,
+                version=self.parser.get_http_version(),
+                headers=self.headers,
+                allowed_hosts=self.rules.allowed_hosts,
+                max_body_bytes=self.rules.max_body_bytes,
+            )
+        except HeadRefused as refused:
+            self._refuse(refused.code, refused.message)
         self.scope["handrail.connection"] = self  # type: ignore[typeddict-unknown-key]
         self._enter(Phase.BODY, BODY_SECONDS)
         super().on_headers_complete()
+        # The parser calls `on_header` for trailers too. They must not join the headers that the
+        # application reads: they came after the check, and could hold a key or a Host.
+        self.headers = []
+        self._between = 0
+        self.cycle.transport = cast("asyncio.Transport", _PatientTransport(self))
+        if self.parser.should_upgrade():
+            # The parser takes an upgrade's body for another protocol and leaves it out, so what
+            # follows on this connection cannot be told from a request.
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Body bytes earn time; the application bounds their number."""
+        self._between = 0
         self._deadline += len(body) / BODY_BYTES_PER_SECOND
         super().on_body(body)
 
@@ -249,56 +270,10 @@ class GuardedProtocol(HttpToolsProtocol):
             else:
                 self._phase = Phase.REPLY
 
-    def _check_head(self) -> None:
-        found: dict[bytes, bytes] = {}
-        for name, value in self.headers:
-            if name in _SINGLE and name in found:
-                self._refuse(
-                    Code.MALFORMED_REQUEST, f"The header '{name.decode()}' is given twice."
-                )
-            found[name] = value
-        self._check_target()
-        self._check_host(found.get(b"host"))
-        self._check_framing(found)
-
-    def _check_target(self) -> None:
-        version = self.parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            self._refuse(Code.HTTP_VERSION, "Only HTTP/1.1 is spoken here.")
-        if len(self.url) > MAX_TARGET_BYTES:
-            self._refuse(Code.URI_TOO_LONG, f"The URL is longer than {MAX_TARGET_BYTES} bytes.")
-        method = self.parser.get_method()
-        if method not in METHODS:
-            name = method.decode("ascii", "replace")
-            self._refuse(Code.METHOD_NOT_ALLOWED, f"The method {name} is not allowed.")
-        if not self.url.startswith(b"/") or self.url.startswith(b"//"):
-            self._refuse(Code.MALFORMED_REQUEST, "The request target must be a path.")
-
-    def _check_host(self, host: bytes | None) -> None:
-        match = _HOST.match(host) if host else None
-        if match is None:
-            self._refuse(Code.MALFORMED_REQUEST, "A valid Host header is required.")
-        if (match[1] or match[2]).lower() not in self.rules.allowed_hosts:
-            self._refuse(
-                Code.HOST_NOT_ALLOWED,
-                "This Host is not served here; [server] allowed_hosts names further ones.",
-            )
-
-    def _check_framing(self, found: dict[bytes, bytes]) -> None:
-        length, coding = found.get(b"content-length"), found.get(b"transfer-encoding")
-        if length is not None and (coding is not None or not _LENGTH.match(length)):
-            self._refuse(Code.MALFORMED_REQUEST, "Content-Length is malformed or contradicted.")
-        if coding is not None and (
-            coding.lower() != b"chunked" or self.parser.get_http_version() == "1.0"
-        ):
-            self._refuse(Code.MALFORMED_REQUEST, "Transfer-Encoding can only be 'chunked'.")
-        if length is not None and int(length) > self.rules.max_body_bytes:
-            self._refuse(
-                Code.PAYLOAD_TOO_LARGE,
-                f"The body is larger than {self.rules.max_body_bytes} bytes.",
-            )
-        if found.get(b"expect", b"100-continue").lower() != b"100-continue":
-            self._refuse(Code.EXPECTATION_FAILED, "Only 'Expect: 100-continue' is understood.")
+    @property
+    def message_done(self) -> bool:
+        """Whether the whole request has arrived."""
+        return self._message_done
 
     # --- bytes out -------------------------------------------------------------------------
 
@@ -307,6 +282,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         self.on_lost = None
         if self.transport.is_closing():
+            self._enter(Phase.LINGER, CLOSE_SECONDS)  # a reader may still not take what is left
             return
         self.flow.resume_reading()
         if not self._message_done:
@@ -319,6 +295,13 @@ class GuardedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
         self.flow.resume_reading()
 
+    def _break_off(self, code: Code, message: str) -> None:
+        """Answer in place of a handler that is waiting for a body that will never be whole."""
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        self._answer(code, message)
+        self._tell_lost()
+
     def _refuse(self, code: Code, message: str) -> NoReturn:
         self._answer(code, message)
         raise _Stop
@@ -330,35 +313,35 @@ class GuardedProtocol(HttpToolsProtocol):
         retry = b"retry-after: %d\r\n" % problem.retry_after if problem.retry_after else b""
         self.transport.write(
             b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
+            b"cache-control: no-store\r\nx-content-type-options: nosniff\r\n"
             b"connection: close\r\n%b\r\n%b"
-            % (
-                problem.status,
-                HTTPStatus(problem.status).phrase.encode(),
-                len(body),
-                retry,
-                body,
-            )
+            % (problem.status, HTTPStatus(problem.status).phrase.encode(), len(body), retry, body)
         )
         self._linger()
 
     def _linger(self) -> None:
         self._enter(Phase.LINGER, LINGER_SECONDS)
-        self._received = 0
+        self._discarded = 0
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
 
-_H2C: Final = re.compile(
-    rb"^(?:upgrade:[ \t]*h2c|http2-settings:[^\r\n]*|connection:[^\r\n]*\bupgrade\b[^\r\n]*)"
-    rb"[ \t]*\r?\n",
-    re.IGNORECASE | re.MULTILINE,
-)
+class _PatientTransport:
+    """The transport as uvicorn's reply sees it: one that is not closed on a body still coming.
 
+    For a client that asked to close (or speaks HTTP/1.0) uvicorn closes as soon as the reply is
+    out; with unread input that is a reset, and the client loses the answer to its early refusal.
+    """
 
-def _without_h2c(data: bytes, head_end: int) -> bytes:
-    # Java's HttpClient offers HTTP/2 on its first request, also with a body. The parser would
-    # leave the body out; without the offer it is the plain HTTP/1.1 request that it also is.
-    head = data[:head_end]
-    if b"h2c" not in head.lower():
-        return data
-    return _H2C.sub(b"", head) + data[head_end:]
+    def __init__(self, connection: GuardedProtocol) -> None:
+        self._connection = connection
+
+    def write(self, data: bytes) -> None:
+        self._connection.transport.write(data)
+
+    def is_closing(self) -> bool:
+        return self._connection.transport.is_closing()
+
+    def close(self) -> None:
+        if self._connection.message_done:
+            self._connection.transport.close()

@@ -30,7 +30,8 @@ class Models:
 
     async def one(self, exchange: Exchange, _: Caller, settings: Settings, *, model: str) -> None:
         """GET /v1/models/{id}; ids may hold slashes, as those of model hubs do."""
-        if not _ID.match(model) or ".." in model:
+        segments = model.split("/")
+        if not _ID.match(model) or "." in segments or ".." in segments:
             raise RequestRejected(
                 Code.NOT_FOUND, f"The model '{model[:80]}' does not exist.", param="model"
             )

@@ -48,13 +48,17 @@ class Responses:
         self._clock = clock
         self._new_id = new_id
         self.draining = False
+        # One at a time: ten small bombs at once would otherwise take ten large bodies' memory.
+        self._inflating = asyncio.Semaphore(1)
 
     async def create(self, exchange: Exchange, caller: Caller, settings: Settings) -> None:
         """POST /v1/responses."""
         _require_json(exchange)
-        data = await exchange.body(limit=settings.max_body_bytes)
+        data = await exchange.body(limit=settings.max_body_bytes, inflating=self._inflating)
         request = await _parsed(data)
         plan = decide(request, switch=settings.switch, caller=caller.policy)
+        if plan.stream:
+            exchange.require_streaming()
         if plan.mode is Mode.BACKGROUND:
             await self._create_background(
                 exchange, request, plan=plan, caller=caller, settings=settings
@@ -127,6 +131,7 @@ class Responses:
                 )
             body = await self._background.retrieve(response_id, caller=name)
             return await exchange.reply(200, body)
+        exchange.require_streaming()
         chunks = await self._background.follow(
             response_id,
             caller=name,
@@ -139,7 +144,7 @@ class Responses:
         self, exchange: Exchange, caller: Caller, settings: Settings, *, response_id: str
     ) -> None:
         """POST /v1/responses/{id}/cancel."""
-        await exchange.body(limit=settings.max_body_bytes)
+        await exchange.body(limit=settings.max_body_bytes, inflating=self._inflating)
         body = await self._background.cancel(response_id, caller=caller.policy.name)
         await exchange.reply(200, body)
 
@@ -219,7 +224,7 @@ def _cursor(query: Mapping[str, str]) -> int:
     text = query.get("starting_after")
     if text is None:
         return -1
-    if not (text.isascii() and text.isdigit()) or len(text) > 16 or int(text) > MAX_CURSOR:
+    if not _is_number(text, digits=16) or int(text) > MAX_CURSOR:
         raise RequestRejected(
             Code.INVALID_VALUE,
             "'starting_after' must be an integer from 0 to 9007199254740991.",
@@ -228,9 +233,14 @@ def _cursor(query: Mapping[str, str]) -> int:
     return int(text)
 
 
+def _is_number(text: str, *, digits: int) -> bool:
+    # Length first: Python refuses to read an integer of thousands of digits, with a ValueError.
+    return 0 < len(text) <= digits and text.isascii() and text.isdigit()
+
+
 def _page(query: Mapping[str, str]) -> PageRequest:
     limit = query.get("limit", str(DEFAULT_PAGE))
-    if not (limit.isascii() and limit.isdigit()) or not 1 <= int(limit[:4]) <= MAX_PAGE:
+    if not _is_number(limit, digits=3) or not 1 <= int(limit) <= MAX_PAGE:
         raise RequestRejected(
             Code.INVALID_VALUE, f"'limit' must be an integer from 1 to {MAX_PAGE}.", param="limit"
         )

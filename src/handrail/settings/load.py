@@ -5,6 +5,7 @@ be read never falls back to another.
 """
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +38,7 @@ DEFAULT_FILE: Final = Path("handrail.toml")
 LOOPBACK_HOSTS: Final = ("127.0.0.1", "localhost", "::1")
 MIN_KEY: Final = 20
 _MAX_FILE: Final = 1 << 20
+_PLAIN_URL: Final = re.compile(r"[^\x00-\x20?#\x7f-\U0010ffff]+")
 _SAMPLES: Final = ("changeme", "change-me", "your-", "your_", "example", "placeholder", "xxxx")
 
 Tree = dict[str, Any]
@@ -116,7 +118,10 @@ def _import_reference_name(tree: Tree, file: str) -> None:
     table = tree.setdefault("background", {})
     if not isinstance(table, dict) or "enabled" in table:
         raise ConfigInvalid(f"{file}: give backgroundResponses or background.enabled, not both.")
-    table["enabled"] = tree.pop("backgroundResponses")
+    value = tree.pop("backgroundResponses")
+    if not isinstance(value, bool):
+        raise ConfigInvalid(f"{file}: backgroundResponses: must be true or false.")
+    table["enabled"] = value
 
 
 def _resolve(
@@ -151,9 +156,16 @@ def _refuse_unknown(tree: Tree, file: str) -> None:
     for name, value in tree.items():
         if isinstance(value, dict) and any(o.path.startswith(f"{name}.") for o in OPTIONS):
             if value:
-                raise ConfigInvalid(f"{file}: unknown setting '{name}.{next(iter(value))}'.")
+                raise ConfigInvalid(
+                    f"{file}: unknown setting '{name}.{_plain(next(iter(value)))}'."
+                )
         else:
-            raise ConfigInvalid(f"{file}: unknown setting '{name}'.")
+            raise ConfigInvalid(f"{file}: unknown setting '{_plain(name)}'.")
+
+
+def _plain(name: str) -> str:
+    # TOML allows any character in a quoted key; a message is one line.
+    return name.encode("unicode_escape").decode()[:60]
 
 
 # --- callers -------------------------------------------------------------------------------------
@@ -166,21 +178,21 @@ def _callers(tables: Any, environment: Mapping[str, str], file: str) -> dict[str
     for name, table in tables.items():
         if not isinstance(table, dict) or not _is_name(name):
             raise ConfigInvalid(
-                f"{file}: callers.{name[:40]} must be a table whose name is 1 to 64 letters, "
+                f"{file}: callers.{_plain(name)} must be a table whose name is 1 to 64 letters, "
                 "digits, '-' and '_'."
             )
         callers[name] = _caller(name, table, environment=environment, file=file)
     variable = environment.get(CALLER_KEY_VARIABLE, "").strip()
     if variable or not callers:
         known = callers.get(DEFAULT_CALLER)
-        if variable and known is not None and known.digest is not None:
+        digest = _digest(variable, CALLER_KEY_VARIABLE) if variable else None
+        if known is not None and known.digest not in (None, digest):
             raise ConfigInvalid(
                 f"{CALLER_KEY_VARIABLE}: {file} gives callers.{DEFAULT_CALLER} another key."
             )
         policy = known.policy if known else CallerPolicy(name=DEFAULT_CALLER)
-        digest = _digest(variable, CALLER_KEY_VARIABLE) if variable else None
         callers[DEFAULT_CALLER] = Caller(policy=policy, digest=digest)
-    _refuse_shared_keys(callers)
+    _refuse_shared_keys(callers, file)
     return callers
 
 
@@ -198,7 +210,8 @@ def _caller(name: str, table: Tree, *, environment: Mapping[str, str], file: str
         if option.path in table:
             values[option.path] = option.read(table.pop(option.path), f"{place}.{option.path}")
     if table:
-        raise ConfigInvalid(f"{file}: unknown setting 'callers.{name}.{next(iter(table))}'.")
+        unknown = _plain(next(iter(table)))
+        raise ConfigInvalid(f"{file}: unknown setting 'callers.{name}.{unknown}'.")
     policy = CallerPolicy(
         name=name,
         background=BackgroundPolicy(values["background"]),
@@ -252,11 +265,13 @@ def key_digest(key: str) -> bytes:
     return hashlib.sha256(key.encode()).digest()
 
 
-def _refuse_shared_keys(callers: Mapping[str, Caller]) -> None:
+def _refuse_shared_keys(callers: Mapping[str, Caller], file: str) -> None:
     seen: dict[bytes, str] = {}
     for name, caller in callers.items():
         if caller.digest is not None and caller.digest in seen:
-            raise ConfigInvalid(f"callers {seen[caller.digest]} and {name} have the same key.")
+            raise ConfigInvalid(
+                f"{file}: callers.{seen[caller.digest]} and callers.{name} have the same key."
+            )
         if caller.digest is not None:
             seen[caller.digest] = name
 
@@ -305,8 +320,8 @@ def _base_url(text: str, source: str) -> str:
         raise refuse("must be http:// or https:// with a host")
     if parts.username is not None or parts.password is not None:
         raise refuse("must not hold a user name or password")
-    if parts.query or parts.fragment or not text.isascii() or not text.isprintable():
-        raise refuse("must be plain ASCII without a query or fragment")
+    if not _PLAIN_URL.fullmatch(text):
+        raise refuse("must be plain ASCII without spaces, a query or a fragment")
     if parts.path.rstrip("/").endswith("/responses"):
         raise refuse("must be given without /responses, which is appended")
     return text.rstrip("/")

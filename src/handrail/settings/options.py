@@ -1,5 +1,6 @@
 """The literal table of all settings: the loader, `config explain` and the docs are held to it."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ def _texts(value: Any, name: str) -> tuple[str, ...]:
 def _integer(low: int, high: int) -> Reader:
     def read(value: Any, name: str) -> int:
         if isinstance(value, str):
-            value = int(value) if value.strip().isdecimal() else None
+            value = int(value) if _DIGITS.fullmatch(value.strip()) else None
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise ConfigInvalid(f"{name}: must be a whole number from {low} to {high}.")
         return value
@@ -51,13 +52,17 @@ def _integer(low: int, high: int) -> Reader:
     return read
 
 
+# Bounded, because Python refuses to read an integer of thousands of digits.
+_DIGITS: Final = re.compile(r"[0-9]{1,18}")
+_DURATION: Final = re.compile(r"([0-9]{1,12})([smhd])")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def _duration(low: int, high: int) -> Reader:
     def read(value: Any, name: str) -> int:
-        if isinstance(value, str) and value.strip()[:-1].isdecimal():
-            value = int(value.strip()[:-1]) * _UNITS.get(value.strip()[-1], -1)
+        found = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+        if found is not None:
+            value = int(found[1]) * _UNITS[found[2]]
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise ConfigInvalid(
                 f'{name}: must be a duration such as "90s", "15m", "24h" or "7d", '

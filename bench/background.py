@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 
 from bench import bodies
-from bench.client import KEYS, DeltaLag, EventCount, connect, post
+from bench.client import KEYS, DeltaLag, EventCount, all_lags, connect, post
 from bench.record import BARE, DISK, DURABLE, HANDRAIL, NGINX, Figure
 from bench.sides import Bench, Side, percentile
 from bench.streams import PACE, together
@@ -37,12 +37,15 @@ async def measure(bench: Bench) -> None:
 
 
 def sync_p50(folder: Path) -> float:
-    """Milliseconds that the disk takes to make a small append durable."""
+    """Milliseconds that the disk takes to make 4 KiB durable, in place as a write-ahead log is."""
     times = []
     path = folder / "sync"
     with path.open("wb", buffering=0) as file:
-        for _ in range(200):
-            file.write(bytes(4_096))
+        file.write(bytes(200 * 4_096))
+        os.fsync(file.fileno())
+        for number in range(200):
+            file.seek(number * 4_096)
+            file.write(b"x" * 4_096)
             started = time.perf_counter()
             os.fdatasync(file.fileno())
             times.append((time.perf_counter() - started) * 1e3)
@@ -89,7 +92,7 @@ async def _paced(bench: Bench) -> None:
         cpu = side.cpu()
         await together(side, [(body, reader.take) for reader in readers], keys=KEYS)
         cpu = side.cpu() - cpu
-        lags = [lag for reader in readers for lag in reader.lags]
+        lags = all_lags(readers, deltas=events)
         bench.record.add(LAG_P50, name, percentile(lags, 50))
         bench.record.add(LAG_P99, name, percentile(lags, 99))
         if side.server is not None:
@@ -97,13 +100,14 @@ async def _paced(bench: Bench) -> None:
 
 
 async def _flat_out(bench: Bench) -> None:
-    events = bench.times(20_000)
+    events = bench.times(50_000)
     for name, side, is_run in _ways(bench):
         body = bodies.small(f"events={events}", stream=True, background=is_run)
         counted = EventCount()
         cpu, started = side.cpu(), time.perf_counter()
         await together(side, [(body, counted.take)])
         took, cpu = time.perf_counter() - started, side.cpu() - cpu
+        counted.check(events)
         bench.record.add(FLAT_RATE, name, counted.events / took)
         if side.server is not None:
             bench.record.add(FLAT_CPU, name, cpu / counted.events * 1e6)

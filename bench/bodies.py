@@ -32,7 +32,7 @@ def small(script: str = "", *, stream: bool = False, background: bool = False) -
     return _encode(body)
 
 
-def large() -> bytes:
+def large(script: str = "", *, stream: bool = False) -> bytes:
     """A request of 109 KiB: a long list of messages, calls and their outputs, all with ids."""
     items: list[dict[str, Any]] = []
     size = 0
@@ -50,13 +50,18 @@ def large() -> bytes:
             },
         ]
         size = len(_encode(items))
-    return _encode({"model": "bench", "stream": False, "instructions": "Be terse.", "input": items})
+    return _whole(script, items, stream=stream)
 
 
 def large_text() -> bytes:
     """A request of 109 KiB whose input is one string."""
     text = _PROSE * (LARGE_BYTES // len(json.dumps(_PROSE)))
-    return _encode({"model": "bench", "stream": False, "instructions": "Be terse.", "input": text})
+    return _whole("", text, stream=False)
+
+
+def _whole(script: str, given: object, *, stream: bool) -> bytes:
+    body = {"model": f"bench {script}".strip(), "stream": stream, "instructions": "Be terse."}
+    return _encode({**body, "input": given})
 
 
 def _message(role: str, text: str) -> dict[str, Any]:

@@ -123,12 +123,25 @@ class DeltaLag:
         self._rest = data[max(end, len(data) - 64) :]
 
 
+def all_lags(readers: list[DeltaLag], *, deltas: int) -> list[float]:
+    """The lags of all readers. Raises BenchFailed unless each has read every delta."""
+    for reader in readers:
+        if len(reader.lags) != deltas:
+            raise BenchFailed(f"a reader got {len(reader.lags)} deltas of {deltas}")
+    return [lag for reader in readers for lag in reader.lags]
+
+
 class EventCount:
     """Counts events by the blank lines that end them."""
 
     def __init__(self) -> None:
         self.events = 0
         self._last = b""
+
+    def check(self, deltas: int) -> None:
+        """Raise BenchFailed when there were fewer events than deltas."""
+        if self.events < deltas:
+            raise BenchFailed(f"only {self.events} events came of {deltas}")
 
     def take(self, data: bytes) -> None:
         """More of the stream."""

@@ -78,7 +78,7 @@ class Record:
         for figure, sides in self._values.items():
             yield f"{figure.name} [{figure.unit}]"
             for side in (side for side in SIDES if side in sides):
-                line = f"    {side:<11}{_shown(sides[side]):<31}"
+                line = f"    {side:<11}{_shown(sides[side]):<36}"
                 for base in self._bases(figure, side):
                     line += f"  x {base} {_shown(self.ratios(figure, side, base))}"
                 yield line.rstrip()

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 from bench import bodies
 from bench.client import connect, post
-from bench.record import Figure
+from bench.record import DIRECT, Figure
 from bench.sides import Bench, Side, percentile
 
 SMALL_ONE = Figure("0.5 KB, 1 connection: requests", "1/s")
 SMALL_ONE_P50 = Figure("0.5 KB, 1 connection: p50", "ms")
+SMALL_ONE_CPU = Figure("0.5 KB, 1 connection: gateway CPU for each request", "us")
 SMALL_MANY = Figure("0.5 KB, 64 connections: requests", "1/s")
 SMALL_CPU = Figure("0.5 KB, 64 connections: gateway CPU for each request", "us")
 LARGE_CPU = Figure("109 KiB, 8 connections: gateway CPU for each request", "us")
@@ -38,10 +39,12 @@ async def small(bench: Bench) -> None:
     for side in bench.sides:
         load = await closed_loop(side, body, connections=1, seconds=bench.lasting(1.0))
         record.add(SMALL_ONE, side.name, load.rate)
+        if side.server is not None:
+            record.add(SMALL_ONE_CPU, side.name, load.cpu)
         p50s[side.name] = percentile(load.latencies, 50)
         record.add(SMALL_ONE_P50, side.name, p50s[side.name])
     for side in bench.gateways:
-        record.add(ADDED_P50, side.name, p50s[side.name] - p50s["direct"])
+        record.add(ADDED_P50, side.name, p50s[side.name] - p50s[DIRECT])
     for side in bench.sides:
         load = await closed_loop(side, body, connections=64, seconds=bench.lasting(2.0))
         record.add(SMALL_MANY, side.name, load.rate)

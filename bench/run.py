@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import uvloop
@@ -23,7 +24,7 @@ from bench import background, leaving, memory, replies, rewriting, startup, stre
 from bench.client import Seen
 from bench.goals import GOALS
 from bench.machine import describe
-from bench.processes import Cores, Launcher, allow_many_files, has_nginx
+from bench.processes import Cores, Launcher, Server, allow_many_files, has_nginx
 from bench.record import BARE, DIRECT, HANDRAIL, NGINX, Record
 from bench.sides import Bench, Measure, Side
 
@@ -41,33 +42,39 @@ MEASURES: Mapping[str, Measure] = {
 
 async def run(launcher: Launcher, names: list[str], *, rounds: int, quick: bool) -> Record:
     """All rounds; every process that was started is ended."""
-    upstream = launcher.upstream()
-    port = upstream.port
-    servers = {BARE: launcher.bare(port), HANDRAIL: launcher.handrail(port)}
-    if has_nginx():
-        servers[NGINX] = launcher.nginx(port)
-    sides = [Side(name=DIRECT, port=port, server=None)]
-    sides += [Side(name=name, port=it.port, server=it) for name, it in servers.items()]
-    bench = Bench(
-        launcher=launcher,
-        upstream=upstream,
-        sides=sides,
-        record=Record(),
-        seen=Seen(port),
-        quick=quick,
-    )
-    try:
+    with ExitStack() as running:
+
+        def keep(server: Server) -> Server:
+            running.callback(server.stop)
+            return server
+
+        upstream = keep(launcher.upstream())
+        port = upstream.port
+        servers = {BARE: keep(launcher.bare(port)), HANDRAIL: keep(launcher.handrail(port))}
+        if has_nginx():
+            servers[NGINX] = keep(launcher.nginx(port))
+        sides = [Side(name=DIRECT, port=port, server=None)]
+        sides += [Side(name=name, port=it.port, server=it) for name, it in servers.items()]
+        bench = Bench(
+            launcher=launcher,
+            upstream=upstream,
+            sides=sides,
+            record=Record(),
+            seen=Seen(port),
+            quick=quick,
+        )
         for number in range(rounds):
-            for name in names:
-                started = time.perf_counter()
-                await MEASURES[name](bench)
-                took = time.perf_counter() - started
-                print(f"round {number + 1}, {name}: {took:.1f} s", file=sys.stderr, flush=True)
+            await _round(bench, names, number=number + 1)
             bench.sides = [*bench.sides[1:], bench.sides[0]]
-    finally:
-        for server in (*servers.values(), upstream):
-            server.stop()
     return bench.record
+
+
+async def _round(bench: Bench, names: list[str], *, number: int) -> None:
+    for name in names:
+        started = time.perf_counter()
+        await MEASURES[name](bench)
+        took = time.perf_counter() - started
+        print(f"round {number}, {name}: {took:.1f} s", file=sys.stderr, flush=True)
 
 
 def main() -> None:

@@ -4,13 +4,14 @@ A bare `asyncio.Protocol` on uvloop with a C parser and prepared bytes, so that 
 the gateway in front of it. What it does is said in the model name of the request, in words:
 
     events=N   how many deltas a streamed answer has (8)
-    rate=R     deltas a second; 0 is as fast as the reader takes them, 20 to a write (0)
+    rate=R     writes a second; 0 is one a turn of the event loop, as fast as they are read (0)
+    burst=N    how many deltas are in one write (1)
     hold=head  never answer       hold=body  send the headers of a stream and nothing more
     tag=NAME   remember when this call arrived and when its connection was lost before its end
 
-Each paced delta holds the monotonic clock of its sending, in nanoseconds, so a reader on the same
-machine knows how long it was on its way. `GET /seen` tells what happened to tagged calls since the
-last time it was asked.
+Each delta is a chunk of its own and holds the monotonic clock of its sending, in nanoseconds, so a
+reader on the same machine knows how long it was on its way. `GET /seen` tells what happened to
+tagged calls since the last time it was asked.
 """
 
 import argparse
@@ -19,7 +20,6 @@ import itertools
 import json
 import re
 import time
-from functools import cache
 from typing import Final
 
 import httptools
@@ -27,7 +27,6 @@ import uvloop
 
 _MODEL: Final = re.compile(rb'"model":"bench([^"]*)"')
 _STREAM: Final = b'"stream":true'
-_BLOCK: Final = 20
 _GOLDEN: Final = 0.618034  # spreads the phases of paced streams, so that they do not tick at once
 
 _RESPONSE: Final = {
@@ -114,11 +113,6 @@ def _delta(number: int, clock: int) -> bytes:
     )
 
 
-@cache
-def _block(first: int, count: int) -> bytes:
-    return _chunk(b"".join(_delta(4 + number, 0) for number in range(first, first + count)))
-
-
 class Seen:
     """What happened to tagged calls: (tag, "called" or "closed", monotonic seconds)."""
 
@@ -139,10 +133,11 @@ class Seen:
 class Stream:
     """One streamed answer."""
 
-    def __init__(self, transport: asyncio.Transport, *, events: int, rate: float, phase: float):
+    def __init__(self, transport: asyncio.Transport, words: dict[str, str], *, phase: float):
         self._transport = transport
-        self._events = events
-        self._rate = rate
+        self._events = int(words.get("events", 8))
+        self._burst = int(words.get("burst", 1))
+        self._rate = rate = float(words.get("rate", 0))
         self._loop = asyncio.get_running_loop()
         self._start = self._loop.time() + (phase / rate if rate else 0.0)
         self._sent = 0
@@ -158,14 +153,15 @@ class Stream:
         if self._sent >= self._events:
             self.done = True
             self._transport.write(_closing(4 + self._events))
-        elif self._rate:
-            self._transport.write(_chunk(_delta(4 + self._sent, time.monotonic_ns())))
-            self._sent += 1
-            self._loop.call_at(self._start + self._sent / self._rate, self.next)
+            return
+        numbers = range(self._sent, min(self._sent + self._burst, self._events))
+        now = time.monotonic_ns()
+        self._transport.write(b"".join(_chunk(_delta(4 + number, now)) for number in numbers))
+        self._sent = numbers.stop
+        if self._rate:
+            due = self._start + self._sent / self._burst / self._rate
+            self._loop.call_at(due, self.next)
         else:
-            count = min(_BLOCK, self._events - self._sent)
-            self._transport.write(_block(self._sent, count))
-            self._sent += count
             self._loop.call_soon(self.next)
 
     def pause(self) -> None:
@@ -242,8 +238,7 @@ class Upstream(asyncio.Protocol):
             return
         self._stream = Stream(
             self._transport,
-            events=int(words.get("events", 8)),
-            rate=float(words.get("rate", 0)),
+            words,
             phase=next(self._phases) * _GOLDEN % 1,
         )
         self._transport.write(_STREAM_HEAD)

@@ -35,9 +35,12 @@ class Reply:
         assert set(body) == {"error"}
         error: dict[str, Any] = body["error"]
         assert set(error) == {"message", "type", "param", "code"}
-        assert isinstance(error["message"], str) and error["message"]
+        assert isinstance(error["message"], str)
+        assert error["message"]
         assert isinstance(error["type"], str)
-        assert all(error[name] is None or isinstance(error[name], str) for name in ("param", "code"))
+        assert all(
+            error[name] is None or isinstance(error[name], str) for name in ("param", "code")
+        )
         return error
 
 
@@ -96,9 +99,13 @@ class Wire:
                 return await self.reader.read()
         return b""
 
+    def stop_reading(self) -> None:
+        """Take nothing more from the network, not even ahead of being asked."""
+        self._writer.transport.pause_reading()  # type: ignore[attr-defined]
+
     def half_close(self) -> None:
         """Say that nothing more will be sent, and go on listening."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):  # the server may have been faster
             self._writer.write_eof()
 
     def reset(self) -> None:
@@ -138,7 +145,7 @@ async def ask(port: int, *segments: bytes) -> Reply | None:
         return await wire.reply()
 
 
-async def everything(port: int, *segments: bytes) -> list[Reply]:
+async def everything(port: int, *segments: bytes, seconds: float = SECONDS) -> list[Reply]:
     """All that the server has to say to `segments`.
 
     The client half-closes after the first reply, so that a second one, to what the first request
@@ -148,7 +155,7 @@ async def everything(port: int, *segments: bytes) -> list[Reply]:
         with contextlib.suppress(ConnectionError):
             await wire.send(*segments)
         replies = []
-        while (reply := await wire.reply()) is not None:
+        while (reply := await wire.reply(seconds=seconds)) is not None:
             replies.append(reply)
             wire.half_close()
         return replies

@@ -1,13 +1,41 @@
-"""How generated tests run: every time the same examples, however slow the machine is."""
+"""What unit tests share: settings read in an empty directory, and steady generated tests."""
 
-from hypothesis import HealthCheck, settings
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
-settings.register_profile(
+import hypothesis
+import pytest
+
+from handrail.settings.load import load
+from handrail.settings.model import Settings
+from tests.unit.reading import FILE, KEYS, Read
+
+# Every time the same examples, however slow the machine is.
+hypothesis.settings.register_profile(
     "unit",
     deadline=None,
     derandomize=True,
     database=None,
     max_examples=100,
-    suppress_health_check=[HealthCheck.too_slow],
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
-settings.load_profile("unit")
+hypothesis.settings.load_profile("unit")
+
+
+@pytest.fixture
+def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
+    monkeypatch.chdir(tmp_path)
+
+    def reading(
+        toml: str | None = None,
+        *,
+        flags: Mapping[str, Any] = MappingProxyType({}),
+        env: Mapping[str, str] = KEYS,
+    ) -> Settings:
+        if toml is not None:
+            Path(FILE).write_text(toml)
+        return load(flags, env, default_data_dir=tmp_path / "data")
+
+    return reading

@@ -18,6 +18,13 @@ from handrail.core.lifecycle import TERMINAL_EVENT
 from handrail.core.responses import ERROR_CODES
 from handrail.core.wire import Body
 
+Json = dict[str, Any]
+
+_BODY: Final = msgspec.json.Decoder(Body)
+_OBJECT: Final = msgspec.json.Decoder(Json)
+_OBJECTS: Final = msgspec.json.Decoder(list[Json])
+_STRING: Final = msgspec.json.Decoder(str)
+
 # Item type -> keys that the SDK's models require, with what an absent one means.
 _ITEM_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = MappingProxyType(
     {
@@ -70,7 +77,7 @@ class Completer:
         self._base = base
         self._places: dict[str, int] = {}
         self._parts: dict[tuple[int, str], int] = {}
-        self._latest = ""
+        self._open = ""
 
     def complete(self, event: Event) -> Event:
         """`event` with what it lacks; the very same one when it lacks nothing.
@@ -78,45 +85,46 @@ class Completer:
         The sequence number is not looked at: whoever sends the event on gives it one. Raises
         MalformedEvent for content of the wrong shape.
         """
+        body, type_ = event.body(), event.type
         try:
-            body, type_ = event.body(), event.type
             filled = self._filled(dict(body), type_)
-        except (msgspec.DecodeError, RecursionError, TypeError, KeyError, ValueError) as error:
+            if type_ in events.CLOSING:
+                type_ = TERMINAL_EVENT[events.closing_state(event)]
+        except (msgspec.DecodeError, RecursionError, KeyError, TypeError) as error:
             raise events.MalformedEvent(f"{event.type}: {error}") from None
-        if type_ in events.CLOSING:
-            type_ = TERMINAL_EVENT[events.closing_state(event)]
         if filled == body and type_ == event.type:
             return event
         return events.event(type_, filled)
 
     def _filled(self, body: Body, type_: str) -> Body:
         if type_ in events.LIFECYCLE:
-            snapshot = msgspec.json.decode(body.get("response", b"{}"), type=Body)
-            body["response"] = wire.raw(self.response(snapshot))
+            body["response"] = wire.raw(self.response(_BODY.decode(body.get("response", b"{}"))))
             return body
         family, _, _ = type_.rpartition(".")
         if family == "response.output_item":
-            return self._item_event(body)
+            return self._item_event(body, begins=type_.endswith(".added"))
         if family in _INDEXES:
             self._indexes(body, family, type_)
             if family == "response.output_text":
                 body.setdefault("logprobs", wire.raw([]))
             if family == "response.content_part" and wire.is_set(body, "part"):
-                body["part"] = wire.raw(_part(msgspec.json.decode(body["part"])))
+                body["part"] = wire.raw(_part(_OBJECT.decode(body["part"])))
         return body
 
-    def _item_event(self, body: Body) -> Body:
-        item = self._item(msgspec.json.decode(body["item"]))
+    def _item_event(self, body: Body, *, begins: bool) -> Body:
+        # An item without an id is known by its place; its end belongs to the one that is open.
+        unnamed = self._open if self._open and not begins else f"item_{len(self._places)}"
+        item = _item(_OBJECT.decode(body["item"]), unnamed=unnamed)
         index = self._places.setdefault(item["id"], len(self._places))
-        self._latest = item["id"]
+        self._open = item["id"] if begins else ""
         body.setdefault("output_index", wire.raw(index))
         body["item"] = wire.raw(item)
         return body
 
     def _indexes(self, body: Body, family: str, type_: str) -> None:
         if not wire.is_set(body, "item_id"):
-            body["item_id"] = wire.raw(self._latest)
-        item_id = wire.string(body, "item_id") or ""
+            body["item_id"] = wire.raw(self._open)
+        item_id = _STRING.decode(body["item_id"])
         place = self._places.setdefault(item_id, len(self._places))
         body.setdefault("output_index", wire.raw(place))
         for name in _INDEXES[family]:
@@ -130,38 +138,46 @@ class Completer:
         """A snapshot with every key of the schema."""
         whole = {**self._base, **{k: v for k, v in snapshot.items() if wire.is_set(snapshot, k)}}
         if wire.is_set(snapshot, "output"):
+            known = {place: item_id for item_id, place in self._places.items()}
             whole["output"] = wire.raw(
-                [self._item(item) for item in msgspec.json.decode(snapshot["output"])]
+                [
+                    _item(item, unnamed=known.get(place, f"item_{place}"))
+                    for place, item in enumerate(_OBJECTS.decode(snapshot["output"]))
+                ]
             )
         if wire.is_set(snapshot, "usage"):
-            whole["usage"] = wire.raw(_usage(msgspec.json.decode(snapshot["usage"])))
+            whole["usage"] = wire.raw(_usage(_OBJECT.decode(snapshot["usage"])))
         if wire.is_set(snapshot, "error"):
             whole["error"] = wire.raw(_error(msgspec.json.decode(snapshot["error"])))
         return whole
 
-    def _item(self, item: dict[str, Any]) -> dict[str, Any]:
-        kind = item.get("type") or "message"
-        whole = {**_ITEM_DEFAULTS.get(kind, {}), **item, "type": kind}
-        if not whole.get("id"):
-            whole["id"] = f"item_{len(self._places)}"
-        if kind == "message":
-            whole["content"] = [_part(part) for part in whole.get("content") or []]
-        return whole
+
+def _item(item: Json, *, unnamed: str) -> Json:
+    kind = str(item.get("type") or "message")
+    whole = {**_ITEM_DEFAULTS.get(kind, {}), **item, "type": kind}
+    whole["id"] = whole.get("id") or unnamed
+    if kind == "message":
+        content = whole["content"]
+        if isinstance(content, str):
+            content = [{"type": "output_text", "text": content}]
+        parts = content if isinstance(content, list) else []
+        whole["content"] = [_part(part) for part in parts if isinstance(part, dict)]
+    return whole
 
 
-def _part(part: dict[str, Any]) -> dict[str, Any]:
-    kind = part.get("type") or "output_text"
+def _part(part: Json) -> Json:
+    kind = str(part.get("type") or "output_text")
     return {**_PART_DEFAULTS.get(kind, {}), **part, "type": kind}
 
 
-def _usage(usage: dict[str, Any]) -> dict[str, Any]:
+def _usage(usage: Json) -> Json:
     whole = {**_USAGE, **{key: value for key, value in usage.items() if value is not None}}
     for name in ("input_tokens_details", "output_tokens_details"):
         whole[name] = {**_USAGE[name], **whole[name]}
     return whole
 
 
-def _error(error: Any) -> dict[str, Any]:
+def _error(error: Any) -> Json:
     # vLLM and llama.cpp put the HTTP status there, as an integer.
     source = error if isinstance(error, dict) else {"message": str(error)}
     code = source.get("code")

@@ -1,5 +1,6 @@
 """The events of a response stream: what they are called, what they carry, how they are numbered."""
 
+import re
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -40,6 +41,7 @@ class _Tap(msgspec.Struct):
     sequence_number: int | None = None
 
 
+_TYPE: Final = re.compile(r"[A-Za-z0-9_.\-]{1,100}")
 _TAP: Final = msgspec.json.Decoder(_Tap)
 
 
@@ -85,13 +87,8 @@ def event(type_: str, body: Body) -> Event:
     """An event of ours: `body` with its type, encoded once."""
     fields = {**body, "type": wire.raw(type_)}
     data = wire.encode(fields)
-    number = body.get("sequence_number")
-    return Event(
-        type_,
-        None if number is None else int(bytes(number)),
-        data,
-        sse.encode(type_, data),
-    )
+    number = int(bytes(body["sequence_number"])) if wire.is_set(body, "sequence_number") else None
+    return Event(type_, number, data, sse.encode(type_, data))
 
 
 def lifecycle_event(type_: str, response: Body, *, number: int) -> Event:
@@ -114,6 +111,9 @@ def read(frame: sse.Frame) -> Event | None:
         data.decode()
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise MalformedEvent(f"no event: {error}") from None
+    # The type goes into a line of its own: one with a line feed in it would forge frames.
+    if _TYPE.fullmatch(tap.type) is None:
+        raise MalformedEvent("no event: the type is not a word")
     out = frame.raw
     if frame.event != tap.type:  # transformers' server sends `data:` lines alone
         out = sse.encode(tap.type, data)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -14,13 +14,16 @@ from handrail.core.wire import Body
 Json = dict[str, Any]
 
 
+_Index = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+
+
 class _Piece(msgspec.Struct):
     """The fields that the delta and done events share; absent ones read as the first place."""
 
     type: str
-    output_index: int = 0
-    content_index: int = 0
-    summary_index: int = 0
+    output_index: _Index = 0
+    content_index: _Index = 0
+    summary_index: _Index = 0
     delta: str = ""
     text: str = ""
     refusal: str = ""
@@ -29,6 +32,24 @@ class _Piece(msgspec.Struct):
     code: str = ""
 
 
+class _ItemEvent(msgspec.Struct):
+    """An item that begins or is whole."""
+
+    item: Json
+    output_index: _Index | None = None
+
+
+class _NoteEvent(msgspec.Struct):
+    """An annotation of a text."""
+
+    annotation: Any
+    output_index: _Index = 0
+    content_index: _Index = 0
+
+
+_ITEM: Final = msgspec.json.Decoder(_ItemEvent)
+_NOTE: Final = msgspec.json.Decoder(_NoteEvent)
+_OUTPUT: Final = msgspec.json.Decoder(list[Json] | None)
 _PIECE: Final = msgspec.json.Decoder(_Piece)
 
 # event family -> (list of parts in the item, type of a part, field that the text goes to).
@@ -58,6 +79,7 @@ class Fold:
 
     def __init__(self) -> None:
         self._snapshot: Body = {}
+        self._final: list[Json] = []
         self._items: dict[int, Json] = {}
         self._done: set[int] = set()
         self._texts: dict[_Place, list[str]] = {}
@@ -68,24 +90,26 @@ class Fold:
         """Take one event in. Raises MalformedEvent when its content has the wrong shape."""
         try:
             self._apply(event)
-        except (msgspec.DecodeError, RecursionError, TypeError, KeyError) as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise events.MalformedEvent(f"{event.type}: {error}") from None
 
     def _apply(self, event: Event) -> None:
         if event.type in events.LIFECYCLE:
-            self._snapshot = {**self._snapshot, **event.response()}
+            snapshot = {**self._snapshot, **event.response()}
             if event.type in events.CLOSING:
+                self._final = _OUTPUT.decode(snapshot.get("output", wire.NULL)) or []
                 self.state = events.closing_state(event)
+            self._snapshot = snapshot
             return
         family, _, verb = event.type.rpartition(".")
         if family in _TEXTS and verb in ("delta", "done"):
             self._take_text(family, verb, _PIECE.decode(event.data))
         elif family == "response.output_item":
-            self._take_item(verb, msgspec.json.decode(event.data))
+            self._take_item(verb, _ITEM.decode(event.data))
         elif event.type == "response.output_text.annotation.added":
-            body: Json = msgspec.json.decode(event.data)
-            place = (int(body.get("output_index", 0)), int(body.get("content_index", 0)))
-            self._annotations.setdefault(place, []).append(body.get("annotation"))
+            note = _NOTE.decode(event.data)
+            place = (note.output_index, note.content_index)
+            self._annotations.setdefault(place, []).append(note.annotation)
 
     def _take_text(self, family: str, verb: str, piece: _Piece) -> None:
         parts, kind, field = _TEXTS[family]
@@ -97,11 +121,20 @@ class Fold:
             # A blank `done` must not wipe what was streamed (defect D-34 of the reference).
             texts[:] = [whole]
 
-    def _take_item(self, verb: str, body: Json) -> None:
-        index = int(body.get("output_index", len(self._items)))
-        self._items[index] = dict(body["item"])
+    def _take_item(self, verb: str, event: _ItemEvent) -> None:
+        index = event.output_index
+        if index is None:
+            index = self._place_of(verb)
+        self._items[index] = {"type": "message", **event.item}
         if verb == "done":
             self._done.add(index)
+        else:
+            self._done.discard(index)
+
+    def _place_of(self, verb: str) -> int:
+        # Servers that give no index finish their items in the order in which they began them.
+        unfinished = [index for index in self._items if index not in self._done]
+        return min(unfinished) if verb == "done" and unfinished else len(self._items)
 
     @property
     def snapshot(self) -> Body:
@@ -110,10 +143,8 @@ class Fold:
 
     def output(self) -> list[Json]:
         """The output items so far, those that never finished marked `incomplete`."""
-        ended = self.state is not None and wire.is_set(self._snapshot, "output")
-        if ended and bytes(self._snapshot["output"]) != b"[]":
-            whole: list[Json] = msgspec.json.decode(self._snapshot["output"])
-            return whole
+        if self._final:
+            return self._final
         indexes = sorted({*self._items, *(place[0] for place in self._texts)})
         return [self._item(index) for index in indexes]
 
@@ -132,9 +163,12 @@ class Fold:
             else:
                 _put_part(item, (parts, part_index), {"type": kind, field: text})
         for (at, part_index), notes in self._annotations.items():
-            if at == index and part_index < len(item.get("content", [])):
-                item["content"][part_index]["annotations"] = notes
-        if item.get("status") in (None, "in_progress") and item["type"] != "reasoning":
+            content = _parts(item, "content")
+            if at == index and part_index < len(content):
+                content[part_index] = {**content[part_index], "annotations": notes}
+                item["content"] = content
+        # A reasoning item need not have a status, but none may say that it is still under way.
+        if item.get("status", "" if item["type"] == "reasoning" else None) in (None, "in_progress"):
             item["status"] = "incomplete"
         return item
 
@@ -143,9 +177,15 @@ def _put_part(item: Json, place: tuple[str, int], part: Json) -> None:
     parts, index = place
     if part["type"] == "output_text":
         part["annotations"] = []
-    content = list(item.get(parts) or [])
+    content = _parts(item, parts)
     if index < len(content):
         content[index] = {**content[index], **part}
     else:
         content.append(part)
     item[parts] = content
+
+
+def _parts(item: Json, name: str) -> list[Json]:
+    """The item's list of parts; empty for whatever else stands there."""
+    parts = item.get(name)
+    return [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []

@@ -23,6 +23,14 @@ _PREFIX: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 
+_READ: Final[Mapping[str, tuple[wire.Kind, ...]]] = MappingProxyType(
+    {
+        "type": (wire.Kind.STRING,),
+        "id": (wire.Kind.STRING,),
+        "role": (wire.Kind.STRING,),
+    }
+)
+
 MAX_PAGE: Final = 100
 DEFAULT_PAGE: Final = 20
 
@@ -30,7 +38,8 @@ DEFAULT_PAGE: Final = 20
 def as_items(value: Raw) -> list[Body]:
     """`input` as a list of items; a string becomes one user message.
 
-    Raises RequestRejected for an array element that is no object.
+    Raises RequestRejected for an array element that is no object, and for a wrong type in one of
+    the fields that are read here.
     """
     if wire.kind_of(value) is wire.Kind.STRING:
         return [
@@ -40,7 +49,14 @@ def as_items(value: Raw) -> list[Body]:
                 "content": wire.raw([{"type": "input_text", "text": value}]),
             }
         ]
-    return wire.items(value)
+    items = wire.items(value)
+    for index, item in enumerate(items):
+        wire.check_kinds(
+            {name: item[name] for name in _READ if name in item},
+            _READ,
+            prefix=f"input[{index}].",
+        )
+    return items
 
 
 def item_type(item: Mapping[str, Raw]) -> str:

@@ -126,7 +126,8 @@ def opening(request: CreateRequest, *, plan: Plan, response_id: str, created_at:
         if name in _ECHOED and wire.is_set(request.body, name)
     }
     if "tools" in echoed:
-        echoed["tools"] = wire.raw([_tool(tool) for tool in wire.items(echoed["tools"])])
+        tools = wire.items(echoed["tools"], param="tools")
+        echoed["tools"] = wire.raw([_tool(tool) for tool in tools])
     return {
         **DEFAULTS,
         **echoed,
@@ -178,11 +179,7 @@ def closed(
 
 def upstream_error(snapshot: Mapping[str, Raw]) -> RunError:
     """The error that an upstream put into its own failed response."""
-    body: Any = None
-    if wire.is_set(snapshot, "error"):
-        body = msgspec.json.decode(snapshot["error"])
-    if not isinstance(body, dict):
-        body = {}
+    body = _loosely(snapshot["error"]) if "error" in snapshot else {}
     return RunError(
         cause=str(body.get("type") or "upstream_failed"),
         message=str(body.get("message") or "The upstream reported a failure without a message."),
@@ -192,7 +189,7 @@ def upstream_error(snapshot: Mapping[str, Raw]) -> RunError:
 
 def error_event(item: events.Event) -> RunError:
     """The error in an `error` event, in its flat form (HTTP) or nested form (WebSocket, Azure)."""
-    body: dict[str, Any] = msgspec.json.decode(item.data)
+    body = _loosely(Raw(item.data))
     nested = body.get("error")
     source = nested if isinstance(nested, dict) else body
     return RunError(
@@ -200,3 +197,12 @@ def error_event(item: events.Event) -> RunError:
         message=str(source.get("message") or "The upstream ended with an error event."),
         code=str(source.get("code") or "server_error"),
     )
+
+
+def _loosely(value: Raw) -> dict[str, Any]:
+    # The error of somebody who has just failed: what cannot be read of it is left out.
+    try:
+        body = msgspec.json.decode(value)
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+    return body if isinstance(body, dict) else {}

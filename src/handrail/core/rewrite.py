@@ -88,8 +88,14 @@ def _strip_gateway_fields(body: Body, steps: list[Step]) -> None:
         for field in GATEWAY_FIELDS
         if body.pop(field, None) is not None
     )
-    if body.pop("previous_response_id", None) is not None:
-        steps.append(Step(field="previous_response_id", action="removed", reason="it was null"))
+    if wire.is_set(body, "previous_response_id"):
+        # Policy has refused it before; should that ever change, context must not vanish here.
+        raise RequestRejected(
+            Code.PREVIOUS_RESPONSE_NOT_FOUND,
+            "The upstream keeps no previous response.",
+            param="previous_response_id",
+        )
+    body.pop("previous_response_id", None)
 
 
 def _write_store(body: Body, steps: list[Step]) -> None:
@@ -165,7 +171,7 @@ def _write_input(body: Body, steps: list[Step], *, profile: Profile) -> None:
 def _fit_fields(
     body: Body, steps: list[Step], *, profile: Profile, extra_fields: frozenset[str]
 ) -> None:
-    for field in sorted(profile.refuses):
+    for field in sorted(profile.refuses - extra_fields):
         if wire.is_set(body, field):
             raise RequestRejected(
                 Code.UNSUPPORTED_PARAMETER,

@@ -51,11 +51,6 @@ class Decoder:
         ending, self._carriage_return = self._carriage_return, b""
         return self._cut(b"\n") if ending else []
 
-    @property
-    def unfinished(self) -> bool:
-        """Whether bytes of an incomplete event are held: the stream was cut within it."""
-        return self._held > 0
-
     def _cut(self, chunk: bytes) -> list[Frame]:
         frames = []
         start = 0

@@ -127,7 +127,7 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
 def _until(text: str, *, now: float) -> float:
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

@@ -9,6 +9,7 @@ import msgspec
 
 from handrail.core import events, items, responses, wire
 from handrail.core.admission import Limits
+from handrail.core.events import MalformedEvent
 from handrail.core.fold import Fold
 from handrail.core.lifecycle import CANCEL_REFUSED, State, is_final
 from handrail.core.policy import Plan
@@ -161,6 +162,13 @@ class Background:
             self._executor.wake()
 
     async def _recover(self, run_id: str) -> None:
+        # One run that cannot be recovered must not keep the others from it, or the gateway down.
+        try:
+            await self._recover_one(run_id)
+        except Exception as error:
+            self._logger.error("run_not_recovered", run=run_id, exc_info=error)
+
+    async def _recover_one(self, run_id: str) -> None:
         await self._store.requeue(run_id)
         run = await self._store.conclude(run_id, caller=None, close=self._lost, events=True)
         self._tails.changed(run_id)
@@ -171,7 +179,10 @@ class Background:
             return None
         message = "The gateway stopped while the response was under way; its upstream call may "
         error = RunError(cause="worker_lost", message=message + "have run, so it is not repeated.")
-        fold = fold_frames(frames)
+        try:
+            fold = fold_frames(frames)
+        except MalformedEvent:  # its own events cannot be read: it must end all the same
+            fold = Fold()
         return closing(run, State.FAILED, fold=fold, now=self._clock.now(), error=error)
 
     async def _conclude_cancelled(self, run_id: str, caller: str | None) -> Run | None:

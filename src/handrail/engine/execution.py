@@ -7,6 +7,7 @@ from typing import Final
 from handrail.core import events, responses, wire
 from handrail.core.complete import Completer
 from handrail.core.events import Event
+from handrail.core.fold import Fold
 from handrail.core.lifecycle import State
 from handrail.core.responses import RunError
 from handrail.core.rewrite import upstream_request
@@ -31,6 +32,8 @@ from handrail.upstream.client import UpstreamReply
 _RETRY_CLOSE_SECONDS: Final = 1.0
 
 Outcome = tuple[State, RunError | None]
+
+_INTERNAL: Final = RunError(cause="internal_error", message="The gateway failed on this run.")
 
 
 class Fenced(Exception):
@@ -82,10 +85,7 @@ class Execution:
             outcome = State.FAILED, _run_error(error)
         except Exception as error:
             self._logger.error("run_broke", run=run.id, exc_info=error)
-            outcome = (
-                State.FAILED,
-                RunError(cause="internal_error", message="The gateway failed on this run."),
-            )
+            outcome = State.FAILED, _INTERNAL
         await _to_the_end(self._close(log, outcome))
 
     async def _interrupted(self, log: RunLog) -> None:
@@ -115,6 +115,11 @@ class Execution:
             except StoreFailed as problem:
                 self._logger.error("run_end_not_kept", run=log.run.id, why=problem.fault.code)
                 await self._clock.sleep(_RETRY_CLOSE_SECONDS)
+            except Exception as defect:
+                # The end could not be built from what the upstream said; there must be one.
+                self._logger.error("run_end_broke", run=log.run.id, exc_info=defect)
+                log.fold = Fold()
+                state, error = State.FAILED, _INTERNAL
         if kept:
             self._logger.info(
                 "run_ended",

@@ -93,21 +93,22 @@ class RunLog:
     async def close(self, state: State, error: RunError | None = None) -> bool:
         """End the run with what is pending and a terminal event. False when fenced.
 
-        Raises StoreFailed when even that cannot be written.
+        Raises StoreFailed when even that cannot be written; it can be called again then, and
+        after any other exception.
         """
         async with self._lock:
             segment = self._take()
-            end = closing(
-                self.run,
-                state,
-                fold=self.fold,
-                now=self._clock.now(),
-                pending=segment,
-                error=error,
-            )
             try:
+                end = closing(
+                    self.run,
+                    state,
+                    fold=self.fold,
+                    now=self._clock.now(),
+                    pending=segment,
+                    error=error,
+                )
                 kept = await self._store.finish(self.run.id, self.run.fence, end)
-            except StoreFailed:
+            except Exception:
                 self._put_back(segment)
                 raise
             if kept:

@@ -56,11 +56,11 @@ def load(
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     _import_reference_name(tree, where)
+    said = _switch_in_file(tree, where)
     for option in OPTIONS:
         values[option.path], sources[option.path] = _resolve(
             option, flags=flags, environment=environment, tree=tree, file=where
         )
-    said = values["background.enabled"] if sources["background.enabled"] == where else None
     switch = resolve_switch(
         flag=flags.get("background.enabled"), environment=environment, file=said
     )
@@ -124,6 +124,16 @@ def _import_reference_name(tree: Tree, file: str) -> None:
     table["enabled"] = value
 
 
+def _switch_in_file(tree: Tree, file: str) -> bool | None:
+    table = tree.get("background", {})
+    if not isinstance(table, dict) or "enabled" not in table:
+        return None
+    value = table.pop("enabled")
+    if not isinstance(value, bool):
+        raise ConfigInvalid(f"{file}: background.enabled: must be true or false.")
+    return value
+
+
 def _resolve(
     option: Option,
     *,
@@ -139,10 +149,10 @@ def _resolve(
     if not isinstance(table, dict):
         raise ConfigInvalid(f"{file}: '{section}' must be a table.")
     value, source = option.default, "default"
+    if option.path == "background.enabled":  # three more places decide it: `resolve_switch`
+        return value, source
     if name in table:
         value, source = option.read(table.pop(name), f"{file}: {option.path}"), file
-    if option.path == "background.enabled":  # resolve_switch reads its flag and variables
-        return value, source
     text = environment.get(option.variable or "", "").strip()
     if text:
         value = option.read(text, f"environment {option.variable}")

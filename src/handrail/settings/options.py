@@ -36,8 +36,10 @@ def _path(value: Any, name: str) -> Path:
 
 def _texts(value: Any, name: str) -> tuple[str, ...]:
     entries = [part for part in value.split(",") if part] if isinstance(value, str) else value
-    if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
-        raise ConfigInvalid(f"{name}: must be a list of texts.")
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, str) and entry.strip() for entry in entries
+    ):
+        raise ConfigInvalid(f"{name}: must be a list of texts that are not empty.")
     return tuple(entry.strip() for entry in entries)
 
 

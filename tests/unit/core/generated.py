@@ -111,3 +111,43 @@ WILD: Values = st.builds(
     lambda known, wild, unknown: {**known, **wild, **unknown}, KNOWN, _wild, UNKNOWN
 )
 """Creates in which anything may have any type."""
+
+_odd: Values = st.sampled_from(
+    [None, True, 0, 1, -1, 1.5, "", "x", "0", [], [1], [{}], {}, {"type": "message"}]
+) | st.just({"type": "message", "content": [{"type": "output_text"}]})
+
+ODD_EVENTS: st.SearchStrategy[str] = st.builds(
+    lambda type_, fields: json.dumps({**fields, "type": type_}),
+    st.sampled_from(
+        [
+            "error",
+            "response.completed",
+            "response.content_part.added",
+            "response.failed",
+            "response.function_call_arguments.delta",
+            "response.in_progress",
+            "response.output_item.added",
+            "response.output_item.done",
+            "response.output_text.annotation.added",
+            "response.output_text.delta",
+            "response.reasoning_summary_text.done",
+        ]
+    ),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "content_index": _odd,
+            "delta": _odd,
+            "item": _odd | st.fixed_dictionaries({"type": _odd, "content": _odd}),
+            "item_id": _odd,
+            "output_index": _odd,
+            "part": _odd,
+            "response": _odd
+            | st.fixed_dictionaries(
+                {}, optional={"error": _odd, "output": _odd, "status": _odd, "usage": _odd}
+            ),
+            "sequence_number": st.none() | st.integers(0, 9),
+        },
+    ),
+)
+"""Texts of events in which anything may have any shape."""

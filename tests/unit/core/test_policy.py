@@ -1,5 +1,6 @@
 """Guardrails G1 to G7: every combination, against an oracle written from their wording."""
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Iterator
@@ -196,6 +197,21 @@ def test_a_long_wrong_word_is_not_repeated_whole() -> None:
     assert len(str(caught.value)) < 200
 
 
+def test_the_words_of_the_policies_are_those_of_the_settings() -> None:
+    assert list(BackgroundPolicy) == ["inherit", "allow", "deny"]
+    assert list(StorePolicy) == ["lower", "refuse"]
+    assert list(StoreFalsePolicy) == ["reject", "gateway"]
+    assert list(Mode) == ["stateless", "background"]
+
+
+def test_a_caller_inherits_the_switch_and_a_response_is_kept_for_a_day() -> None:
+    caller = CallerPolicy(name="ann")
+    words = (caller.background, caller.store, caller.store_false)
+    assert words == ("inherit", "lower", "reject")
+    assert (caller.max_running, caller.max_queued) == (8, 100)
+    assert caller.retention_seconds == 24 * 3_600
+
+
 ON = switch_of("file on")
 ALLOWED = CallerPolicy(name="ann", background=BackgroundPolicy.ALLOW)
 
@@ -333,6 +349,14 @@ def test_a_decision_depends_on_its_arguments_alone() -> None:
     plans = [decide(request, switch=ON, caller=ALLOWED) for _ in range(2)]
     assert plans[0] == plans[1]
     assert request.body == before
+
+
+@pytest.mark.parametrize(
+    ("value", "field"), [(decided({}), "store"), (ON, "locked"), (ALLOWED, "name")]
+)
+def test_nothing_that_a_decision_is_made_of_can_be_changed(value: Any, field: str) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(value, field, False)
 
 
 @given(spelled(WILD))

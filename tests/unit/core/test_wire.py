@@ -106,8 +106,14 @@ def test_a_field_takes_its_own_types_and_no_other(field: str, kind: str) -> None
         return
     code, param, message = refused(data)
     assert (code, param) == ("invalid_type", field)
-    assert f"Invalid type for '{field}'" in message
-    assert f"but got {'an' if kind[0] in 'aio' else 'a'} {kind}" in message
+    got = f"{'an' if kind[0] in 'aio' else 'a'} {kind}"
+    assert message.startswith(f"Invalid type for '{field}': expected a")
+    assert message.endswith(f", but got {got} instead.")
+
+
+def test_a_field_of_several_types_names_them_all() -> None:
+    wanted = "Invalid type for 'input': expected a string or an array, but got a boolean instead."
+    assert refused(create('"input":true'))[2] == wanted
 
 
 @pytest.mark.parametrize("field", [name for name in TAKES if name != "model"])
@@ -258,14 +264,15 @@ def test_what_is_no_json_text_is_a_400(data: bytes) -> None:
 def test_a_body_that_is_no_object_is_a_400(data: bytes) -> None:
     code, param, message = refused(data)
     assert (code, param) == ("invalid_type", None)
-    assert "the request body" in message
+    assert message == "Invalid type for the request body: expected an object."
 
 
 @pytest.mark.parametrize("field", ["temperature", "top_p"])
 @pytest.mark.parametrize("value", ["1e999", "-1e999", "1" + "0" * 400])
 def test_a_number_that_no_float_can_hold_is_a_400(field: str, value: str) -> None:
-    code, param, _ = refused(create(f'"{field}":{value}'))
+    code, param, message = refused(create(f'"{field}":{value}'))
     assert (code, param) == ("invalid_value", field)
+    assert message == f"The value of '{field}' cannot be read."
 
 
 @pytest.mark.parametrize("value", ["1e999", "1" + "0" * 400, "-0", "1E+2"])
@@ -347,6 +354,13 @@ def test_the_first_element_that_is_no_object_is_named(text: bytes, where: str) -
         wire.items(Raw(text), param="tools")
     assert caught.value.fault.param == where
     assert where in caught.value.fault.message
+
+
+@pytest.mark.parametrize("text", [b"{}", b"5", b"[1", b"[1,"])
+def test_what_is_no_array_of_anything_is_named(text: bytes) -> None:
+    with pytest.raises(RequestRejected, match="'tools' cannot be read") as caught:
+        wire.items(Raw(text), param="tools")
+    assert (caught.value.fault.code, caught.value.fault.param) == ("invalid_json", "tools")
 
 
 def test_an_array_nested_too_deeply_is_named() -> None:

@@ -90,6 +90,7 @@ def test_another_spelling_of_a_key_is_the_same_key(one: str, other: str, name: s
         wire.read_create(data.encode())
     assert caught.value.fault.code == "duplicate_parameter"
     assert caught.value.fault.param == name
+    assert caught.value.fault.message == f"The parameter '{name}' is given twice."
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,172 @@
+"""Settings of the upstream: its base URL as an SDK would take it, and its credential."""
+
+from typing import Any
+
+import pytest
+
+from tests.unit.reading import FILE, KEY, KEYS, Read, refusal
+
+CALLER = {"HANDRAIL_CALLER_KEY": KEY}
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("http://127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1"),
+        ("https://up.example", "https://up.example"),
+        ("https://up.example/", "https://up.example"),
+        ("https://up.example/v1//", "https://up.example/v1"),
+        ("HTTPS://up.example/v1", "HTTPS://up.example/v1"),
+        ("http://[::1]:8000/v1", "http://[::1]:8000/v1"),
+        ("https://up.example/a%20b/v1", "https://up.example/a%20b/v1"),
+        ("https://up.example/responses/v1", "https://up.example/responses/v1"),
+        (" https://up.example/v1 ", "https://up.example/v1"),
+    ],
+)
+def test_a_base_url_is_taken_as_an_sdk_would(read: Read, given: str, url: str) -> None:
+    settings = read(flags={"upstream.url": given})
+    assert settings.target.url == url
+    assert settings.target.name == f"openai {url}"
+
+
+WRONG = [
+    ("up.example/v1", "http:// or https://"),
+    ("//up.example/v1", "http:// or https://"),
+    ("ftp://up.example", "http:// or https://"),
+    ("file:///etc/passwd", "http:// or https://"),
+    ("https://", "http:// or https://"),
+    ("https:///v1", "http:// or https://"),
+    ("https://:443/v1", "http:// or https://"),
+    ("https://up.example:0/v1", "http:// or https://"),
+    ("https://up.example:99999/v1", "cannot be read"),
+    ("https://up.example:x/v1", "cannot be read"),
+    ("https://[::1/v1", "cannot be read"),
+    ("https://ann@up.example/v1", "user name"),
+    ("https://ann:secret@up.example/v1", "user name"),
+    ("https://:secret@up.example/v1", "user name"),
+    ("https://@up.example/v1", "user name"),
+    ("https://up.example/v1?a=b", "a query or a fragment"),
+    ("https://up.example/v1#top", "a query or a fragment"),
+    ("https://üp.example/v1", "ASCII"),
+    ("https://up.example/\u202ev1", "ASCII"),
+    ("https://up.example/\tv1", "ASCII"),
+    ("https://up.example/v1/responses", "without /responses"),
+    ("https://up.example/v1/responses/", "without /responses"),
+]
+
+
+@pytest.mark.parametrize(("url", "words"), WRONG)
+def test_anything_else_is_refused_by_the_name_of_its_source(
+    read: Read, url: str, words: str
+) -> None:
+    sources: dict[str, dict[str, Any]] = {
+        "flag --upstream": {"flags": {"upstream.url": url}},
+        "environment HANDRAIL_UPSTREAM_URL": {"env": {**KEYS, "HANDRAIL_UPSTREAM_URL": url}},
+        FILE: {"toml": f"upstream.url = '{url}'" if url.isprintable() else None},
+    }
+    for source, options in sources.items():
+        if options.get("toml", "") is not None:
+            text = refusal(read, **options)
+            assert text.startswith(f"{source}: the upstream's base URL ")
+            assert words in text
+            assert "secret" not in text
+
+
+@pytest.mark.parametrize("end", ["?", "#", "?#"])
+def test_an_empty_query_or_fragment_is_refused_too(read: Read, end: str) -> None:
+    assert "a query or a fragment" in refusal(
+        read, flags={"upstream.url": f"https://up.example/v1{end}"}
+    )
+
+
+@pytest.mark.parametrize("url", ["https://up example/v1", "https://up.example/v 1"])
+def test_a_url_with_a_space_is_refused(read: Read, url: str) -> None:
+    assert "without spaces" in refusal(read, flags={"upstream.url": url})
+
+
+@pytest.mark.parametrize(
+    ("profile", "url"),
+    [
+        ("openai", "https://api.openai.com/v1"),
+        ("codex", "https://chatgpt.com/backend-api/codex"),
+    ],
+)
+def test_a_profile_with_a_home_needs_no_url(read: Read, profile: str, url: str) -> None:
+    settings = read(flags={"upstream.profile": profile})
+    assert settings.target.url == settings.values["upstream.url"] == url
+    assert settings.sources["upstream.url"] == f"profile {profile}"
+
+
+def test_a_profile_without_a_home_needs_a_url_and_says_where_to_give_it(read: Read) -> None:
+    text = refusal(read, flags={"upstream.profile": "compatible"})
+    for name in ("compatible", "--upstream", "HANDRAIL_UPSTREAM_URL", "upstream.url"):
+        assert name in text
+
+
+COMPATIBLE = 'upstream.profile = "compatible"\nupstream.url = "http://up.example/v1"\n'
+
+
+def test_a_compatible_server_may_take_further_fields(read: Read) -> None:
+    settings = read(f'{COMPATIBLE}upstream.extra_fields = ["seed", "top_k"]')
+    assert settings.target.extra_fields == {"seed", "top_k"}
+
+
+@pytest.mark.parametrize("profile", ["openai", "codex"])
+def test_further_fields_have_no_meaning_where_all_are_taken(read: Read, profile: str) -> None:
+    text = refusal(read, 'upstream.extra_fields = ["seed"]', flags={"upstream.profile": profile})
+    assert text.startswith(f"{FILE}: upstream.extra_fields ")
+
+
+OURS, OPENAI, SPARE = "HANDRAIL_UPSTREAM_API_KEY", "OPENAI_API_KEY", "SPARE"
+ALL = {OURS: "sk-ours", OPENAI: "sk-openai", SPARE: "sk-spare"}
+
+
+@pytest.mark.parametrize(
+    ("profile", "given", "named", "source"),
+    [
+        ("openai", [OURS], False, OURS),
+        ("openai", [OPENAI], False, OPENAI),
+        ("openai", [OURS, OPENAI], False, OURS),
+        ("openai", [OURS, OPENAI, SPARE], True, OURS),
+        ("openai", [OPENAI, SPARE], True, SPARE),
+        ("codex", [OURS, OPENAI], False, OURS),
+        ("codex", [OPENAI, SPARE], True, SPARE),
+        ("compatible", [OURS, OPENAI], False, OURS),
+        ("compatible", [SPARE], True, SPARE),
+        # OpenAI's own key never goes to anybody else's server.
+        ("compatible", [OPENAI], False, None),
+        ("compatible", [], False, None),
+    ],
+)
+def test_the_credential_is_the_strongest_that_belongs_to_the_profile(
+    read: Read, profile: str, given: list[str], named: bool, source: str | None
+) -> None:
+    toml = 'upstream.api_key_env = "SPARE"\n' if named else ""
+    toml += COMPATIBLE if profile == "compatible" else f'upstream.profile = "{profile}"'
+    settings = read(toml, env={**CALLER, **{name: f" {ALL[name]} " for name in given}})
+    key = settings.target.api_key
+    assert (key.reveal() if key else None) == (ALL[source] if source else None)
+    assert settings.sources["upstream.api_key"] == (source or "not set")
+    assert settings.values["upstream.api_key"] is key
+
+
+@pytest.mark.parametrize(
+    ("profile", "env", "named", "words"),
+    [
+        ("openai", {}, False, "OPENAI_API_KEY: is not set"),
+        ("openai", {OURS: " "}, False, "OPENAI_API_KEY: is not set"),
+        ("codex", {OPENAI: "sk-openai"}, False, "HANDRAIL_UPSTREAM_API_KEY: is not set"),
+        ("openai", {OPENAI: "sk-x"}, True, "upstream.api_key_env: the variable SPARE is not set"),
+        ("codex", {SPARE: ""}, True, "upstream.api_key_env: the variable SPARE is not set"),
+        ("compatible", {}, True, "upstream.api_key_env: the variable SPARE is not set"),
+        ("openai", {OPENAI: "sk-é"}, False, "OPENAI_API_KEY: must be printable ASCII"),
+        ("openai", {SPARE: "sk-\x07x"}, True, "SPARE: must be printable ASCII"),
+        ("openai", {OURS: "sk-\nx", OPENAI: "sk-x"}, False, f"{OURS}: must be printable ASCII"),
+    ],
+)
+def test_a_credential_that_is_missing_or_unreadable_stops_the_start(
+    read: Read, profile: str, env: dict[str, str], named: bool, words: str
+) -> None:
+    toml = 'upstream.api_key_env = "SPARE"\n' if named else ""
+    toml += COMPATIBLE if profile == "compatible" else f'upstream.profile = "{profile}"'
+    assert refusal(read, toml, env={**CALLER, **env}).startswith(words)

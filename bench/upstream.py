@@ -3,7 +3,7 @@
 A bare `asyncio.Protocol` on uvloop with a C parser and prepared bytes, so that what is measured is
 the gateway in front of it. What it does is said in the model name of the request, in words:
 
-    events=N   how many deltas a streamed answer has (8)
+    events=N   how many deltas a streamed answer has (8), a multiple of burst
     rate=R     writes a second; 0 is one a turn of the event loop, as fast as they are read (0)
     burst=N    how many deltas are in one write (1)
     hold=head  never answer       hold=body  send the headers of a stream and nothing more
@@ -154,10 +154,12 @@ class Stream:
             self.done = True
             self._transport.write(_closing(4 + self._events))
             return
-        numbers = range(self._sent, min(self._sent + self._burst, self._events))
-        now = time.monotonic_ns()
-        self._transport.write(b"".join(_chunk(_delta(4 + number, now)) for number in numbers))
-        self._sent = numbers.stop
+        data = _chunk(_delta(4 + self._sent, time.monotonic_ns()))
+        self._sent += 1
+        while self._sent % self._burst:
+            data += _chunk(_delta(4 + self._sent, time.monotonic_ns()))
+            self._sent += 1
+        self._transport.write(data)
         if self._rate:
             due = self._start + self._sent / self._burst / self._rate
             self._loop.call_at(due, self.next)

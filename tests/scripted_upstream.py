@@ -148,6 +148,12 @@ class Answer:
         data: Json = {"type": kind, "sequence_number": self.sequence, **fields}
         self.sequence += 1
         if self.manners == "llamacpp":
+            if kind == "response.output_text.delta" and self.sequence > 6:
+                # Seen on the real one (build 11434): both again before every delta but the first.
+                opened = {name: self.response[name] for name in ("id", "object", "status")}
+                for again in ("response.created", "response.in_progress"):
+                    line = json.dumps({"type": again, "response": opened})
+                    await self.reply.write(f"event: {again}\ndata: {line}\n\n".encode())
             for name in ("sequence_number", "output_index", "content_index", "logprobs"):
                 data.pop(name, None)
             if kind in ("response.created", "response.in_progress"):

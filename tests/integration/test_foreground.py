@@ -35,6 +35,7 @@ async def test_a_stream_is_strictly_valid_numbered_and_whole(start: Start, manne
         events: list[Any] = [event async for event in stream]
         assert [event.sequence_number for event in events] == list(range(len(events)))
         assert events[0].type == "response.created"
+        assert [event.type for event in events].count("response.created") == 1
         assert events[-1].type == "response.completed"
         lifecycle = [event.response for event in events if hasattr(event, "response")]
         assert all(response.to_dict()["store"] is False for response in lifecycle)

@@ -180,6 +180,7 @@ class Relay:
         self._clock = clock
         self._next = 0
         self._renumber = False
+        self._opened: set[str] = set()
         self._fold = Fold()
         self._error: RunError | None = None
 
@@ -216,6 +217,8 @@ class Relay:
         if self._fold.state is not None:  # nothing follows a terminal event
             return b""
         if event.type in events.LIFECYCLE:
+            if self._repeats(event):
+                return b""
             self._fold.apply(event)
             event = _stateless(event)
         elif event.type == events.ERROR:
@@ -236,6 +239,16 @@ class Relay:
             event = event.numbered(self._next)
         self._next = (event.number or 0) + 1
         return event.frame
+
+    def _repeats(self, event: Event) -> bool:
+        # llama.cpp's server (build 11434) sends `created` and `in_progress` again before every
+        # delta; clients take a second `created` for a second response.
+        if not self._call.target.profile.completes or event.type not in events.OPENING:
+            return False
+        again = event.type in self._opened
+        self._opened.add(event.type)
+        self._renumber = self._renumber or again
+        return again
 
     def _heartbeat(self) -> bytes:
         if not self._call.numbered_heartbeat:

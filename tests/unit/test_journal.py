@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from handrail.core import wire
-from handrail.core.events import Event, event
+from handrail.core.events import Event, event, lifecycle_event
 from handrail.core.lifecycle import State
 from handrail.core.policy import Mode, Plan
 from handrail.engine.clock import SystemClock
@@ -18,7 +18,7 @@ from handrail.errors import Code, StoreFailed
 from handrail.store.base import NewRun, Run, Segment
 from handrail.store.sqlite import SqliteStore
 from handrail.store.vault import Vault
-from tests.contract.test_store import frames, limits
+from tests.contract.test_store import limits
 
 PLAN = Plan(mode=Mode.BACKGROUND, stream=False, store=True, retention_seconds=60, reasons=())
 
@@ -47,9 +47,9 @@ async def store(tmp_path: Path) -> AsyncIterator[Gated]:
     await store.close()
 
 
-async def log_of_a_begun_run(store: Gated) -> RunLog:
-    run = NewRun(
-        id="r1",
+def new_run(run_id: str) -> NewRun:
+    return NewRun(
+        id=run_id,
         caller="ann",
         created_at=1.0,
         target="t",
@@ -57,9 +57,17 @@ async def log_of_a_begun_run(store: Gated) -> RunLog:
         request=b"{}",
         response=b'{"id":"r1","object":"response","created_at":1,"background":true,"store":true,'
         b'"metadata":{},"status":"queued","previous_response_id":null}',
-        opening=frames(0, 2),
+        opening=Segment(first=0, frames=(opened(0), opened(1))),
     )
-    await store.accept(run, limits=limits())
+
+
+def opened(number: int) -> bytes:
+    """One of the events that the gateway itself writes at the beginning."""
+    return lifecycle_event("response.queued", {"output": wire.raw([])}, number=number).frame
+
+
+async def log_of_a_begun_run(store: Gated) -> RunLog:
+    await store.accept(new_run("r1"), limits=limits())
     claimed = await store.claim(owner="me", limits=limits())
     assert isinstance(claimed, Run)
     clock = SystemClock()

@@ -1,0 +1,126 @@
+"""Taking over from a process that died, one damaged run included."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from handrail.core import events, wire
+from handrail.core.lifecycle import State
+from handrail.core.wire import Body
+from handrail.engine.background import Background
+from handrail.engine.clock import SystemClock
+from handrail.engine.tail import Tails
+from handrail.store.base import Run, Segment, Store
+from handrail.store.sqlite import SqliteStore
+from handrail.store.vault import Vault
+from tests.contract.test_store import limits
+from tests.unit.test_journal import new_run, opened
+
+PROGRESS = Segment(first=2, frames=(opened(2),))
+
+
+class NoExecutor:
+    """An executor with nothing under way; counts how often it is woken."""
+
+    def __init__(self) -> None:
+        self.woken = 0
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    async def cancel(self, run_id: str) -> None:
+        raise AssertionError(f"{run_id} runs nowhere")
+
+    async def start(self) -> None:
+        """Nothing to start."""
+
+    async def drain(self, seconds: float) -> None:
+        """Nothing to drain."""
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    store = SqliteStore(tmp_path / "runs.db", vault=Vault(bytes(32)), now=lambda: 1.0)
+    store.open()
+    yield store
+    await store.close()
+
+
+async def recovered(store: Store) -> NoExecutor:
+    executor = NoExecutor()
+    background = Background(
+        store=store,
+        executor=executor,
+        tails=Tails(store, heartbeat_seconds=1),
+        clock=SystemClock(),
+        new_id=lambda: "unused",
+    )
+    await background.recover(owner="the new process")
+    return executor
+
+
+async def claimed(store: Store, run_id: str) -> Run:
+    await store.accept(new_run(run_id), limits=limits())
+    run = await store.claim(owner="the dead process", limits=limits())
+    assert run is not None
+    return run
+
+
+async def test_what_had_not_begun_waits_again_and_what_had_begun_ends_with_its_output(
+    store: SqliteStore,
+) -> None:
+    await claimed(store, "waiting")
+    begun = await claimed(store, "begun")
+    await store.begin(begun.id, begun.fence, now=1.0, segment=PROGRESS)
+    at = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+    heard = [
+        events.event(
+            "response.output_text.delta",
+            {name: wire.raw(value) for name, value in {**at, "delta": word}.items()},
+        )
+        for word in ("half ", "an answer")
+    ]
+    frames_heard = tuple(event.numbered(3 + n).frame for n, event in enumerate(heard))
+    await store.append(begun.id, begun.fence, Segment(first=3, frames=frames_heard))
+    executor = await recovered(store)
+    assert executor.woken == 1
+    waiting = await store.get("waiting", caller="ann")
+    ended = await store.get("begun", caller="ann")
+    assert waiting is not None
+    assert ended is not None
+    assert (waiting.state, ended.state) == (State.QUEUED, State.FAILED)
+    body = msgspec.json.decode(ended.response, type=Body)
+    assert b'"worker_lost"' in bytes(body["error"])
+    assert b'"half an answer"' in bytes(body["output"])
+    assert ended.last_seq == 5
+    again = await store.claim(owner="the new process", limits=limits())
+    assert again is not None
+    assert again.id == "waiting"
+
+
+async def test_recovering_twice_changes_nothing(store: SqliteStore) -> None:
+    begun = await claimed(store, "begun")
+    await store.begin(begun.id, begun.fence, now=1.0, segment=PROGRESS)
+    await recovered(store)
+    first = await store.get("begun", caller="ann")
+    await recovered(store)
+    assert await store.get("begun", caller="ann") == first
+
+
+async def test_a_run_that_cannot_be_recovered_does_not_keep_the_others_from_it(
+    store: SqliteStore, tmp_path: Path
+) -> None:
+    for name in ("broken", "whole"):
+        run = await claimed(store, name)
+        await store.begin(run.id, run.fence, now=1.0, segment=PROGRESS)
+
+    def spoil(connection: object) -> None:
+        connection.execute("update runs set plan = x'00' where id = 'broken'")  # type: ignore[attr-defined]
+
+    await store._writer.run(spoil)
+    await recovered(store)
+    whole = await store.get("whole", caller="ann")
+    assert whole is not None
+    assert whole.state is State.FAILED

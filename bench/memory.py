@@ -21,7 +21,7 @@ STREAM_RSS = Figure("500 quiet streams: RSS for each", "KB")
 STREAM_PSS = Figure("500 quiet streams: PSS for each", "KB")
 LARGE_PSS = Figure("100 quiet streams of 109 KiB requests: PSS for each", "KB")
 _SCRIPT = "events=1000 rate=0.5"
-_SETTLE_SECONDS = 0.5
+_SETTLE_SECONDS = 0.3
 
 
 async def measure(bench: Bench) -> None:

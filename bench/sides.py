@@ -35,11 +35,11 @@ class Bench:
 
     def lasting(self, seconds: float) -> float:
         """How long to measure something that should be measured for `seconds`."""
-        return seconds * 0.4 if self.quick else seconds
+        return seconds * 0.3 if self.quick else seconds
 
     def times(self, count: int) -> int:
         """How often to do something that should be done `count` times."""
-        return max(5, count * 2 // 5) if self.quick else count
+        return max(5, count * 3 // 10) if self.quick else count
 
     def side(self, name: str) -> Side:
         """The side of that name."""

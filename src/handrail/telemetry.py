@@ -27,8 +27,11 @@ Logger = structlog.typing.FilteringBoundLogger
 
 
 def get_logger() -> Logger:
-    """The logger; `configure` decides where its lines go."""
-    logger: Logger = structlog.get_logger()
+    """The logger. `configure` decides where its lines go; call that first.
+
+    Bound at once: structlog's lazy proxy would build a logger for every line, written or not.
+    """
+    logger: Logger = structlog.get_logger().bind()
     return logger
 
 

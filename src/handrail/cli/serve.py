@@ -1,6 +1,7 @@
 """`handrail serve`, and the flags that every command about settings shares."""
 
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -69,6 +70,7 @@ def serve(**parameters: Any) -> None:
     gateway = Gateway(lambda: load_settings(parameters))
 
     def started() -> None:
+        _settle_garbage_collector()
         settings = gateway.settings
         click.echo(f"Handrail listens on {gateway.url}")
         click.echo(f"  upstream    {settings.target.profile.name} {settings.target.url}")
@@ -80,6 +82,14 @@ def serve(**parameters: Any) -> None:
         sys.stdout.flush()
 
     sys.exit(_run(gateway.serve(started=started)))
+
+
+def _settle_garbage_collector() -> None:
+    # What exists now stays to the end: no collection needs to look at it again. Requests make few
+    # cycles, so looking for them rarely costs nothing and saves a tenth of a small request.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 def _run(main: Any) -> int:

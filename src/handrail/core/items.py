@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+import msgspec
 from msgspec import Raw
 
 from handrail.core import wire
@@ -31,6 +32,18 @@ _READ: Final[Mapping[str, tuple[wire.Kind, ...]]] = MappingProxyType(
     }
 )
 
+
+class _Head(msgspec.Struct):
+    """What `_READ` says, as a type."""
+
+    type: str | None = None
+    id: str | None = None
+    role: str | None = None
+
+
+_MESSAGE: Final = wire.raw("message")
+_HEADS: Final = msgspec.json.Decoder(list[_Head])
+
 MAX_PAGE: Final = 100
 DEFAULT_PAGE: Final = 20
 
@@ -50,20 +63,20 @@ def as_items(value: Raw) -> list[Body]:
             }
         ]
     items = wire.items(value)
-    for index, item in enumerate(items):
-        wire.check_kinds(
-            {name: item[name] for name in _READ if name in item},
-            _READ,
-            prefix=f"input[{index}].",
-        )
+    try:
+        _HEADS.decode(value)  # one pass in C; the loop below only finds the words
+    except msgspec.DecodeError:
+        for index, item in enumerate(items):
+            read = {name: item[name] for name in _READ if name in item}
+            wire.check_kinds(read, _READ, prefix=f"input[{index}].")
     return items
 
 
 def item_type(item: Mapping[str, Raw]) -> str:
     """The item's type; typeless `{role, content}` items, as the AI SDK sends them, are messages."""
-    if not wire.is_set(item, "type"):
+    value = item.get("type")
+    if value is None or value in (_MESSAGE, wire.NULL):
         return "message"
-    value = item["type"]
     return wire.string(item, "type") or "" if wire.kind_of(value) is wire.Kind.STRING else ""
 
 
@@ -117,8 +130,14 @@ def resolve_references(items: Sequence[Body], kept: Mapping[str, Mapping[str, Ra
 
 def without_ids(items: Sequence[Body]) -> tuple[list[Body], int]:
     """`items` without their own `id` key, and how many had one. Nested ids are left alone."""
-    stripped = [{key: value for key, value in item.items() if key != "id"} for item in items]
+    stripped = [_without_id(item) if "id" in item else item for item in items]
     return stripped, sum("id" in item for item in items)
+
+
+def _without_id(item: Body) -> Body:
+    rest = dict(item)
+    del rest["id"]
+    return rest
 
 
 def listed(items: Sequence[Body], *, run_id: str) -> list[Body]:

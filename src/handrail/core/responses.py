@@ -121,7 +121,8 @@ def opening(request: CreateRequest, *, plan: Plan, response_id: str, created_at:
     `created_at` is in unix seconds.
     """
     echoed = {
-        name: value
+        # Copied: a slice would keep the whole request in memory for as long as the response.
+        name: value.copy()
         for name, value in request.body.items()
         if name in _ECHOED and wire.is_set(request.body, name)
     }
@@ -135,6 +136,17 @@ def opening(request: CreateRequest, *, plan: Plan, response_id: str, created_at:
         "created_at": wire.raw(created_at),
         "background": wire.raw(plan.mode is Mode.BACKGROUND),
         "store": wire.raw(plan.store),
+    }
+
+
+def unopened(*, model: str, response_id: str, created_at: int) -> Body:
+    """The response of a stateless call that the upstream ended before it had begun one."""
+    return {
+        **DEFAULTS,
+        "id": wire.raw(response_id),
+        "created_at": wire.raw(created_at),
+        "model": wire.raw(model),
+        "status": wire.raw(State.IN_PROGRESS),
     }
 
 

@@ -6,8 +6,9 @@ an event that the stream's end cuts off is not delivered.
 """
 
 import re
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 _LINE_END: Final = re.compile(rb"\r\n|\r")
 _BOM: Final = b"\xef\xbb\xbf"
@@ -17,9 +18,11 @@ class FrameTooLarge(ValueError):
     """One event is larger than the decoder's bound."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One event as it stood in the stream, line ends as LF. `data` is b"" for comments only."""
+class Frame(msgspec.Struct, frozen=True):
+    """One event as it stood in the stream, line ends as LF. `data` is b"" for comments only.
+
+    A Struct because a stream makes thousands, and a frozen dataclass takes four times as long.
+    """
 
     event: str
     data: bytes
@@ -70,9 +73,11 @@ class Decoder:
         return [frame for frame in frames if frame.raw != b"\n"]
 
     def _complete(self, end: bytes) -> Frame:
-        raw = b"".join([*self._parts, end])
-        self._parts.clear()
-        self._held = 0
+        raw = end
+        if self._parts:
+            raw = b"".join([*self._parts, end])
+            self._parts.clear()
+            self._held = 0
         if not self._started:
             self._started = True
             raw = raw.removeprefix(_BOM)
@@ -81,6 +86,11 @@ class Decoder:
 
 def parse_frame(raw: bytes) -> Frame:
     """The event in one block of LF-ended lines."""
+    if raw.startswith(b"event: "):
+        # What nearly every frame is: one event line, one data line.
+        cut = raw.find(b"\n")
+        if raw.startswith(b"\ndata: ", cut) and raw.find(b"\n", cut + 1) == len(raw) - 2:
+            return Frame(raw[7:cut].decode(errors="replace"), raw[cut + 7 : -2], raw)
     event = ""
     data: list[bytes] = []
     for line in raw.split(b"\n"):

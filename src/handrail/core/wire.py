@@ -127,7 +127,7 @@ class CreateRequest:
 def is_set(body: Mapping[str, Raw], field: str) -> bool:
     """Whether `body` holds `field` with anything but null."""
     value = body.get(field)
-    return value is not None and _head(value) != b"null"
+    return value is not None and value != NULL
 
 
 def _head(value: Raw) -> bytes:

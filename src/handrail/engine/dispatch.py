@@ -63,6 +63,7 @@ class Dispatcher:
                 reply = await self._call(
                     target, "/responses", method="POST", headers=headers, request=request
                 )
+                del request  # a long stream must not keep a large request alive
                 break
             except HandrailError as error:
                 if request.added_include and _is_about_include(error):

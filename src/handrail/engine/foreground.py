@@ -16,7 +16,7 @@ from handrail.core.fold import Fold
 from handrail.core.lifecycle import State
 from handrail.core.policy import Plan
 from handrail.core.responses import RunError
-from handrail.core.rewrite import upstream_request
+from handrail.core.rewrite import UpstreamRequest, upstream_request
 from handrail.core.sse import COMMENT
 from handrail.core.wire import Body, CreateRequest
 from handrail.engine.clock import Clock
@@ -38,22 +38,65 @@ _FAILED_STATUS: Final[Mapping[str, int]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class StatelessCall:
-    """One create to be answered statelessly, and where.
+    """One create to be answered statelessly, ready to leave.
 
-    `response_id` is used only when the upstream ends before it has given one.
+    `base` is the response as far as it is known without the upstream: it completes the events of
+    half-compatible servers, and is shown when the upstream ends before it has begun one.
     `numbered_heartbeat`: silence is filled with `keepalive` events instead of comments (Codex CLI's
     idle timer does not see comments).
     """
 
-    request: CreateRequest
-    plan: Plan
     target: Target
     headers: Mapping[str, str]
-    response_id: str
-    created_at: int
-    numbered_heartbeat: bool = False
+    base: Body
+    numbered_heartbeat: bool
+    _outgoing: UpstreamRequest | None
+
+    def take_outgoing(self) -> UpstreamRequest:
+        """The upstream request, once: whoever relays for hours must not keep it for as long."""
+        outgoing, self._outgoing = self._outgoing, None
+        if outgoing is None:
+            raise RuntimeError("a call is made once")
+        return outgoing
+
+
+def prepare(
+    request: CreateRequest,
+    *,
+    plan: Plan,
+    target: Target,
+    headers: Mapping[str, str],
+    response_id: str,
+    created_at: int,
+    numbered_heartbeat: bool = False,
+) -> StatelessCall:
+    """The call for a request; `response_id` is for when the upstream never gives one.
+
+    Raises RequestRejected for what the target's profile cannot take.
+    """
+    if target.profile.completes:
+        opening = responses.opening(
+            request, plan=plan, response_id=response_id, created_at=created_at
+        )
+        base = responses.in_progress(opening)
+    else:
+        base = responses.unopened(
+            model=request.model, response_id=response_id, created_at=created_at
+        )
+    return StatelessCall(
+        target=target,
+        headers=headers,
+        base=base,
+        numbered_heartbeat=numbered_heartbeat,
+        _outgoing=upstream_request(
+            request,
+            profile=target.profile,
+            stream=plan.stream,
+            extra_fields=target.extra_fields,
+        ),
+    )
 
 
 class Foreground:
@@ -92,13 +135,9 @@ class Foreground:
 
     @asynccontextmanager
     async def _open(self, call: StatelessCall) -> AsyncIterator[UpstreamReply]:
-        request = upstream_request(
-            call.request,
-            profile=call.target.profile,
-            stream=call.request.stream,
-            extra_fields=call.target.extra_fields,
-        )
-        async with self._dispatcher.create(call.target, request, headers=call.headers) as reply:
+        async with self._dispatcher.create(
+            call.target, call.take_outgoing(), headers=call.headers
+        ) as reply:
             yield reply
 
     def _reader(self, call: StatelessCall, reply: UpstreamReply) -> EventReader:
@@ -146,16 +185,7 @@ def _failed(error: RunError) -> HandrailError:
 
 
 def _completer(call: StatelessCall) -> Completer | None:
-    if not call.target.profile.completes:
-        return None
-    return Completer(_base(call))
-
-
-def _base(call: StatelessCall) -> Body:
-    opening = responses.opening(
-        call.request, plan=call.plan, response_id=call.response_id, created_at=call.created_at
-    )
-    return responses.in_progress(opening)
+    return Completer(call.base) if call.target.profile.completes else None
 
 
 class Relay:
@@ -199,19 +229,22 @@ class Relay:
             except UpstreamFailed as error:
                 yield self._end(error)
                 return
-            out = b""
-            for event in batch:
-                try:
-                    out += self._take(event)
-                except events.MalformedEvent as error:
-                    problem = UpstreamFailed(Code.UPSTREAM_PROTOCOL_ERROR, str(error))
-                    yield out + self._end(problem)
-                    return
+            out = self._frames(batch)
             if not out and self._clock.monotonic() - written >= self._patience:
                 out = self._heartbeat()
             if out:
                 yield out
                 written = self._clock.monotonic()
+
+    def _frames(self, batch: list[Event]) -> bytes:
+        frames = []
+        for event in batch:
+            try:
+                frames.append(self._take(event))
+            except events.MalformedEvent as error:
+                problem = UpstreamFailed(Code.UPSTREAM_PROTOCOL_ERROR, str(error))
+                frames.append(self._end(problem))
+        return b"".join(frames)
 
     def _take(self, event: Event) -> bytes:
         if self._fold.state is not None:  # nothing follows a terminal event
@@ -264,7 +297,7 @@ class Relay:
 
     def _end(self, error: HandrailError) -> bytes:
         cause = RunError(cause=error.fault.code or "upstream_failed", message=error.fault.message)
-        snapshot = {**_base(self._call), **self._fold.snapshot, "store": wire.FALSE}
+        snapshot = {**self._call.base, **self._fold.snapshot, "store": wire.FALSE}
         opened = b""
         if not self._fold.snapshot:
             # The Node SDK's stream helper refuses a stream that does not begin with this event.

@@ -32,16 +32,18 @@ class _Live:
         while self._bytes > WINDOW_BYTES and len(self._segments) > 1:
             self._bytes -= sum(map(len, self._segments.popleft().frames))
 
-    def after(self, number: int) -> list[bytes]:
-        """The frames after `number` if the window reaches back to them, else nothing."""
-        if not self._segments or self._segments[0].first > number + 1:
+    def after(self, number: int) -> list[bytes] | None:
+        """The frames after `number`; None when the window does not reach back to them."""
+        if not self._segments or self._segments[-1].last <= number:
             return []
-        return [
-            frame
-            for segment in self._segments
-            if segment.last > number
-            for frame in segment.frames[max(0, number + 1 - segment.first) :]
-        ]
+        if self._segments[0].first > number + 1:
+            return None
+        newer = []
+        for segment in reversed(self._segments):
+            if segment.last <= number:
+                break
+            newer.append(segment.frames[max(0, number + 1 - segment.first) :])
+        return [frame for frames in reversed(newer) for frame in frames]
 
 
 class Tails:
@@ -94,11 +96,15 @@ class Tails:
         or the process stops. Raises StoreFailed when the store cannot be read.
         """
         with self._reader(run_id) as (live, wake):
+            ask = True
             while True:
                 wake.clear()  # before looking, so that what comes while we look is not missed
-                frames = live.after(after)
+                newer = live.after(after)
+                frames = newer or []
                 ended = False
-                if not frames:
+                # The store is asked at first, when the window does not reach back, and when we
+                # were woken without news; not after each delivery from the window.
+                if newer is None or (ask and not newer):
                     part = await self._store.read(run_id, after=after, caller=caller)
                     if part is None:
                         return
@@ -109,6 +115,7 @@ class Tails:
                     yield b"".join(frames if obfuscation else map(_plain, frames))
                 if ended or _is_terminal(frames) or (self._closing and not frames):
                     return
+                ask = not frames
                 if not frames and not await _woken(wake, self._heartbeat_seconds):
                     yield COMMENT
 

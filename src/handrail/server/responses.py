@@ -14,7 +14,7 @@ from handrail.core.policy import Mode, Plan, decide
 from handrail.core.wire import CreateRequest
 from handrail.engine.background import Background
 from handrail.engine.clock import Clock
-from handrail.engine.foreground import Foreground, Relay, StatelessCall
+from handrail.engine.foreground import Foreground, Relay, StatelessCall, prepare
 from handrail.errors import Code, HandrailError, RequestRejected, fault
 from handrail.server.exchange import Exchange
 from handrail.settings.model import Caller, Settings
@@ -53,6 +53,21 @@ class Responses:
 
     async def create(self, exchange: Exchange, caller: Caller, settings: Settings) -> None:
         """POST /v1/responses."""
+        plan, work = await self._accept(exchange, caller, settings)
+        # From here on nobody holds the request: what follows may stream for hours.
+        if isinstance(work, StatelessCall):
+            return await self._answer_stateless(exchange, plan, work)
+        run_id, queued = work
+        headers = {"handrail-decision": plan.header()}
+        if not plan.stream:
+            return await exchange.reply(200, queued, headers=headers)
+        chunks = await self._background.follow(run_id, caller=caller.policy.name, after=-1)
+        return await exchange.stream(chunks, headers=headers)
+
+    async def _accept(
+        self, exchange: Exchange, caller: Caller, settings: Settings
+    ) -> tuple[Plan, StatelessCall | tuple[str, bytes]]:
+        """Read and decide: a stateless call to make, or the id and object of a kept run."""
         _require_json(exchange)
         data = await exchange.body(limit=settings.max_body_bytes, inflating=self._inflating)
         request = await _parsed(data)
@@ -60,38 +75,17 @@ class Responses:
         if plan.stream:
             exchange.require_streaming()
         if plan.mode is Mode.BACKGROUND:
-            await self._create_background(
-                exchange, request, plan=plan, caller=caller, settings=settings
+            if self.draining:
+                raise HandrailError(fault(Code.SHUTTING_DOWN, "The gateway is shutting down."))
+            return plan, await self._background.submit(
+                request,
+                plan=plan,
+                caller=caller.policy.name,
+                target=settings.target,
+                limits=settings.limits,
             )
-        else:
-            await self._create_stateless(exchange, request, plan=plan, settings=settings)
-
-    async def _create_background(
-        self,
-        exchange: Exchange,
-        request: CreateRequest,
-        *,
-        plan: Plan,
-        caller: Caller,
-        settings: Settings,
-    ) -> None:
-        if self.draining:
-            raise HandrailError(fault(Code.SHUTTING_DOWN, "The gateway is shutting down."))
-        name = caller.policy.name
-        run_id, queued = await self._background.submit(
-            request, plan=plan, caller=name, target=settings.target, limits=settings.limits
-        )
-        headers = {"handrail-decision": plan.header()}
-        if not plan.stream:
-            return await exchange.reply(200, queued, headers=headers)
-        chunks = await self._background.follow(run_id, caller=name, after=-1)
-        return await exchange.stream(chunks, headers=headers)
-
-    async def _create_stateless(
-        self, exchange: Exchange, request: CreateRequest, *, plan: Plan, settings: Settings
-    ) -> None:
-        call = StatelessCall(
-            request=request,
+        return plan, prepare(
+            request,
             plan=plan,
             target=settings.target,
             headers=_forwarded(exchange, settings.target.profile.headers),
@@ -99,6 +93,8 @@ class Responses:
             created_at=int(self._clock.now()),
             numbered_heartbeat=_is_codex(exchange),
         )
+
+    async def _answer_stateless(self, exchange: Exchange, plan: Plan, call: StatelessCall) -> None:
         if not plan.stream:
             body, said = await self._foreground.answer(call)
             return await exchange.reply(200, body, headers=_reply_headers(plan, said))

@@ -1,6 +1,7 @@
 """The events of a response stream: what they are called, what they carry, how they are numbered."""
 
 import re
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -40,7 +41,8 @@ class _Tap(msgspec.Struct):
     sequence_number: int | None = None
 
 
-_NUMBER: Final = re.compile(rb'"sequence_number"[ \t]*:[ \t]*[0-9]+')
+_NUMBER: Final = b'"sequence_number":'
+_DIGITS: Final = frozenset(b"0123456789")
 _TYPE: Final = re.compile(r"[A-Za-z0-9_.\-]{1,100}")
 _TAP: Final = msgspec.json.Decoder(_Tap)
 
@@ -72,12 +74,25 @@ class Event(msgspec.Struct, frozen=True):
         """The same event under another number; itself when it has that number already."""
         if number == self.number:
             return self
-        found = _NUMBER.findall(self.data)
-        if self.number is not None and len(found) == 1 and b"\\u00" not in self.data:
-            # The one place that can be the number: inside a text its quotes would be escaped.
-            data = _NUMBER.sub(b'"sequence_number":%d' % number, self.data, count=1)
+        data = self._spliced(number)
+        if data is not None:
             return Event(self.type, number, data, sse.encode(self.type, data))
         return event(self.type, {**self.body(), "sequence_number": wire.raw(number)})
+
+    def _spliced(self, number: int) -> bytes | None:
+        # Decoding and encoding an event only to change its number costs most of what a durable
+        # event costs. The key standing once is the event's own: inside a text its quotes would be
+        # escaped, and where the key itself could be written with escapes we decode after all.
+        data = self.data
+        start = data.find(_NUMBER) + len(_NUMBER)
+        if self.number is None or start < len(_NUMBER) or data.find(_NUMBER, start) >= 0:
+            return None
+        end = start
+        while data[end] in _DIGITS:
+            end += 1
+        if end == start or b"\\u00" in data:
+            return None
+        return b"%b%d%b" % (data[:start], number, data[end:])
 
 
 def _object(data: bytes) -> Body:
@@ -85,6 +100,11 @@ def _object(data: bytes) -> Body:
         return msgspec.json.decode(data, type=Body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise MalformedEvent(f"no JSON object: {error}") from None
+
+
+@lru_cache(maxsize=256)
+def _is_word(text: str) -> bool:
+    return _TYPE.fullmatch(text) is not None
 
 
 def event(type_: str, body: Body) -> Event:
@@ -116,7 +136,7 @@ def read(frame: sse.Frame) -> Event | None:
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise MalformedEvent(f"no event: {error}") from None
     # The type goes into a line of its own: one with a line feed in it would forge frames.
-    if _TYPE.fullmatch(tap.type) is None:
+    if not _is_word(tap.type):
         raise MalformedEvent("no event: the type is not a word")
     out = frame.raw
     if frame.event != tap.type:  # transformers' server sends `data:` lines alone

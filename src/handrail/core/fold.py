@@ -67,6 +67,17 @@ _TEXTS: Final[Mapping[str, tuple[str | None, str, str]]] = MappingProxyType(
     }
 )
 
+_Text = tuple[tuple[str | None, str, str], bool]
+
+# event type -> where its text goes, and whether it is the whole text
+_TEXT_EVENTS: Final[Mapping[str, _Text]] = MappingProxyType(
+    {
+        f"{family}.{verb}": (place, verb == "done")
+        for family, place in _TEXTS.items()
+        for verb in ("delta", "done")
+    }
+)
+
 _Place = tuple[int, str | None, int, str, str]
 
 
@@ -101,40 +112,40 @@ class Fold:
                 self.state = events.closing_state(event)
             self._snapshot = snapshot
             return
-        family, _, verb = event.type.rpartition(".")
-        if family in _TEXTS and verb in ("delta", "done"):
-            self._take_text(family, verb, _PIECE.decode(event.data))
-        elif family == "response.output_item":
-            self._take_item(verb, _ITEM.decode(event.data))
+        text = _TEXT_EVENTS.get(event.type)
+        if text is not None:
+            self._take_text(text, _PIECE.decode(event.data))
+        elif event.type in ("response.output_item.added", "response.output_item.done"):
+            self._take_item(_ITEM.decode(event.data), whole=event.type.endswith(".done"))
         elif event.type == "response.output_text.annotation.added":
             note = _NOTE.decode(event.data)
             place = (note.output_index, note.content_index)
             self._annotations.setdefault(place, []).append(note.annotation)
 
-    def _take_text(self, family: str, verb: str, piece: _Piece) -> None:
-        parts, kind, field = _TEXTS[family]
+    def _take_text(self, text: _Text, piece: _Piece) -> None:
+        (parts, kind, field), whole = text
         index = piece.summary_index if parts == "summary" else piece.content_index
         texts = self._texts.setdefault((piece.output_index, parts, index, kind, field), [])
-        if verb == "delta":
+        if not whole:
             texts.append(piece.delta)
-        elif whole := getattr(piece, field):
+        elif said := getattr(piece, field):
             # A blank `done` must not wipe what was streamed (defect D-34 of the reference).
-            texts[:] = [whole]
+            texts[:] = [said]
 
-    def _take_item(self, verb: str, event: _ItemEvent) -> None:
+    def _take_item(self, event: _ItemEvent, *, whole: bool) -> None:
         index = event.output_index
         if index is None:
-            index = self._place_of(verb)
+            index = self._place_of(whole=whole)
         self._items[index] = {"type": "message", **event.item}
-        if verb == "done":
+        if whole:
             self._done.add(index)
         else:
             self._done.discard(index)
 
-    def _place_of(self, verb: str) -> int:
+    def _place_of(self, *, whole: bool) -> int:
         # Servers that give no index finish their items in the order in which they began them.
         unfinished = [index for index in self._items if index not in self._done]
-        return min(unfinished) if verb == "done" and unfinished else len(self._items)
+        return min(unfinished) if whole and unfinished else len(self._items)
 
     @property
     def snapshot(self) -> Body:

@@ -4,24 +4,24 @@ Nothing is kept. The upstream call lives exactly as long as its caller: leaving 
 it, also before its first byte.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from handrail.core import events, responses, wire
 from handrail.core.complete import Completer
-from handrail.core.events import Event
 from handrail.core.fold import Fold
 from handrail.core.lifecycle import State
 from handrail.core.policy import Plan
 from handrail.core.responses import RunError
 from handrail.core.rewrite import UpstreamRequest, upstream_request
-from handrail.core.sse import COMMENT
 from handrail.core.wire import Body, CreateRequest
 from handrail.engine.clock import Clock
 from handrail.engine.dispatch import Dispatcher
 from handrail.engine.reading import MAX_REPLY_BYTES, EventReader, read_response
+from handrail.engine.relay import Relay, RelayManner
 from handrail.errors import Code, Fault, HandrailError, UpstreamFailed
 from handrail.settings.model import Target
 from handrail.upstream.client import UpstreamReply
@@ -42,16 +42,12 @@ _FAILED_STATUS: Final[Mapping[str, int]] = {
 class StatelessCall:
     """One create to be answered statelessly, ready to leave.
 
-    `base` is the response as far as it is known without the upstream: it completes the events of
-    half-compatible servers, and is shown when the upstream ends before it has begun one.
-    `numbered_heartbeat`: silence is filled with `keepalive` events instead of comments (Codex CLI's
-    idle timer does not see comments).
+    `manner.base()` also completes the responses of half-compatible servers.
     """
 
     target: Target
     headers: Mapping[str, str]
-    base: Body
-    numbered_heartbeat: bool
+    manner: RelayManner
     _outgoing: UpstreamRequest | None
 
     def take_outgoing(self) -> UpstreamRequest:
@@ -76,20 +72,22 @@ def prepare(
 
     Raises RequestRejected for what the target's profile cannot take.
     """
+    base: Callable[[], Body] = partial(
+        responses.unopened, model=request.model, response_id=response_id, created_at=created_at
+    )
     if target.profile.completes:
         opening = responses.opening(
             request, plan=plan, response_id=response_id, created_at=created_at
         )
-        base = responses.in_progress(opening)
-    else:
-        base = responses.unopened(
-            model=request.model, response_id=response_id, created_at=created_at
-        )
+        base = partial(responses.in_progress, opening)
     return StatelessCall(
         target=target,
         headers=headers,
-        base=base,
-        numbered_heartbeat=numbered_heartbeat,
+        manner=RelayManner(
+            base=base,
+            completes=target.profile.completes,
+            numbered_heartbeat=numbered_heartbeat,
+        ),
         _outgoing=upstream_request(
             request,
             profile=target.profile,
@@ -120,14 +118,14 @@ class Foreground:
             return wire.encode({**body, "store": wire.FALSE}), reply.headers
 
     @asynccontextmanager
-    async def stream(self, call: StatelessCall) -> AsyncIterator[tuple["Relay", Mapping[str, str]]]:
+    async def stream(self, call: StatelessCall) -> AsyncIterator[tuple[Relay, Mapping[str, str]]]:
         """A relay of the upstream's events, and its headers. Raises HandrailError on opening."""
         async with self._open(call) as reply:
             relay = Relay(
-                call,
                 self._reader(call, reply),
+                manner=call.manner,
                 clock=self._clock,
-                heartbeat_seconds=self._heartbeat_seconds,
+                patience=self._heartbeat_seconds,
             )
             yield relay, reply.headers
             # The caller has everything by now; this only saves the next call a handshake.
@@ -185,135 +183,4 @@ def _failed(error: RunError) -> HandrailError:
 
 
 def _completer(call: StatelessCall) -> Completer | None:
-    return Completer(call.base) if call.target.profile.completes else None
-
-
-class Relay:
-    """Turns upstream events into the bytes of the caller's stream.
-
-    Upstream bytes and numbers pass untouched until something has to be inserted or numbered here;
-    from then on later events are numbered on from there. Whatever happens upstream, the stream
-    ends with a terminal event.
-    """
-
-    def __init__(
-        self,
-        call: StatelessCall,
-        reader: EventReader,
-        *,
-        clock: Clock,
-        heartbeat_seconds: float,
-    ) -> None:
-        self._patience = heartbeat_seconds
-        self._call = call
-        self._reader = reader
-        self._clock = clock
-        self._next = 0
-        self._renumber = False
-        self._opened: set[str] = set()
-        self._fold = Fold()
-        self._error: RunError | None = None
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """The stream, in whole events, until its terminal event."""
-        written = self._clock.monotonic()
-        while self._fold.state is None:
-            quiet = self._clock.monotonic() - written
-            try:
-                batch = await self._reader.read(patience=max(0.0, self._patience - quiet))
-                if batch is None:
-                    raise UpstreamFailed(
-                        Code.UPSTREAM_ENDED_EARLY,
-                        "The upstream's stream ended without a terminal event.",
-                    )
-            except UpstreamFailed as error:
-                yield self._end(error)
-                return
-            out = self._frames(batch)
-            if not out and self._clock.monotonic() - written >= self._patience:
-                out = self._heartbeat()
-            if out:
-                yield out
-                written = self._clock.monotonic()
-
-    def _frames(self, batch: list[Event]) -> bytes:
-        frames = []
-        for event in batch:
-            try:
-                frames.append(self._take(event))
-            except events.MalformedEvent as error:
-                problem = UpstreamFailed(Code.UPSTREAM_PROTOCOL_ERROR, str(error))
-                frames.append(self._end(problem))
-        return b"".join(frames)
-
-    def _take(self, event: Event) -> bytes:
-        if self._fold.state is not None:  # nothing follows a terminal event
-            return b""
-        if event.type in events.LIFECYCLE:
-            if self._repeats(event):
-                return b""
-            self._fold.apply(event)
-            event = _stateless(event)
-        elif event.type == events.ERROR:
-            # Remembered, and sent on in the flat form that SDKs yield; Codex CLI ignores it, so
-            # the stream still ends with `response.failed`.
-            self._error = responses.error_event(event)
-            event = events.event(
-                events.ERROR,
-                {
-                    "code": wire.raw(self._error.code),
-                    "message": wire.raw(self._error.message),
-                    "param": wire.NULL,
-                    "sequence_number": wire.raw(event.number or self._next),
-                },
-            )
-        if event.number is None or self._renumber:
-            self._renumber = True
-            event = event.numbered(self._next)
-        self._next = (event.number or 0) + 1
-        return event.frame
-
-    def _repeats(self, event: Event) -> bool:
-        # llama.cpp's server (build 11434) sends `created` and `in_progress` again before every
-        # delta; clients take a second `created` for a second response.
-        if not self._call.target.profile.completes or event.type not in events.OPENING:
-            return False
-        again = event.type in self._opened
-        self._opened.add(event.type)
-        self._renumber = self._renumber or again
-        return again
-
-    def _heartbeat(self) -> bytes:
-        if not self._call.numbered_heartbeat:
-            return COMMENT
-        self._renumber = True
-        beat = events.event(events.KEEPALIVE, {"sequence_number": wire.raw(self._next)})
-        self._next += 1
-        return beat.frame
-
-    def end(self, error: HandrailError) -> bytes:
-        """The terminal event of a stream that `error` cut off; b"" when it has one already."""
-        return b"" if self._fold.state is not None else self._end(error)
-
-    def _end(self, error: HandrailError) -> bytes:
-        cause = RunError(cause=error.fault.code or "upstream_failed", message=error.fault.message)
-        snapshot = {**self._call.base, **self._fold.snapshot, "store": wire.FALSE}
-        opened = b""
-        if not self._fold.snapshot:
-            # The Node SDK's stream helper refuses a stream that does not begin with this event.
-            opened = events.lifecycle_event(events.CREATED, snapshot, number=self._next).frame
-            self._next += 1
-        snapshot["status"] = wire.raw(State.FAILED)
-        snapshot["error"] = wire.raw((self._error or cause).body())
-        failed = events.lifecycle_event(events.FAILED, snapshot, number=self._next)
-        self._fold.apply(failed)
-        return opened + failed.frame
-
-
-def _stateless(event: Event) -> Event:
-    """The event with `store:false` in its snapshot, whatever the upstream echoed (G7)."""
-    response = event.response()
-    if not response or wire.boolean(response, "store") is False:
-        return event
-    body = {**event.body(), "response": wire.raw({**response, "store": wire.FALSE})}
-    return events.event(event.type, body)
+    return Completer(call.manner.base()) if call.manner.completes else None

@@ -195,7 +195,7 @@ def _refuse_browsers(exchange: Exchange) -> None:
     # No web page has business here, so no Origin is right, and no CORS header is ever sent:
     # a page must not spend the operator's credential (openai/codex#17648).
     site = exchange.header(b"sec-fetch-site")
-    if b"origin" in exchange.headers or site not in ("", "none", "same-origin"):
+    if exchange.has_header(b"origin") or site not in ("", "none", "same-origin"):
         raise RequestRejected(
             Code.ORIGIN_NOT_ALLOWED, "Requests from web pages are not served.", param="origin"
         )

@@ -1,7 +1,14 @@
 """One HTTP request and its reply, over plain ASGI."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from contextlib import aclosing
 from typing import Any, Final, Protocol
 from urllib.parse import parse_qsl
@@ -40,16 +47,14 @@ class Connection(Protocol):
 
 
 class Exchange:
-    """A request as handlers see it. `headers` has lower-case names, values as latin-1 text."""
+    """A request as handlers see it. `headers` are as the guard checked them, names lower-case."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, *, request_id: str) -> None:
         self.request_id = request_id
         self.method: str = scope["method"]
         self.path: bytes = scope["raw_path"]
         self.query_string: bytes = scope["query_string"]
-        self.headers: dict[bytes, str] = {
-            name: value.decode("latin-1") for name, value in scope["headers"]
-        }
+        self.headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
         self._http_version: str = scope["http_version"]
         self.connection: Connection = scope["handrail.connection"]
         self.started = False
@@ -58,8 +63,15 @@ class Exchange:
         self._send = send
 
     def header(self, name: bytes) -> str:
-        """A request header, "" when absent."""
-        return self.headers.get(name, "")
+        """A request header as latin-1 text, "" when absent."""
+        for other, value in self.headers:
+            if other == name:
+                return value.decode("latin-1")
+        return ""
+
+    def has_header(self, name: bytes) -> bool:
+        """Whether the header is there, empty or not."""
+        return any(other == name for other, _ in self.headers)
 
     def query(self) -> dict[str, str]:
         """The query's fields. Raises RequestRejected for one that stands twice or is no text."""
@@ -170,6 +182,7 @@ class Exchange:
         async with aclosing(chunks):
             async for chunk in chunks:
                 await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+                del chunk  # or it would stay in memory until the next one comes
         await self._send({"type": "http.response.body", "body": b""})
 
     async def finish(self, chunk: bytes) -> None:

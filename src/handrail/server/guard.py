@@ -333,6 +333,8 @@ class _PatientTransport:
     out; with unread input that is a reset, and the client loses the answer to its early refusal.
     """
 
+    __slots__ = ("_connection",)
+
     def __init__(self, connection: GuardedProtocol) -> None:
         self._connection = connection
 

@@ -14,7 +14,8 @@ from handrail.core.policy import Mode, Plan, decide
 from handrail.core.wire import CreateRequest
 from handrail.engine.background import Background
 from handrail.engine.clock import Clock
-from handrail.engine.foreground import Foreground, Relay, StatelessCall, prepare
+from handrail.engine.foreground import Foreground, StatelessCall, prepare
+from handrail.engine.relay import Relay
 from handrail.errors import Code, HandrailError, RequestRejected, fault
 from handrail.server.exchange import Exchange
 from handrail.settings.model import Caller, Settings
@@ -182,18 +183,18 @@ def _forwarded(exchange: Exchange, allowed: tuple[str, ...]) -> dict[str, str]:
     exact = {name for name in allowed if not name.endswith("*")}
     prefixes = tuple(name[:-1] for name in allowed if name.endswith("*"))
     found = {}
-    for raw_name, value in exchange.headers.items():
+    for raw_name, value in exchange.headers:
         name = raw_name.decode("latin-1")
         if name in exact or (prefixes and name.startswith(prefixes)):
-            found[name] = value
+            found[name] = value.decode("latin-1")
     return found
 
 
 def _reply_headers(plan: Plan, said: Mapping[str, str]) -> dict[str, str]:
     passed = {
-        name: value
+        name.lower(): value
         for name, value in said.items()
-        if name in _PASSED_BACK or name.startswith("x-ratelimit-")
+        if name.lower() in _PASSED_BACK or name.lower().startswith("x-ratelimit-")
     }
     headers = {"handrail-decision": plan.header(), **passed}
     if "x-request-id" in said:

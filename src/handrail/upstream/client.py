@@ -46,7 +46,7 @@ class UpstreamReply(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Lower-case names; of a repeated header the last value."""
+        """Whose names match in any case."""
 
     async def read(self, *, limit: int, idle_seconds: float) -> bytes:
         """The whole body.
@@ -88,7 +88,7 @@ class AiohttpReply:
     def __init__(self, reply: aiohttp.ClientResponse) -> None:
         self._reply = reply
         self.status = reply.status
-        self.headers = {name.lower(): value for name, value in reply.headers.items()}
+        self.headers: Mapping[str, str] = reply.headers
 
     async def read(self, *, limit: int, idle_seconds: float) -> bytes:
         """See the port."""

@@ -80,7 +80,7 @@ class Child:
 def scripted_upstream(directory: Path, *, port: int = 0) -> Child:
     """The model server; `url` is its origin."""
     return Child(
-        [sys.executable, str(ROOT / "tests" / "scripted_upstream.py"), "--port", str(port)],
+        [sys.executable, "-m", "tests.scripted_upstream", "--port", str(port)],
         ready=r"scripted model server on (\S+)",
         environment={},
         log=directory / "upstream.log",

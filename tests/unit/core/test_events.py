@@ -132,6 +132,21 @@ def test_an_event_under_another_number_keeps_everything_else_as_it_was(before: s
     assert read(again.data, name="a") == again
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"type":"a","sequence_number" : 9}',
+        b'{"type":"a","sequence_number": 9}',
+        b'{"type":"a","sequence_number":9,"x":{"sequence_number":9}}',
+        b'{"type":"a","sequence_number":9,"x":"\\u0041"}',
+        b'{"type":"a","sequence_number":9,"x":"\\"sequence_number\\":9"}',
+    ],
+)
+def test_only_the_events_own_number_changes(data: bytes) -> None:
+    again = read(data).numbered(12)
+    assert json.loads(again.data) == {**json.loads(data), "sequence_number": 12}
+
+
 @given(st.integers(0, 2**53), st.integers(0, 2**53))
 def test_the_last_number_that_is_given_holds(first: int, second: int) -> None:
     event = read(b'{"type":"a","x":{"y":[1]}}').numbered(first)

@@ -42,6 +42,10 @@ def test_an_input_element_that_is_no_object_is_named() -> None:
     assert caught.value.fault.param == "input[1]"
 
 
+def test_of_a_key_that_stands_twice_in_an_item_the_last_one_holds() -> None:
+    assert plain(items.as_items(Raw(b'[{"type":1,"type":"message"}]'))) == [{"type": "message"}]
+
+
 @pytest.mark.parametrize(
     ("item", "kind"),
     [

@@ -34,6 +34,13 @@ def plain(body: Any) -> Any:
     return json.loads(wire.encode(body))
 
 
+def test_a_response_that_the_upstream_never_began_is_one_to_the_sdk() -> None:
+    body = plain(responses.unopened(model="m", response_id="resp_1", created_at=1_000))
+    response = Response.model_validate(body, strict=True)
+    assert (response.id, response.model, response.status) == ("resp_1", "m", "in_progress")
+    assert response.created_at == 1_000
+
+
 def opened(fields: Json | None = None, **options: Any) -> Body:
     """The queued response of a create with these fields."""
     data = json.dumps({"model": "m", **(fields or {})}).encode()

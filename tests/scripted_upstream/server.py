@@ -1,0 +1,178 @@
+"""The scripted server: its routes, and what it has seen."""
+
+import asyncio
+import contextlib
+import json
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+from aiohttp import web
+
+from tests.scripted_upstream.answer import Answer, Cut, speak
+from tests.scripted_upstream.manners import objection
+from tests.scripted_upstream.script import Json, Script, script_of
+
+
+@dataclass
+class Seen:
+    """What has arrived since the last /forget."""
+
+    calls: int = 0
+    open: int = 0
+    left: int = 0
+    finished: int = 0
+    tags: Counter[str] = field(default_factory=Counter)
+    requests: list[Json] = field(default_factory=list)
+
+
+class Upstream:
+    """The server."""
+
+    def __init__(self) -> None:
+        self.seen = Seen()
+        self.number = 0
+
+    def app(self) -> web.Application:
+        """The aiohttp application."""
+        app = web.Application(client_max_size=64 << 20)
+        app.router.add_post("/{manners}/responses", self.create)
+        app.router.add_post("/{manners}/v1/responses", self.create)
+        app.router.add_get("/{manners}/models", self.models)
+        app.router.add_get("/{manners}/v1/models", self.models)
+        app.router.add_get("/{manners}/v1/models/{id:.+}", self.models)
+        app.router.add_get("/seen", self.tell)
+        app.router.add_post("/forget", self.forget)
+        return app
+
+    async def tell(self, _: web.Request) -> web.Response:
+        """What arrived."""
+        seen = self.seen
+        return web.json_response({**vars(seen), "tags": dict(seen.tags)})
+
+    async def forget(self, _: web.Request) -> web.Response:
+        """Start counting anew; calls still open stay counted as open."""
+        self.seen = Seen(open=self.seen.open)
+        return web.json_response({})
+
+    async def models(self, request: web.Request) -> web.Response:
+        """A list of one model, or that one."""
+        model = {"id": "scripted", "object": "model", "created": 1, "owned_by": "handrail"}
+        if request.match_info.get("id"):
+            return web.json_response({**model, "id": request.match_info["id"]})
+        return web.json_response({"object": "list", "data": [model], "models": []})
+
+    async def create(self, request: web.Request) -> web.StreamResponse:
+        """POST …/responses."""
+        body: Json = await request.json()
+        manners = request.match_info["manners"]
+        script = script_of(body)
+        seen = self.seen
+        seen.calls += 1
+        seen.tags[script.tag] += 1
+        if seen.tags[script.tag] > script.times:
+            script = replace(script, status=0, stall=-1, drop=-1, eof=-1, malformed=-1, error=-1)
+        seen.open += 1
+        seen.requests.append({"body": body, "headers": dict(request.headers), "manners": manners})
+        del seen.requests[:-200]
+        self.number += 1
+        try:
+            reply = await self.answer(request, body, script, manners=manners, number=self.number)
+            seen.finished += 1
+        except (ConnectionError, asyncio.CancelledError):
+            self.seen.left += 1
+            raise
+        finally:
+            self.seen.open -= 1
+        return reply
+
+    async def answer(
+        self, request: web.Request, body: Json, script: Script, *, manners: str, number: int
+    ) -> web.StreamResponse:
+        """A refusal, a JSON object or a stream."""
+        await asyncio.sleep(script.before)
+        refused = objection(body, manners) or self.scripted_error(script)
+        if refused is not None:
+            return refused
+        streams = body.get("stream", manners == "transformers")
+        reply = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        if not streams:
+            await asyncio.sleep(script.first)
+            return await self.object(request, body, script, manners=manners, number=number)
+        await reply.prepare(request)
+        answer = Answer(reply, body, manners=manners, number=number)
+        await asyncio.sleep(script.first)
+        with contextlib.suppress(Cut):
+            await self.play(answer, script, body, request, number=number)
+        await reply.write_eof()
+        return reply
+
+    async def play(
+        self, answer: Answer, script: Script, body: Json, request: web.Request, *, number: int
+    ) -> None:
+        """The whole stream."""
+        await answer.open()
+        if script.reasoning:
+            item: Json = {"type": "reasoning", "id": f"rs_{number}", "summary": []}
+            if "reasoning.encrypted_content" in (body.get("include") or ()):
+                item["encrypted_content"] = "gAAAA-scripted"
+            await answer.item(item)
+        items = body["input"] if isinstance(body.get("input"), list) else []
+        answered = any(str(item.get("type", "")).endswith("call_output") for item in items)
+        if script.tool and not answered:
+            call = {"type": "function_call", "id": f"fc_{number}", "call_id": f"call_{number}"}
+            await answer.item(
+                {**call, "name": script.tool, "arguments": script.args, "status": "completed"}
+            )
+        else:
+            await speak(answer, script, request, number=number)
+        ends = {"failed": script.fail, "incomplete": script.incomplete}
+        await answer.close(next((name for name, wanted in ends.items() if wanted), "completed"))
+
+    async def object(
+        self, request: web.Request, body: Json, script: Script, *, manners: str, number: int
+    ) -> web.Response:
+        """The same answer as one JSON object: the stream, collected."""
+        events: list[Json] = []
+
+        class Collect:
+            async def write(self, data: bytes) -> None:
+                events.append(json.loads(data.partition(b"data: ")[2]))
+
+        answer = Answer(Collect(), body, manners=manners, number=number)  # type: ignore[arg-type]
+        try:
+            await self.play(answer, script, body, request, number=number)
+        except Cut:
+            return web.json_response({"error": {"message": "cut", "code": 500}}, status=500)
+        return web.json_response(events[-1]["response"])
+
+    def scripted_error(self, script: Script) -> web.Response | None:
+        """The error that the script asks for."""
+        if not script.status:
+            return None
+        headers = {"retry-after": script.retry_after} if script.retry_after else {}
+        if script.html:
+            return web.Response(
+                status=script.status, text="<html>down</html>", content_type="text/html"
+            )
+        error: Json = {"message": "Scripted.", "type": "scripted", "param": "input", "code": "boo"}
+        if script.usage_limit:
+            error = {
+                "message": "The usage limit has been reached",
+                "type": "usage_limit_reached",
+                "plan_type": "pro",
+                "resets_at": 1_900_000_000,
+            }
+        return web.json_response({"error": error}, status=script.status, headers=headers)
+
+
+async def start(port: int = 0) -> tuple[web.AppRunner, Upstream, str]:
+    """Start on loopback: what to clean up, the server, and its origin."""
+    upstream = Upstream()
+    runner = web.AppRunner(
+        upstream.app(), handler_cancellation=True, access_log=None, shutdown_timeout=0.2
+    )
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", port)
+    await site.start()
+    host, real = runner.addresses[0][:2]
+    return runner, upstream, f"http://{host}:{real}"

@@ -120,6 +120,14 @@ async def test_a_compatible_server_gets_only_fields_that_it_is_known_to_take(
         assert set(upstream.last) == {"model", "input", "store", "stream", "seed"}
 
 
+async def test_a_large_request_arrives_whole(start: Start, upstream: Scripted) -> None:
+    text = "word " * 1_000_000
+    async with start() as gateway, gateway.client() as client:
+        response = await client.responses.create(model="m", input=text)
+        assert response.status == "completed"
+        assert upstream.last["input"] == text
+
+
 async def test_reasoning_travels_encrypted_when_there_is_no_store_to_keep_it(
     start: Start, upstream: Scripted
 ) -> None:

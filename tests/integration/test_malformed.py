@@ -329,6 +329,7 @@ async def test_nesting_at_the_edge_of_what_can_be_parsed_is_a_400(
 
 
 BACKGROUND_BODY = b'{"model":"m","input":"hi","background":true}'
+COMPACT = b"POST /v1/responses/compact HTTP/1.1"
 ENTRANCES = {
     "create": post(BACKGROUND_BODY),
     "create, streamed": post(BACKGROUND_BODY.replace(b"}", b',"stream":true}')),
@@ -342,8 +343,23 @@ ENTRANCES = {
     "query": post(BACKGROUND_BODY, line=b"POST /v1/responses?beta=true HTTP/1.1"),
     "query says false": post(BACKGROUND_BODY, line=b"POST /v1/responses?background=false HTTP/1.1"),
     "fragment": post(BACKGROUND_BODY, line=b"POST /v1/responses#x HTTP/1.1"),
-    "compact": post(BACKGROUND_BODY, line=b"POST /v1/responses/compact HTTP/1.1"),
+    "compact": post(BACKGROUND_BODY, line=COMPACT),
+    "compact, streamed": post(BACKGROUND_BODY.replace(b"}", b',"stream":true}'), line=COMPACT),
+    "compact, query": post(BACKGROUND_BODY, line=b"POST /v1/responses/compact?beta=true HTTP/1.1"),
+    "compact, trailing slash": post(BACKGROUND_BODY, line=b"POST /v1/responses/compact/ HTTP/1.1"),
+    "compact, doubled base": post(BACKGROUND_BODY, line=b"POST /v1/v1/responses/compact HTTP/1.1"),
+    "compact, encoded": post(BACKGROUND_BODY, line=b"POST /v1/responses/%63ompact HTTP/1.1"),
+    "compact, encoded slash": post(BACKGROUND_BODY, line=b"POST /v1/responses%2fcompact HTTP/1.1"),
+    "compact, given twice": post(
+        BACKGROUND_BODY.replace(b"}", b',"background":false}'), line=COMPACT
+    ),
+    "compact, WebSocket": post(
+        BACKGROUND_BODY, b"Connection: Upgrade", b"Upgrade: websocket", line=COMPACT
+    ),
     "input_tokens": post(BACKGROUND_BODY, line=b"POST /v1/responses/input_tokens HTTP/1.1"),
+    "input_tokens, query": post(
+        BACKGROUND_BODY, line=b"POST /v1/responses/input_tokens?beta=true HTTP/1.1"
+    ),
     "WebSocket": get("/v1/responses", b"Connection: Upgrade", b"Upgrade: websocket")
     + b'{"type":"response.create","background":true}',
     "WebSocket by POST": post(BACKGROUND_BODY, b"Connection: Upgrade", b"Upgrade: websocket"),

@@ -31,6 +31,22 @@ def objection(body: Json, manners: str) -> web.Response | None:
     return None
 
 
+CREATE_ONLY = ("store", "stream", "stream_options", "include", "background", "providerOptions")
+
+
+def endpoint_objection(body: Json, manners: str) -> web.Response | None:
+    """What the endpoints beside create do not take."""
+    unknown = [*CREATE_ONLY, *(CODEX_REFUSES if manners == "codex" else ())]
+    for name in unknown:
+        if name in body:
+            return _refuse(manners, f"Unsupported parameter: {name}", name)
+    if any("id" in item for item in _items(body)):
+        return _refuse(manners, "Item not found: items are not persisted", "input")
+    if manners == "codex" and not isinstance(body.get("input"), list):
+        return _refuse(manners, "Input must be a list", "input")
+    return None
+
+
 def _codex_objection(body: Json) -> web.Response | None:
     if body.get("stream") is not True:
         return _refuse("codex", "Stream must be set to true", "stream")

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from aiohttp import web
 
 from tests.scripted_upstream.answer import Answer, Cut, speak
-from tests.scripted_upstream.manners import objection
+from tests.scripted_upstream.endpoints import ENDPOINTS, compaction, input_tokens
+from tests.scripted_upstream.manners import endpoint_objection, objection
 from tests.scripted_upstream.script import Json, Script, script_of
 
 
@@ -37,6 +38,10 @@ class Upstream:
         app = web.Application(client_max_size=64 << 20)
         app.router.add_post("/{manners}/responses", self.create)
         app.router.add_post("/{manners}/v1/responses", self.create)
+        for manners, endpoints in ENDPOINTS.items():
+            base = "/codex" if manners == "codex" else f"/{manners}/v1"
+            for name in endpoints:
+                app.router.add_post(f"{base}/responses/{name}", self.endpoint)
         app.router.add_get("/{manners}/models", self.models)
         app.router.add_get("/{manners}/v1/models", self.models)
         app.router.add_get("/{manners}/v1/models/{id:.+}", self.models)
@@ -60,6 +65,28 @@ class Upstream:
         if request.match_info.get("id"):
             return web.json_response({**model, "id": request.match_info["id"]})
         return web.json_response({"object": "list", "data": [model], "models": []})
+
+    async def endpoint(self, request: web.Request) -> web.Response:
+        """POST …/responses/compact and …/responses/input_tokens."""
+        body: Json = await request.json()
+        _, manners, *_, name = request.path.split("/")
+        seen = self.seen
+        seen.calls += 1
+        seen.requests.append({"body": body, "headers": dict(request.headers), "path": request.path})
+        self.number += 1
+        script = script_of(body)
+        seen.open += 1
+        try:
+            await asyncio.sleep(script.before)
+        finally:
+            self.seen.open -= 1
+        refused = endpoint_objection(body, manners) or self.scripted_error(script)
+        if refused is not None:
+            return refused
+        if script.html:
+            return web.Response(text="<html>hello</html>", content_type="text/html")
+        compacts = name == "compact"
+        return web.json_response(compaction(body, self.number) if compacts else input_tokens(body))
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """POST …/responses."""

@@ -112,6 +112,8 @@ def test_every_profile_and_what_it_drops_is_described(name: str) -> None:
     profile = PROFILES[name]
     for field in (*profile.drops, *profile.refuses, *(profile.takes or ())):
         assert f"`{field}`" in text
+    section = text.partition(f"## `{name}`")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`(/responses/\w+)`", section)) == {e.path for e in profile.endpoints}
 
 
 def commands(group: click.Group, prefix: str = "handrail") -> list[tuple[str, click.Command]]:

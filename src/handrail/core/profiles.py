@@ -20,6 +20,21 @@ class AddReasoning(StrEnum):
     NEVER = "never"
 
 
+class Endpoint(StrEnum):
+    """What some upstreams have beside create, named by the last segment of its path.
+
+    Each is one JSON body in and one out: never a stream, never run in the background, never kept.
+    """
+
+    COMPACT = "compact"
+    INPUT_TOKENS = "input_tokens"
+
+    @property
+    def path(self) -> str:
+        """Where it is, below the base URL."""
+        return f"/responses/{self.value}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """The rule table of one upstream kind.
@@ -28,6 +43,7 @@ class Profile:
     the server answers with a 400 although leaving them out does no harm. `refuses`: fields that
     cannot be left out without changing what was asked, so the caller gets the 400 from us.
     `headers`: request headers of the caller that may go along, by exact name or `prefix-*`.
+    `endpoints`: what the upstream has beside create; a call to another one is not sent.
     """
 
     name: str
@@ -41,6 +57,7 @@ class Profile:
     add_reasoning: AddReasoning = AddReasoning.NEVER
     completes: bool = False
     headers: tuple[str, ...] = ()
+    endpoints: frozenset[Endpoint] = frozenset()
 
 
 OPENAI: Final = Profile(
@@ -48,6 +65,7 @@ OPENAI: Final = Profile(
     base_url="https://api.openai.com/v1",
     add_reasoning=AddReasoning.WHEN_REASONING,
     headers=("openai-beta", "x-client-request-id"),
+    endpoints=frozenset({Endpoint.COMPACT, Endpoint.INPUT_TOKENS}),
 )
 
 # The ChatGPT Codex backend: `store` must be an explicit false, `stream` true, `input` a list, and
@@ -89,6 +107,7 @@ CODEX: Final = Profile(
         "x-client-request-id",
         "x-codex-*",
     ),
+    endpoints=frozenset({Endpoint.COMPACT}),
 )
 
 # Servers that speak the protocol in part (transformers, llama.cpp, vLLM). transformers answers 422

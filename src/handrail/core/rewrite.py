@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from handrail.core import items as item_rules
 from handrail.core import wire
-from handrail.core.profiles import ENCRYPTED_REASONING, AddReasoning, Profile
+from handrail.core.profiles import ENCRYPTED_REASONING, AddReasoning, Endpoint, Profile
 from handrail.core.wire import Body, CreateRequest
 from handrail.errors import Code, RequestRejected
 
@@ -77,6 +77,34 @@ def upstream_request(
     _fit_fields(body, steps, profile=profile, extra_fields=extra_fields)
     return UpstreamRequest(body=body, streams=streams, added_include=added, steps=tuple(steps))
 
+
+def endpoint_request(
+    request: CreateRequest,
+    *,
+    endpoint: Endpoint,
+    profile: Profile,
+    extra_fields: frozenset[str] = frozenset(),
+) -> UpstreamRequest:
+    """The upstream body for a call to an endpoint beside create.
+
+    The input goes out as a create's would. Raises RequestRejected for what the profile can
+    neither take nor leave out.
+    """
+    body: Body = dict(request.body)
+    steps: list[Step] = []
+    _strip_gateway_fields(body, steps)
+    steps.extend(
+        Step(field=field, action="removed", reason=f"no field of {endpoint}")
+        for field in _CREATE_ONLY
+        if body.pop(field, None) is not None
+    )
+    _write_input(body, steps, profile=profile)
+    _fit_fields(body, steps, profile=profile, extra_fields=extra_fields)
+    return UpstreamRequest(body=body, streams=False, added_include=False, steps=tuple(steps))
+
+
+# They say how a create is kept and told, and an endpoint that does neither answers 400 to them.
+_CREATE_ONLY: Final = ("store", "stream", "stream_options", "include")
 
 # Read by the gateway and meant for nobody behind it.
 GATEWAY_FIELDS: Final = ("providerOptions", "background", "background_options", "conversation")

@@ -47,8 +47,9 @@ class Dispatcher:
         headers: Mapping[str, str],
         before_send: BeforeSend = _nothing,
         persistent: bool = False,
+        path: str = "/responses",
     ) -> AsyncIterator[UpstreamReply]:
-        """POST `request` to the target's /responses; the reply, closed when the block is left.
+        """POST `request` to the target's `path`; the reply, closed when the block is left.
 
         `before_send` is awaited before every call. `persistent` allows waiting and calling again
         under the never-twice rule (background runs); a foreground caller gets the error instead
@@ -61,7 +62,7 @@ class Dispatcher:
             calls += 1
             try:
                 reply = await self._call(
-                    target, "/responses", method="POST", headers=headers, request=request
+                    target, path, method="POST", headers=headers, request=request
                 )
                 del request  # a long stream must not keep a large request alive
                 break

@@ -97,6 +97,16 @@ def prepare(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointCall:
+    """One call to an endpoint beside create, ready to leave."""
+
+    target: Target
+    headers: Mapping[str, str]
+    path: str
+    outgoing: UpstreamRequest
+
+
 class Foreground:
     """Answers stateless calls."""
 
@@ -116,6 +126,15 @@ class Foreground:
                 completer = _completer(call)
                 body = completer.response(body) if completer else body
             return wire.encode({**body, "store": wire.FALSE}), reply.headers
+
+    async def pass_on(self, call: EndpointCall) -> tuple[bytes, Mapping[str, str]]:
+        """The upstream's JSON object as it is, and its headers. Raises HandrailError."""
+        async with self._dispatcher.create(
+            call.target, call.outgoing, headers=call.headers, path=call.path
+        ) as reply:
+            idle = call.target.idle_seconds
+            body = read_response(await reply.read(limit=MAX_REPLY_BYTES, idle_seconds=idle))
+            return wire.encode(body), reply.headers
 
     @asynccontextmanager
     async def stream(self, call: StatelessCall) -> AsyncIterator[tuple[Relay, Mapping[str, str]]]:

@@ -13,6 +13,10 @@ from tests.scripted_upstream.endpoints import ENDPOINTS, compaction, input_token
 from tests.scripted_upstream.manners import endpoint_objection, objection
 from tests.scripted_upstream.script import Json, Script, script_of
 
+MODEL = {"id": "scripted", "object": "model", "created": 1, "owned_by": "handrail"}
+SDK_MODELS = {"object": "list", "data": [MODEL], "first_id": "scripted"}
+CODEX_MODELS = {"models": [{"slug": "scripted", "display_name": "Scripted", "priority": 1}]}
+
 
 @dataclass
 class Seen:
@@ -24,6 +28,7 @@ class Seen:
     finished: int = 0
     tags: Counter[str] = field(default_factory=Counter)
     requests: list[Json] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
 
 
 class Upstream:
@@ -61,10 +66,11 @@ class Upstream:
 
     async def models(self, request: web.Request) -> web.Response:
         """A list of one model, or that one."""
-        model = {"id": "scripted", "object": "model", "created": 1, "owned_by": "handrail"}
+        manners = request.match_info["manners"]
+        self.seen.models.append(request.path_qs)
         if request.match_info.get("id"):
-            return web.json_response({**model, "id": request.match_info["id"]})
-        return web.json_response({"object": "list", "data": [model], "models": []})
+            return web.json_response({**MODEL, "id": request.match_info["id"]})
+        return web.json_response(CODEX_MODELS if manners == "codex" else SDK_MODELS)
 
     async def endpoint(self, request: web.Request) -> web.Response:
         """POST …/responses/compact and …/responses/input_tokens."""

@@ -44,6 +44,7 @@ class Profile:
     cannot be left out without changing what was asked, so the caller gets the 400 from us.
     `headers`: request headers of the caller that may go along, by exact name or `prefix-*`.
     `endpoints`: what the upstream has beside create; a call to another one is not sent.
+    `lists_only`: the upstream has no route for one model, only the list.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Profile:
     completes: bool = False
     headers: tuple[str, ...] = ()
     endpoints: frozenset[Endpoint] = frozenset()
+    lists_only: bool = False
 
 
 OPENAI: Final = Profile(
@@ -108,6 +110,7 @@ CODEX: Final = Profile(
         "x-codex-*",
     ),
     endpoints=frozenset({Endpoint.COMPACT}),
+    lists_only=True,
 )
 
 # Servers that speak the protocol in part (transformers, llama.cpp, vLLM). transformers answers 422

@@ -9,6 +9,7 @@ import pytest
 from handrail.cli.main import cli
 from handrail.core.policy import SWITCH_VARIABLES
 from handrail.core.profiles import PROFILES
+from handrail.core.proxies import PROXY_VARIABLES
 from handrail.errors import CATALOGUE, Code
 from handrail.server.app import OPEN, ROUTES
 from handrail.settings.options import (
@@ -73,6 +74,7 @@ def variables() -> set[str]:
         API_KEY_VARIABLE,
         OPENAI_KEY_VARIABLE,
         *SWITCH_VARIABLES,
+        *PROXY_VARIABLES,
         *(option.variable for option in OPTIONS if option.variable),
     }
 

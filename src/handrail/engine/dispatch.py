@@ -116,6 +116,7 @@ class Dispatcher:
                 headers=outgoing,
                 body=body,
                 reply_seconds=target.reply_seconds,
+                proxy=target.proxy,
             )
         )
         if 200 <= reply.status < 300:

@@ -362,6 +362,10 @@ ENTRANCES = {
     ),
     "WebSocket": get("/v1/responses", b"Connection: Upgrade", b"Upgrade: websocket")
     + b'{"type":"response.create","background":true}',
+    "WebSocket at compact": get(
+        "/v1/responses/compact", b"Connection: Upgrade", b"Upgrade: websocket"
+    )
+    + b'{"type":"response.create","background":true}',
     "WebSocket by POST": post(BACKGROUND_BODY, b"Connection: Upgrade", b"Upgrade: websocket"),
     "h2c": post(BACKGROUND_BODY, b"Connection: Upgrade", b"Upgrade: h2c"),
     "overridden method": post(BACKGROUND_BODY, b"X-HTTP-Method-Override: GET"),
@@ -392,3 +396,26 @@ async def test_no_entrance_lets_a_background_create_through_while_it_is_off(
             assert 400 <= reply.status < 500, name
             assert reply.error["type"] == "invalid_request_error"
             assert upstream.seen.calls == 0, name
+
+
+# Of the entrances those that lead somewhere, so that it is the guard that answers.
+GUARDED = [
+    "create", "create, streamed", "create, null store", "query", "query says false", "compact",
+    "compact, streamed", "compact, query", "input_tokens", "input_tokens, query", "h2c", "chunked",
+    "gzip", "escaped", "x-api-key", "as Codex", "as a retry", "overridden method", "HTTP/1.0",
+]  # fmt: skip
+
+
+async def test_every_entrance_that_leads_somewhere_gives_the_same_reason(
+    start: Start, upstream: Scripted
+) -> None:
+    async with start() as gateway:
+        for name in GUARDED:
+            reply = await ask(gateway.port, ENTRANCES[name])
+            assert reply is not None
+            assert (reply.status, reply.error["code"], reply.error["param"]) == (
+                400,
+                "background_not_enabled",
+                "background",
+            ), name
+        assert upstream.seen.calls == 0

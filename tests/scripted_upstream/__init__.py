@@ -26,6 +26,12 @@ seen to behave). The first also has /responses/compact and /responses/input_toke
 anew.
 """
 
-from tests.scripted_upstream.server import Seen, Upstream, start
+from tests.scripted_upstream.server import (
+    PASSED_HEADERS,
+    PRIVATE_HEADERS,
+    Seen,
+    Upstream,
+    start,
+)
 
-__all__ = ["Seen", "Upstream", "start"]
+__all__ = ["PASSED_HEADERS", "PRIVATE_HEADERS", "Seen", "Upstream", "start"]

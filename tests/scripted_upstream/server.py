@@ -18,6 +18,37 @@ SDK_MODELS = {"object": "list", "data": [MODEL], "first_id": "scripted"}
 CODEX_MODELS = {"models": [{"slug": "scripted", "display_name": "Scripted", "priority": 1}]}
 
 
+# Headers of real upstreams that are none of a caller's business, on every reply.
+PRIVATE_HEADERS = {
+    "openai-model": "gpt-rerouted",
+    "x-openai-model": "gpt-rerouted",
+    "openai-organization": "org-canary",
+    "openai-project": "proj-canary",
+    "chatgpt-account-id": "account-canary",
+    "x-codex-multi-auth-account-id": "account-canary",
+    "x-codex-primary-used-percent": "42.5",
+    "x-codex-credits-balance": "7",
+    "x-codex-active-limit": "canary",
+    "set-cookie": "__cf_bm=cookie-canary; HttpOnly",
+    "cf-ray": "ray-canary",
+    "server": "canary/1.0",
+    "alt-svc": 'h3=":443"',
+    "access-control-allow-origin": "*",
+}
+PASSED_HEADERS = {
+    "openai-processing-ms": "12",
+    "openai-version": "2020-10-01",
+    "x-ratelimit-remaining-requests": "99",
+    "x-codex-turn-state": "sticky",
+    "x-reasoning-included": "true",
+}
+
+
+async def tell_too_much(_: web.Request, reply: web.StreamResponse) -> None:
+    """Put both kinds of headers on a reply, and the upstream's own request id."""
+    reply.headers.update({**PRIVATE_HEADERS, **PASSED_HEADERS, "x-request-id": "req_upstream"})
+
+
 @dataclass
 class Seen:
     """What has arrived since the last /forget."""
@@ -41,6 +72,7 @@ class Upstream:
     def app(self) -> web.Application:
         """The aiohttp application."""
         app = web.Application(client_max_size=64 << 20)
+        app.on_response_prepare.append(tell_too_much)
         app.router.add_post("/{manners}/responses", self.create)
         app.router.add_post("/{manners}/v1/responses", self.create)
         for manners, endpoints in ENDPOINTS.items():

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
 from handrail.core import events, responses, wire
 from handrail.core.complete import Completer
@@ -17,25 +16,15 @@ from handrail.core.lifecycle import State
 from handrail.core.policy import Plan
 from handrail.core.responses import RunError
 from handrail.core.rewrite import UpstreamRequest, upstream_request
+from handrail.core.upstream_errors import failure
 from handrail.core.wire import Body, CreateRequest
 from handrail.engine.clock import Clock
 from handrail.engine.dispatch import Dispatcher
 from handrail.engine.reading import MAX_REPLY_BYTES, EventReader, read_response
 from handrail.engine.relay import Relay, RelayManner
-from handrail.errors import Code, Fault, HandrailError, UpstreamFailed
+from handrail.errors import Code, UpstreamFailed
 from handrail.settings.model import Target
 from handrail.upstream.client import UpstreamReply
-
-# Status of a failed stream when its caller wanted JSON: as the API would have answered at once.
-_FAILED_STATUS: Final[Mapping[str, int]] = {
-    "rate_limit_exceeded": 429,
-    "insufficient_quota": 429,
-    "usage_limit_reached": 429,
-    "invalid_prompt": 400,
-    "context_length_exceeded": 400,
-    "server_is_overloaded": 503,
-    "slow_down": 503,
-}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -165,21 +154,9 @@ class Foreground:
                 Code.UPSTREAM_ENDED_EARLY, "The upstream's stream ended without a terminal event."
             )
         if fold.state in (None, State.FAILED):
-            raise _failed(said or responses.upstream_error(fold.snapshot))
+            reason = said or responses.upstream_error(fold.snapshot)
+            raise failure(reason, now=self._clock.now())
         return {**fold.snapshot, "output": wire.raw(fold.output())}
-
-
-def _failed(error: RunError) -> HandrailError:
-    status = _FAILED_STATUS.get(error.code) or _FAILED_STATUS.get(error.cause) or 502
-    kind = "invalid_request_error" if status == 400 else "server_error"
-    return HandrailError(
-        Fault(
-            status=status,
-            type="rate_limit_error" if status == 429 else kind,
-            code=error.code,
-            message=error.message,
-        )
-    )
 
 
 def _completer(call: StatelessCall) -> Completer | None:

@@ -245,7 +245,7 @@ def _keep_background(request: CreateRequest, caller: CallerPolicy) -> tuple[Reas
 
 
 def _refuse_unsupported(request: CreateRequest) -> None:
-    if request.has("conversation"):
+    if request.has_conversation:
         raise RequestRejected(
             Code.UNSUPPORTED_PARAMETER,
             "Unsupported parameter: 'conversation'. Conversations are kept by the upstream, and "

@@ -4,7 +4,7 @@ A profile says what is true of a kind of server, never what a caller may do (tha
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -27,7 +27,8 @@ class Profile:
     `takes`: the only fields that may leave, None where unknown fields are welcome. `drops`: fields
     the server answers with a 400 although leaving them out does no harm. `refuses`: fields that
     cannot be left out without changing what was asked, so the caller gets the 400 from us.
-    `headers`: request headers of the caller that may go along, by exact name or `prefix-*`.
+    `translates`: fields of the older API, and what they are called here. `headers`: request headers
+    of the caller that may go along, by exact name or `prefix-*`.
     """
 
     name: str
@@ -40,13 +41,19 @@ class Profile:
     strips_ids: bool = True
     add_reasoning: AddReasoning = AddReasoning.NEVER
     completes: bool = False
+    translates: Mapping[str, str] = field(default_factory=dict)
     headers: tuple[str, ...] = ()
 
+
+_OLDER: Final = MappingProxyType(
+    {"max_completion_tokens": "max_output_tokens", "max_tokens": "max_output_tokens"}
+)
 
 OPENAI: Final = Profile(
     name="openai",
     base_url="https://api.openai.com/v1",
     add_reasoning=AddReasoning.WHEN_REASONING,
+    translates=_OLDER,
     headers=("openai-beta", "x-client-request-id"),
 )
 
@@ -125,6 +132,7 @@ COMPATIBLE: Final = Profile(
     refuses=frozenset({"prompt"}),
     strips_ids=False,
     completes=True,
+    translates=_OLDER,
 )
 
 PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(

@@ -12,8 +12,9 @@ from typing import Final
 from msgspec import Raw
 
 from handrail.core import items as item_rules
-from handrail.core import wire
+from handrail.core import provider_options, wire
 from handrail.core.profiles import ENCRYPTED_REASONING, AddReasoning, Profile
+from handrail.core.tool_outputs import repaired
 from handrail.core.wire import Body, CreateRequest
 from handrail.errors import Code, RequestRejected
 
@@ -69,7 +70,9 @@ def upstream_request(
     body: Body = dict(request.body)
     steps: list[Step] = []
     streams = stream or profile.always_streams
+    _merge_provider_options(body, steps, request=request)
     _strip_gateway_fields(body, steps)
+    _translate(body, steps, profile=profile)
     _write_store(body, steps)
     _write_stream(body, steps, streams=streams, wanted=stream)
     added = _write_include(body, steps, request=request, profile=profile)
@@ -80,6 +83,32 @@ def upstream_request(
 
 # Read by the gateway and meant for nobody behind it.
 GATEWAY_FIELDS: Final = ("providerOptions", "background", "background_options", "conversation")
+
+
+def _merge_provider_options(body: Body, steps: list[Step], *, request: CreateRequest) -> None:
+    taken, left = provider_options.merge(body, request.provider)
+    steps.extend(
+        Step(field=field, action="set", reason="providerOptions say so, and the body does not")
+        for field in taken
+    )
+    steps.extend(
+        Step(
+            field=f"providerOptions.openai.{option}", action="dropped", reason="has no meaning here"
+        )
+        for option in left
+    )
+
+
+def _translate(body: Body, steps: list[Step], *, profile: Profile) -> None:
+    for old, new in profile.translates.items():
+        value = body.pop(old, wire.NULL)
+        if value == wire.NULL:
+            continue
+        action = "dropped"
+        if not wire.is_set(body, new):
+            body[new] = value
+            action = f"renamed to {new}"
+        steps.append(Step(field=old, action=action, reason=f"is called {new} in this API"))
 
 
 def _strip_gateway_fields(body: Body, steps: list[Step]) -> None:
@@ -124,7 +153,7 @@ def _write_include(
 ) -> bool:
     names = list(request.include or ())
     wanted = profile.add_reasoning is AddReasoning.ALWAYS or (
-        profile.add_reasoning is AddReasoning.WHEN_REASONING and request.has("reasoning")
+        profile.add_reasoning is AddReasoning.WHEN_REASONING and wire.is_set(body, "reasoning")
     )
     added = wanted and ENCRYPTED_REASONING not in names
     if added:
@@ -153,19 +182,25 @@ def _write_input(body: Body, steps: list[Step], *, profile: Profile) -> None:
     was_text = wire.kind_of(value) is wire.Kind.STRING
     if was_text and not profile.list_input:
         return
-    items = item_rules.as_items(value)
-    item_rules.resolve_references(items, {})
-    count = 0
-    if profile.strips_ids:
-        items, count = item_rules.without_ids(items)
+    items, heads = item_rules.read(value)
+    if any(head.type == "item_reference" for head in heads):
+        item_rules.resolve_references(items, {})
+    whole = repaired(items, heads)
+    count = item_rules.strip_ids(whole.items, whole.heads) if profile.strips_ids else 0
     if was_text:
         steps.append(
             Step(field="input", action="made a list of items", reason="the profile wants a list")
         )
+    if whole.orphaned:
+        action = f"{whole.orphaned} tool outputs made messages"
+        steps.append(Step(field="input", action=action, reason="their calls are not in the input"))
+    if whole.missing:
+        action = f"{whole.missing} tool outputs added"
+        steps.append(Step(field="input", action=action, reason="their calls had no output"))
     if count:
         reason = "nothing is stored that they could name"
         steps.append(Step(field="input[].id", action=f"removed from {count} items", reason=reason))
-    body["input"] = wire.raw(items)
+    body["input"] = wire.raw(whole.items)
 
 
 def _fit_fields(

@@ -281,6 +281,16 @@ def test_store_false_is_kept_for_the_polling_window_and_never_longer_than_retent
         ({"conversation": "conv_1"}, "unsupported_parameter", "conversation"),
         ({"conversation": {"id": "conv_1"}}, "unsupported_parameter", "conversation"),
         (
+            {"providerOptions": {"openai": {"conversation": "conv_1"}}},
+            "unsupported_parameter",
+            "conversation",
+        ),
+        (
+            {"providerOptions": {"openai": {"previousResponseId": "resp_1"}}},
+            "previous_response_not_found",
+            "previous_response_id",
+        ),
+        (
             {"background_options": {"completion_window": "2h"}},
             "unsupported_parameter",
             "background_options",

@@ -27,8 +27,9 @@ class Profile:
     `takes`: the only fields that may leave, None where unknown fields are welcome. `drops`: fields
     the server answers with a 400 although leaving them out does no harm. `refuses`: fields that
     cannot be left out without changing what was asked, so the caller gets the 400 from us.
-    `translates`: fields of the older API, and what they are called here. `headers`: request headers
-    of the caller that may go along, by exact name or `prefix-*`.
+    `runs_background`: the server can keep and run background responses itself. `translates`: fields
+    of the older API, and what they are called here. `headers`: request headers of the caller that
+    may go along, by exact name or `prefix-*`.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Profile:
     drops: frozenset[str] = frozenset()
     refuses: frozenset[str] = frozenset()
     always_streams: bool = False
+    runs_background: bool = False
     list_input: bool = False
     strips_ids: bool = True
     add_reasoning: AddReasoning = AddReasoning.NEVER
@@ -52,6 +54,7 @@ _OLDER: Final = MappingProxyType(
 OPENAI: Final = Profile(
     name="openai",
     base_url="https://api.openai.com/v1",
+    runs_background=True,
     add_reasoning=AddReasoning.WHEN_REASONING,
     translates=_OLDER,
     headers=("openai-beta", "x-client-request-id"),

@@ -14,7 +14,7 @@ from msgspec import Raw
 from handrail.core import items as item_rules
 from handrail.core import provider_options, wire
 from handrail.core.profiles import ENCRYPTED_REASONING, AddReasoning, Profile
-from handrail.core.tool_outputs import repaired
+from handrail.core.tool_outputs import Repaired, repaired
 from handrail.core.wire import Body, CreateRequest
 from handrail.errors import Code, RequestRejected
 
@@ -61,28 +61,70 @@ def upstream_request(
     profile: Profile,
     stream: bool,
     extra_fields: frozenset[str] = frozenset(),
+    continues: str | None = None,
 ) -> UpstreamRequest:
     """The stateless upstream body for `request`; `stream` is whether SSE is wanted of it.
 
-    `extra_fields` widens what a profile with a closed list of fields takes. Raises
-    RequestRejected for what the profile can neither take nor leave out.
+    `extra_fields` widens what a profile with a closed list of fields takes. `continues` is a
+    response that the upstream keeps; the history is there then, so tool calls are left alone.
+    Raises RequestRejected for what the profile can neither take nor leave out.
     """
     body: Body = dict(request.body)
     steps: list[Step] = []
     streams = stream or profile.always_streams
     _merge_provider_options(body, steps, request=request)
-    _strip_gateway_fields(body, steps)
+    _strip(body, steps, GATEWAY_FIELDS)
+    _write_previous(body, continues)
     _translate(body, steps, profile=profile)
     _write_store(body, steps)
     _write_stream(body, steps, streams=streams, wanted=stream)
     added = _write_include(body, steps, request=request, profile=profile)
-    _write_input(body, steps, profile=profile)
+    _write_input(body, steps, profile=profile, whole=continues is None)
+    if continues is not None:
+        extra_fields |= {"previous_response_id"}
     _fit_fields(body, steps, profile=profile, extra_fields=extra_fields)
     return UpstreamRequest(body=body, streams=streams, added_include=added, steps=tuple(steps))
 
 
+def upstream_run_request(
+    request: CreateRequest,
+    *,
+    profile: Profile,
+    stream: bool,
+    extra_fields: frozenset[str] = frozenset(),
+    continues: str | None = None,
+) -> UpstreamRequest:
+    """The body for a background response that the upstream itself runs and keeps (G6).
+
+    `store` is made true. Ids, references and tool outputs stay as the caller sent them, nothing is
+    added to `include`. Raises RequestRejected for what the profile can neither take nor leave out.
+    """
+    body: Body = dict(request.body)
+    steps: list[Step] = []
+    _merge_provider_options(body, steps, request=request)
+    _strip(body, steps, ("providerOptions", "conversation"))
+    _write_previous(body, continues)
+    _translate(body, steps, profile=profile)
+    if wire.boolean(body, "store") is not True:
+        reason = "the upstream runs the response and keeps it"
+        steps.append(Step(field="store", action="set to true", reason=reason))
+    body["store"] = body["background"] = wire.TRUE
+    _write_stream(body, steps, streams=stream, wanted=stream)
+    if request.include is not None:
+        body["include"] = wire.raw(request.include)
+    else:
+        body.pop("include", None)
+    if wire.is_set(body, "input"):
+        item_rules.read(body["input"])  # only what can be read may leave (G9)
+    _fit_fields(body, steps, profile=profile, extra_fields=extra_fields | UPSTREAM_RUN_FIELDS)
+    return UpstreamRequest(body=body, streams=stream, added_include=False, steps=tuple(steps))
+
+
 # Read by the gateway and meant for nobody behind it.
 GATEWAY_FIELDS: Final = ("providerOptions", "background", "background_options", "conversation")
+
+# What a server that runs background responses takes beside its profile's fields.
+UPSTREAM_RUN_FIELDS: Final = frozenset({"background", "background_options", "previous_response_id"})
 
 
 def _merge_provider_options(body: Body, steps: list[Step], *, request: CreateRequest) -> None:
@@ -111,20 +153,26 @@ def _translate(body: Body, steps: list[Step], *, profile: Profile) -> None:
         steps.append(Step(field=old, action=action, reason=f"is called {new} in this API"))
 
 
-def _strip_gateway_fields(body: Body, steps: list[Step]) -> None:
+def _strip(body: Body, steps: list[Step], fields: tuple[str, ...]) -> None:
     steps.extend(
         Step(field=field, action="removed", reason="read by the gateway")
-        for field in GATEWAY_FIELDS
+        for field in fields
         if body.pop(field, None) is not None
     )
-    if wire.is_set(body, "previous_response_id"):
+
+
+def _write_previous(body: Body, continues: str | None) -> None:
+    if continues is not None:
+        body["previous_response_id"] = wire.raw(continues)
+    elif wire.is_set(body, "previous_response_id"):
         # Policy has refused it before; should that ever change, context must not vanish here.
         raise RequestRejected(
             Code.PREVIOUS_RESPONSE_NOT_FOUND,
             "The upstream keeps no previous response.",
             param="previous_response_id",
         )
-    body.pop("previous_response_id", None)
+    else:
+        body.pop("previous_response_id", None)
 
 
 def _write_store(body: Body, steps: list[Step]) -> None:
@@ -172,7 +220,7 @@ def _write_include(
     return added
 
 
-def _write_input(body: Body, steps: list[Step], *, profile: Profile) -> None:
+def _write_input(body: Body, steps: list[Step], *, profile: Profile, whole: bool) -> None:
     value = body.get("input")
     if value is None or not wire.is_set(body, "input"):
         if profile.list_input:
@@ -185,22 +233,22 @@ def _write_input(body: Body, steps: list[Step], *, profile: Profile) -> None:
     items, heads = item_rules.read(value)
     if any(head.type == "item_reference" for head in heads):
         item_rules.resolve_references(items, {})
-    whole = repaired(items, heads)
-    count = item_rules.strip_ids(whole.items, whole.heads) if profile.strips_ids else 0
+    done = repaired(items, heads) if whole else Repaired(items=items, heads=heads)
+    count = item_rules.strip_ids(done.items, done.heads) if profile.strips_ids else 0
     if was_text:
         steps.append(
             Step(field="input", action="made a list of items", reason="the profile wants a list")
         )
-    if whole.orphaned:
-        action = f"{whole.orphaned} tool outputs made messages"
+    if done.orphaned:
+        action = f"{done.orphaned} tool outputs made messages"
         steps.append(Step(field="input", action=action, reason="their calls are not in the input"))
-    if whole.missing:
-        action = f"{whole.missing} tool outputs added"
+    if done.missing:
+        action = f"{done.missing} tool outputs added"
         steps.append(Step(field="input", action=action, reason="their calls had no output"))
     if count:
         reason = "nothing is stored that they could name"
         steps.append(Step(field="input[].id", action=f"removed from {count} items", reason=reason))
-    body["input"] = wire.raw(whole.items)
+    body["input"] = wire.raw(done.items)
 
 
 def _fit_fields(

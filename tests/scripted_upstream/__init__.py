@@ -19,8 +19,9 @@ What it does is chosen by the request. The last user text may hold directives in
 
 The path chooses the manners: /openai/v1 (insists on an explicit store:false), /codex (the strict
 Codex backend), /transformers/v1, /llamacpp/v1, /vllm/v1 (as the real servers of those names were
-seen to behave). A model whose name starts with "plain" refuses encrypted reasoning. GET /seen tells
-what arrived, POST /forget starts counting anew.
+seen to behave). A model whose name starts with "plain" refuses encrypted reasoning; one whose name
+starts with "obliging" calls the first function that it is offered, without being told. GET /seen
+tells what arrived, POST /forget starts counting anew.
 """
 
 from tests.scripted_upstream.server import Seen, Upstream, start

@@ -45,11 +45,7 @@ MANNERS = {"openai": "openai/v1", "codex": "codex", "compatible": "transformers/
 
 # Profile -> case -> why it fails. To be emptied.
 COMPACT = dict.fromkeys(("compact-missing-model", "compact-response"), "there is no compact route")
-PENALTIES = dict.fromkeys(
-    set(CASES) - {"response-output-phase-schema"} - COMPACT.keys(),
-    "presence_penalty and frequency_penalty are not filled in",
-)
-NOT_YET = {"openai": COMPACT, "codex": COMPACT, "compatible": COMPACT | PENALTIES}
+NOT_YET = {"openai": COMPACT, "codex": COMPACT, "compatible": COMPACT}
 
 
 @pytest.fixture(scope="module")

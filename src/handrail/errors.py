@@ -22,6 +22,7 @@ class Code(StrEnum):
     UNSUPPORTED_PARAMETER = "unsupported_parameter"
     BACKGROUND_NOT_ENABLED = "background_not_enabled"
     BACKGROUND_REQUIRES_STORE = "background_requires_store"
+    BACKGROUND_NOT_SUPPORTED = "background_not_supported"
     STORE_NOT_ALLOWED = "store_not_allowed"
     PREVIOUS_RESPONSE_NOT_FOUND = "previous_response_not_found"
     ITEM_NOT_FOUND = "item_reference_not_found"
@@ -47,6 +48,7 @@ class Code(StrEnum):
     UPSTREAM_ENDED_EARLY = "upstream_ended_early"
     UPSTREAM_STALLED = "upstream_stalled"
     UPSTREAM_CREDENTIALS_REJECTED = "upstream_credentials_rejected"
+    TARGET_GONE = "target_gone"
     STORE_UNAVAILABLE = "store_unavailable"
     STORAGE_FULL = "storage_full"
     SHUTTING_DOWN = "shutting_down"
@@ -78,6 +80,7 @@ CATALOGUE: Final[Mapping[Code, Entry]] = MappingProxyType(
         Code.UNSUPPORTED_PARAMETER: _caller(400),
         Code.BACKGROUND_NOT_ENABLED: _caller(400),
         Code.BACKGROUND_REQUIRES_STORE: _caller(400),
+        Code.BACKGROUND_NOT_SUPPORTED: _caller(400),
         Code.STORE_NOT_ALLOWED: _caller(400),
         Code.PREVIOUS_RESPONSE_NOT_FOUND: _caller(400),
         Code.ITEM_NOT_FOUND: _caller(400),
@@ -105,6 +108,10 @@ CATALOGUE: Final[Mapping[Code, Entry]] = MappingProxyType(
         Code.UPSTREAM_STALLED: Entry(status=504, type="server_error"),
         # Only the operator can mend a refused credential, so no client should try again.
         Code.UPSTREAM_CREDENTIALS_REJECTED: Entry(
+            status=503, type="server_error", retry_after=60, should_retry=False
+        ),
+        # The response is safe where it was made; only the settings no longer say where that is.
+        Code.TARGET_GONE: Entry(
             status=503, type="server_error", retry_after=60, should_retry=False
         ),
         Code.STORE_UNAVAILABLE: Entry(status=503, type="server_error", retry_after=2),

@@ -11,18 +11,12 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.acceptance import processes
+from tests.acceptance import npm, processes
 from tests.acceptance.processes import CALLER_KEY, ROOT, Child
 
-CODEX = ROOT / ".cache" / "codex" / "node_modules" / ".bin" / "codex"
+CODEX = npm.modules("codex") / ".bin" / "codex"
 
-pytestmark = [
-    pytest.mark.codex,
-    pytest.mark.skipif(
-        not CODEX.exists() and "HANDRAIL_REQUIRE_CODEX" not in os.environ,
-        reason="the Codex CLI is not installed; scripts/test installs it where npm is available",
-    ),
-]
+pytestmark = npm.needs(CODEX, called="the Codex CLI")
 
 CONFIG = """
 model = "gpt-5.5"

@@ -44,6 +44,8 @@ FIELDS = {
     "prompt_cache_options": "object",
     "safety_identifier": "string",
     "user": "string",
+    "max_tokens": "integer",
+    "max_completion_tokens": "integer",
 }
 
 VALUES = [

@@ -8,6 +8,27 @@ from aiohttp import web
 
 from tests.scripted_upstream.script import Json, Script
 
+OPENAI = ("openai", "codex")
+
+# What OpenAI's own servers say in every response, beyond what the others are content with.
+OPENAI_KEYS: Json = {
+    "background": False,
+    "completed_at": None,
+    "frequency_penalty": 0.0,
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "presence_penalty": 0.0,
+    "previous_response_id": None,
+    "prompt_cache_key": None,
+    "reasoning": {"effort": None, "summary": None},
+    "safety_identifier": None,
+    "service_tier": "default",
+    "text": {"format": {"type": "text"}, "verbosity": "medium"},
+    "top_logprobs": 0,
+    "truncation": "disabled",
+    "user": None,
+}
+
 
 class Answer:
     """Writes one stream in the manners of one kind of server."""
@@ -36,6 +57,8 @@ class Answer:
             "usage": None,
             "store": body.get("store", True),
         }
+        if manners in OPENAI:
+            self.response |= OPENAI_KEYS
 
     async def event(self, kind: str, **fields: Any) -> None:
         """One event."""
@@ -79,6 +102,8 @@ class Answer:
         if self.manners not in ("llamacpp", "transformers"):
             end["usage"]["input_tokens_details"] = {"cached_tokens": 2, "cache_write_tokens": 0}
             end["usage"]["output_tokens_details"] = {"reasoning_tokens": 3}
+        if self.manners in OPENAI and status == "completed":
+            end["completed_at"] = end["created_at"] + 1
         if self.manners == "codex":
             end["output"] = []  # as the real one does
         if status == "failed":

@@ -1,5 +1,6 @@
 """What a request asks the scripted server to do: directives in its last user text."""
 
+import json
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,8 @@ def last_user_text(body: Json) -> str:
 def script_of(body: Json) -> Script:
     """The directives in the last user text."""
     script = Script()
+    if str(body.get("model", "")).startswith("obliging"):
+        _call_what_is_offered(script, body)
     found = re.search(r"\[\[(.*?)\]\]", last_user_text(body), re.DOTALL)
     if found is None:
         return script
@@ -64,3 +67,12 @@ def script_of(body: Json) -> Script:
         kind = type(getattr(script, name))
         setattr(script, name, kind(value) if value else True)
     return script
+
+
+def _call_what_is_offered(script: Script, body: Json) -> None:
+    for tool in body.get("tools") or ():
+        if tool.get("type") == "function":
+            required = (tool.get("parameters") or {}).get("required", [])
+            script.tool = tool["name"]
+            script.args = json.dumps(dict.fromkeys(required, "scripted"))
+            return

@@ -39,7 +39,7 @@ def shown(value: object) -> str:
         return f"`{str(value).lower()}`"
     if value == ():
         return "`[]`"
-    return f"`{value}`"
+    return "`{}`" if value == {} else f"`{value}`"
 
 
 def settings_row(option: Option) -> str:

@@ -58,9 +58,9 @@ def test_every_429_and_503_says_when_to_come_back_and_nothing_else_does(code: Co
     assert entry.retry_after is None or 1 <= entry.retry_after <= 120
 
 
-def test_only_a_refused_credential_forbids_a_retry() -> None:
+def test_only_what_the_operator_has_to_mend_forbids_a_retry() -> None:
     forbidden = {code for code in Code if CATALOGUE[code].should_retry is False}
-    assert forbidden == {Code.UPSTREAM_CREDENTIALS_REJECTED}
+    assert forbidden == {Code.UPSTREAM_CREDENTIALS_REJECTED, Code.TARGET_GONE}
 
 
 # What clients may rely on: a code never changes its name or its status.
@@ -73,6 +73,7 @@ STATUS = {
     "unsupported_parameter": 400,
     "background_not_enabled": 400,
     "background_requires_store": 400,
+    "background_not_supported": 400,
     "store_not_allowed": 400,
     "previous_response_not_found": 400,
     "item_reference_not_found": 400,
@@ -98,6 +99,7 @@ STATUS = {
     "upstream_ended_early": 502,
     "upstream_stalled": 504,
     "upstream_credentials_rejected": 503,
+    "target_gone": 503,
     "store_unavailable": 503,
     "storage_full": 503,
     "shutting_down": 503,

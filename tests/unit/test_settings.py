@@ -34,11 +34,19 @@ ROWS: dict[str, tuple[Any, str, Any, Attribute]] = {
     "upstream.profile": ("openai", '"codex"', "codex", lambda s: s.target.profile.name),
     "upstream.api_key_env": (None, '"SPARE"', "SPARE", lambda s: s.values["upstream.api_key_env"]),
     "upstream.extra_fields": ((), "[]", frozenset(), lambda s: s.target.extra_fields),
+    "upstream.runs_background": (True, "false", False, lambda s: s.target.runs_background),
+    "upstream.model_fallbacks": (
+        {},
+        '{ "a" = ["b", "c"] }',
+        {"a": ("b", "c")},
+        lambda s: s.target.model_fallbacks,
+    ),
     "upstream.reply_timeout": (600, '"2h"', 7200, lambda s: s.target.reply_seconds),
     "upstream.idle_timeout": (300, '"1d"', 86_400, lambda s: s.target.idle_seconds),
     "background.enabled": (False, "true", True, lambda s: s.switch.enabled),
     "background.max_running": (16, "3", 3, lambda s: s.max_running),
     "background.max_queued": (1000, "0", 0, lambda s: s.max_queued),
+    "background.executor": ("gateway", '"upstream"', "upstream", lambda s: s.executor),
     "background.max_duration": (21_600, '"15m"', 900, lambda s: s.max_run_seconds),
     "background.max_output_bytes": (64 << 20, "4096", 4096, lambda s: s.max_output_bytes),
 }
@@ -161,6 +169,7 @@ DURATIONS = {
 WORDS = {
     "log.level": ["debug", "info", "warning", "error"],
     "upstream.profile": ["openai", "codex", "compatible"],
+    "background.executor": ["gateway", "upstream"],
 }
 
 BAD: dict[str, list[str]] = {
@@ -170,6 +179,9 @@ BAD: dict[str, list[str]] = {
     "data_dir": TEXT,
     "upstream.url": TEXT,
     "upstream.profile": [*WORD, '"azure"'],
+    "upstream.runs_background": BOOLEAN,
+    "upstream.model_fallbacks": ["5", '"x"', "[]"],
+    "background.executor": WORD,
     "upstream.api_key_env": TEXT,
     "upstream.extra_fields": TEXTS,
     "background.enabled": BOOLEAN,

@@ -174,6 +174,38 @@ def test_a_credential_that_is_missing_or_unreadable_stops_the_start(
     assert refusal(read, toml, env={**CALLER, **env}).startswith(words)
 
 
+@pytest.mark.parametrize("chain", ["5", '[""]', "[5]", "{}"])
+def test_a_chain_of_models_that_is_no_list_of_names_is_named(read: Read, chain: str) -> None:
+    text = refusal(read, f'upstream.model_fallbacks = {{ "gpt-5.5" = {chain} }}')
+    assert text.startswith(f"{FILE}: upstream.model_fallbacks.gpt-5.5: must be ")
+
+
+@pytest.mark.parametrize(
+    ("profile", "said", "can"),
+    [
+        ("openai", None, True),
+        ("openai", False, False),
+        ("compatible", None, False),
+        ("compatible", True, True),
+        ("codex", None, False),
+        ("codex", False, False),
+    ],
+)
+def test_whether_an_upstream_runs_background_itself_is_known(
+    read: Read, profile: str, said: bool | None, can: bool
+) -> None:
+    text = "" if said is None else f"upstream.runs_background = {str(said).lower()}"
+    flags = {"upstream.profile": profile, "upstream.url": "http://up.example"}
+    settings = read(text, flags=flags)
+    assert settings.target.runs_background is can
+    assert settings.values["upstream.runs_background"] is can
+
+
+def test_the_codex_backend_cannot_be_said_to_run_background(read: Read) -> None:
+    text = refusal(read, "upstream.runs_background = true", flags={"upstream.profile": "codex"})
+    assert text.startswith(f"{FILE}: upstream.runs_background: the Codex backend stores nothing")
+
+
 def test_without_a_variable_calls_are_direct(read: Read) -> None:
     settings = read()
     assert settings.target.proxy is None

@@ -1,5 +1,6 @@
 """`handrail config`: what the settings are and where each came from."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -57,4 +58,7 @@ def _shown(value: Any) -> str:
         return masked(value.reveal())
     if isinstance(value, tuple):
         return ", ".join(value) or "(none)"
+    if isinstance(value, Mapping):
+        chains = (f"{name}: {' > '.join(chain)}" for name, chain in value.items())
+        return "; ".join(chains) or "(none)"
     return "(not set)" if value is None else str(value)

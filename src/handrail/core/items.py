@@ -29,47 +29,57 @@ _READ: Final[Mapping[str, tuple[wire.Kind, ...]]] = MappingProxyType(
         "type": (wire.Kind.STRING,),
         "id": (wire.Kind.STRING,),
         "role": (wire.Kind.STRING,),
+        "call_id": (wire.Kind.STRING,),
     }
 )
 
 
-class _Head(msgspec.Struct):
-    """What `_READ` says, as a type."""
+class Head(msgspec.Struct):
+    """What is read of an item, as a type; `type` is None for a message without one."""
 
     type: str | None = None
     id: str | None = None
     role: str | None = None
+    call_id: str | None = None
 
 
 _MESSAGE: Final = wire.raw("message")
-_HEADS: Final = msgspec.json.Decoder(list[_Head])
+_HEADS: Final = msgspec.json.Decoder(list[Head])
+
+# Types whose `id` is no name of their own: it says which call is answered, or an answer says it.
+_KEEPS_ID: Final = frozenset({"item_reference", "local_shell_call_output", "mcp_approval_request"})
 
 MAX_PAGE: Final = 100
 DEFAULT_PAGE: Final = 20
 
 
-def as_items(value: Raw) -> list[Body]:
-    """`input` as a list of items; a string becomes one user message.
+def read(value: Raw) -> tuple[list[Body], list[Head]]:
+    """`input` as a list of items, and what is read of each; a string becomes one user message.
 
     Raises RequestRejected for an array element that is no object, and for a wrong type in one of
     the fields that are read here.
     """
     if wire.kind_of(value) is wire.Kind.STRING:
-        return [
-            {
-                "type": wire.raw("message"),
-                "role": wire.raw("user"),
-                "content": wire.raw([{"type": "input_text", "text": value}]),
-            }
-        ]
+        message = {
+            "type": wire.raw("message"),
+            "role": wire.raw("user"),
+            "content": wire.raw([{"type": "input_text", "text": value}]),
+        }
+        return [message], [Head(type="message", role="user")]
     items = wire.items(value)
     try:
-        _HEADS.decode(value)  # one pass in C; the loop below only finds the words
+        return items, _HEADS.decode(value)  # one pass in C; the loop below only finds the words
     except msgspec.DecodeError:
         for index, item in enumerate(items):
-            read = {name: item[name] for name in _READ if name in item}
-            wire.check_kinds(read, _READ, prefix=f"input[{index}].")
-    return items
+            found = {name: item[name] for name in _READ if name in item}
+            wire.check_kinds(found, _READ, prefix=f"input[{index}].")
+    # A key that stands twice, first with a wrong type: the last one holds.
+    return items, [Head(**{name: wire.string(item, name) for name in _READ}) for item in items]
+
+
+def as_items(value: Raw) -> list[Body]:
+    """`read` for whoever needs the items alone."""
+    return read(value)[0]
 
 
 def item_type(item: Mapping[str, Raw]) -> str:
@@ -128,16 +138,18 @@ def resolve_references(items: Sequence[Body], kept: Mapping[str, Mapping[str, Ra
     return result
 
 
-def without_ids(items: Sequence[Body]) -> tuple[list[Body], int]:
-    """`items` without their own `id` key, and how many had one. Nested ids are left alone."""
-    stripped = [_without_id(item) if "id" in item else item for item in items]
-    return stripped, sum("id" in item for item in items)
+def strip_ids(items: Sequence[Body], heads: Sequence[Head]) -> int:
+    """Take their own `id` key off `items`, in place; how many had one. Nested ids are left alone.
 
-
-def _without_id(item: Body) -> Body:
-    rest = dict(item)
-    del rest["id"]
-    return rest
+    For items that `read` has just made and nobody else holds: copying each would cost as much as
+    reading it.
+    """
+    count = 0
+    for item, head in zip(items, heads, strict=True):
+        if "id" in item and head.type not in _KEEPS_ID:
+            del item["id"]
+            count += 1
+    return count
 
 
 def listed(items: Sequence[Body], *, run_id: str) -> list[Body]:

@@ -6,7 +6,7 @@ travels with the request or is stored with the run, so a reload never changes a 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, Never
 
@@ -30,6 +30,13 @@ class BackgroundPolicy(StrEnum):
     INHERIT = "inherit"
     ALLOW = "allow"
     DENY = "deny"
+
+
+class Executor(StrEnum):
+    """Who runs background responses: the gateway, over a stateless call, or the upstream itself."""
+
+    GATEWAY = "gateway"
+    UPSTREAM = "upstream"
 
 
 class StorePolicy(StrEnum):
@@ -69,10 +76,11 @@ class CallerPolicy:
 
 
 class Mode(StrEnum):
-    """Who keeps what: nobody, or Handrail (background, run by the gateway)."""
+    """Who keeps what: nobody, Handrail (background, run by the gateway), or the upstream."""
 
     STATELESS = "stateless"
     BACKGROUND = "background"
+    UPSTREAM = "background-upstream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +96,8 @@ class Plan:
     """What was decided for one request.
 
     `stream` is what the caller asked for. `store` is what the response object says. Retention is
-    in seconds from the terminal state, 0 where nothing is kept.
+    in seconds from the terminal state, 0 where Handrail keeps nothing. `continues` is the
+    `previous_response_id` that an upstream is to continue from, if this caller owns it there.
     """
 
     mode: Mode
@@ -96,6 +105,7 @@ class Plan:
     store: bool
     retention_seconds: int
     reasons: tuple[Reason, ...]
+    continues: str | None = None
 
     def header(self) -> str:
         """The value of the `handrail-decision` reply header; holds no content of the request."""
@@ -145,17 +155,29 @@ def resolve_switch(
     return Switch(enabled=False, source="default", locked=False)
 
 
-def decide(request: CreateRequest, *, switch: Switch, caller: CallerPolicy) -> Plan:
+def decide(
+    request: CreateRequest,
+    *,
+    switch: Switch,
+    caller: CallerPolicy,
+    executor: Executor = Executor.GATEWAY,
+    able: bool = True,
+) -> Plan:
     """The plan for one create. Raises RequestRejected when a guardrail forbids it.
 
-    When background is both not enabled (G2) and contradicts `store:false` (G3), G2 is reported
-    (G5).
+    `executor` is who runs background responses, `able` whether the target could do it itself. When
+    background is both not enabled (G2) and contradicts `store:false` (G3), G2 is reported (G5).
     """
-    plan = (
-        _background(request, switch, caller) if request.background else _stateless(request, caller)
-    )
-    _refuse_unsupported(request)
-    return plan
+    if not request.background:
+        plan = _stateless(request, caller)
+    else:
+        allowed = _allow_background(switch, caller)
+        kept = _background(request, caller, allowed)
+        # A `store:false` that may run nevertheless (G3) is never made true: Handrail runs it.
+        by_upstream = executor is Executor.UPSTREAM and kept.store
+        plan = _upstream_run(kept, allowed, able=able) if by_upstream else kept
+    _refuse_unsupported(request, plan)
+    return _continued(request, plan, executor)
 
 
 def decide_endpoint(
@@ -172,8 +194,8 @@ def decide_endpoint(
     if request.stream:
         raise _not_of(endpoint, "stream", "it answers with one JSON object")
     plan = _stateless(request, caller)
-    _refuse_unsupported(request)
-    return plan
+    _refuse_unsupported(request, plan)
+    return _continued(request, plan, Executor.GATEWAY)
 
 
 def _not_of(endpoint: Endpoint, field: str, why: str) -> RequestRejected:
@@ -207,8 +229,7 @@ def _stateless(request: CreateRequest, caller: CallerPolicy) -> Plan:
     )
 
 
-def _background(request: CreateRequest, switch: Switch, caller: CallerPolicy) -> Plan:
-    allowed = _allow_background(switch, caller)
+def _background(request: CreateRequest, caller: CallerPolicy, allowed: Reason) -> Plan:
     kept, window = _keep_background(request, caller)
     store = not (request.store is False or request.provider_store is False)
     return Plan(
@@ -218,6 +239,20 @@ def _background(request: CreateRequest, switch: Switch, caller: CallerPolicy) ->
         retention_seconds=window,
         reasons=(allowed, kept),
     )
+
+
+def _upstream_run(kept: Plan, allowed: Reason, *, able: bool) -> Plan:
+    if not able:
+        raise RequestRejected(
+            Code.BACKGROUND_NOT_SUPPORTED,
+            "The upstream behind this gateway cannot run background responses itself "
+            '([background] executor = "upstream"). With executor = "gateway" Handrail runs them; '
+            "a server that can says so with upstream.runs_background = true.",
+            param="background",
+        )
+    text = "The upstream runs and keeps the response (store=true); Handrail keeps where it is."
+    reason = Reason(name="store=upstream", text=text)
+    return replace(kept, mode=Mode.UPSTREAM, retention_seconds=0, reasons=(allowed, reason))
 
 
 def _allow_background(switch: Switch, caller: CallerPolicy) -> Reason:
@@ -271,26 +306,33 @@ def _keep_background(request: CreateRequest, caller: CallerPolicy) -> tuple[Reas
     return Reason(name="store=polling-window", text=text), window
 
 
-def _refuse_unsupported(request: CreateRequest) -> None:
-    if request.has("conversation"):
+def _refuse_unsupported(request: CreateRequest, plan: Plan) -> None:
+    if request.has_conversation:
         raise RequestRejected(
             Code.UNSUPPORTED_PARAMETER,
             "Unsupported parameter: 'conversation'. Conversations are kept by the upstream, and "
             "this gateway's upstream calls are stateless; send the history as 'input'.",
             param="conversation",
         )
-    if request.has("background_options"):
+    if request.has("background_options") and plan.mode is not Mode.UPSTREAM:
         raise RequestRejected(
             Code.UNSUPPORTED_PARAMETER,
             "Unsupported parameter: 'background_options'. They schedule a run at the upstream; "
             "this gateway runs background responses itself.",
             param="background_options",
         )
-    if request.previous_response_id is not None:
-        raise RequestRejected(
-            Code.PREVIOUS_RESPONSE_NOT_FOUND,
-            "Previous response cannot be used: this gateway keeps only background responses "
-            "([background] enabled) and does not continue from them yet, and its upstream keeps "
-            "none. Send the whole conversation as 'input'.",
-            param="previous_response_id",
-        )
+
+
+def _continued(request: CreateRequest, plan: Plan, executor: Executor) -> Plan:
+    previous = request.previous_response_id
+    if previous is None:
+        return plan
+    if executor is Executor.UPSTREAM and plan.mode is not Mode.BACKGROUND:
+        return replace(plan, continues=previous)
+    raise RequestRejected(
+        Code.PREVIOUS_RESPONSE_NOT_FOUND,
+        "Previous response cannot be used: this gateway keeps only background responses "
+        "([background] enabled) and does not continue from them yet, and its upstream keeps "
+        "none. Send the whole conversation as 'input'.",
+        param="previous_response_id",
+    )

@@ -4,7 +4,7 @@ A profile says what is true of a kind of server, never what a caller may do (tha
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -42,9 +42,10 @@ class Profile:
     `takes`: the only fields that may leave, None where unknown fields are welcome. `drops`: fields
     the server answers with a 400 although leaving them out does no harm. `refuses`: fields that
     cannot be left out without changing what was asked, so the caller gets the 400 from us.
-    `headers`: request headers of the caller that may go along, by exact name or `prefix-*`.
-    `endpoints`: what the upstream has beside create; a call to another one is not sent.
-    `lists_only`: the upstream has no route for one model, only the list.
+    `runs_background`: the server can keep and run background responses itself. `translates`: fields
+    of the older API, and what they are called here. `headers`: request headers of the caller that
+    may go along, by exact name or `prefix-*`. `endpoints`: what the upstream has beside create; a
+    call to another one is not sent. `lists_only`: it has no route for one model, only the list.
     """
 
     name: str
@@ -53,19 +54,27 @@ class Profile:
     drops: frozenset[str] = frozenset()
     refuses: frozenset[str] = frozenset()
     always_streams: bool = False
+    runs_background: bool = False
     list_input: bool = False
     strips_ids: bool = True
     add_reasoning: AddReasoning = AddReasoning.NEVER
     completes: bool = False
+    translates: Mapping[str, str] = field(default_factory=dict)
     headers: tuple[str, ...] = ()
     endpoints: frozenset[Endpoint] = frozenset()
     lists_only: bool = False
 
 
+_OLDER: Final = MappingProxyType(
+    {"max_completion_tokens": "max_output_tokens", "max_tokens": "max_output_tokens"}
+)
+
 OPENAI: Final = Profile(
     name="openai",
     base_url="https://api.openai.com/v1",
+    runs_background=True,
     add_reasoning=AddReasoning.WHEN_REASONING,
+    translates=_OLDER,
     headers=("openai-beta", "x-client-request-id"),
     endpoints=frozenset({Endpoint.COMPACT, Endpoint.INPUT_TOKENS}),
 )
@@ -147,6 +156,7 @@ COMPATIBLE: Final = Profile(
     refuses=frozenset({"prompt"}),
     strips_ids=False,
     completes=True,
+    translates=_OLDER,
 )
 
 PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(

@@ -29,6 +29,7 @@ DEFAULTS: Final[Mapping[str, Raw]] = MappingProxyType(
         "background": wire.FALSE,
         "completed_at": wire.NULL,
         "error": wire.NULL,
+        "frequency_penalty": wire.raw(0.0),
         "incomplete_details": wire.NULL,
         "instructions": wire.NULL,
         "max_output_tokens": wire.NULL,
@@ -37,6 +38,7 @@ DEFAULTS: Final[Mapping[str, Raw]] = MappingProxyType(
         "model": wire.raw(""),
         "output": wire.raw([]),
         "parallel_tool_calls": wire.TRUE,
+        "presence_penalty": wire.raw(0.0),
         "previous_response_id": wire.NULL,
         "prompt_cache_key": wire.NULL,
         "reasoning": wire.raw({"effort": None, "summary": None}),
@@ -134,7 +136,7 @@ def opening(request: CreateRequest, *, plan: Plan, response_id: str, created_at:
         **echoed,
         "id": wire.raw(response_id),
         "created_at": wire.raw(created_at),
-        "background": wire.raw(plan.mode is Mode.BACKGROUND),
+        "background": wire.raw(plan.mode is not Mode.STATELESS),
         "store": wire.raw(plan.store),
     }
 
@@ -174,7 +176,9 @@ def closed(
     A cancelled response has no output and no error; one that failed keeps its partial output.
     `now` is in unix seconds.
     """
-    upstream = {k: v for k, v in fold.snapshot.items() if k in DEFAULTS or k == "tool_usage"}
+    # Everything that a foreground caller would see too; `headers`, which the Codex backend adds,
+    # are those of its own reply and not part of the response.
+    upstream = {name: value for name, value in fold.snapshot.items() if name != "headers"}
     response = {**base, **upstream, **{name: base[name] for name in _OWN}}
     response["previous_response_id"] = base["previous_response_id"]
     response["status"] = wire.raw(state)

@@ -8,22 +8,13 @@ too, but with one credential there is nothing else to try.) Anything else may ha
 from dataclasses import dataclass
 from typing import Final
 
+from handrail.core.upstream_errors import LASTING
 from handrail.errors import HandrailError, UpstreamFailed, UpstreamRefused
 
 MAX_CALLS: Final = 5
 MAX_WAIT: Final = 60.0
 
 _SAFE_STATUS: Final = frozenset({429, 503})
-
-# A 429 of these kinds lasts for hours or until somebody pays; asking again does not shorten it.
-_LASTING: Final = frozenset(
-    {
-        "billing_hard_limit_reached",
-        "insufficient_quota",
-        "usage_limit_reached",
-        "usage_not_included",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +33,7 @@ def verdict(error: HandrailError, *, calls: int) -> Verdict:
             return Verdict(again=False, reason="the upstream may have run the call")
         wait = min(0.25 * 2**calls, 5.0)
         reason = "the upstream was never reached"
-    elif isinstance(error, UpstreamRefused) and _LASTING & {error.fault.type, error.fault.code}:
+    elif isinstance(error, UpstreamRefused) and LASTING & {error.fault.type, error.fault.code}:
         return Verdict(again=False, reason="the limit will not pass soon")
     elif isinstance(error, UpstreamRefused) and error.upstream_status in _SAFE_STATUS:
         wait = error.fault.retry_after or min(2.0**calls, 30.0)

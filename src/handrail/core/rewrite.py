@@ -5,15 +5,17 @@ Each step is one small function that changes the body and says so in a Step; the
 the top level is always re-encoded, and the original bytes are never sent as they came (G9).
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from msgspec import Raw
 
 from handrail.core import items as item_rules
-from handrail.core import wire
+from handrail.core import provider_options, wire
 from handrail.core.profiles import ENCRYPTED_REASONING, AddReasoning, Endpoint, Profile
+from handrail.core.tool_outputs import Repaired, repaired
 from handrail.core.wire import Body, CreateRequest
 from handrail.errors import Code, RequestRejected
 
@@ -31,14 +33,27 @@ class Step:
 class UpstreamRequest:
     """A body ready to leave. `streams` says whether it asks for SSE.
 
-    `added_include` is True when `reasoning.encrypted_content` is there only because we put it
-    there: a 400 about it is then ours to mend (G7).
+    `models` are those it has gone by, the caller's own first. `added_include` is True when
+    `reasoning.encrypted_content` is there only because we put it there: a 400 about it is then ours
+    to mend (G7).
     """
 
     body: Mapping[str, Raw]
     streams: bool
     added_include: bool
     steps: tuple[Step, ...]
+    models: tuple[str, ...] = ("",)
+
+    def with_model(self, model: str) -> "UpstreamRequest":
+        """The same request to another model."""
+        reason = "the upstream does not serve the one before to this account"
+        step = Step(field="model", action=f"changed to {model}", reason=reason)
+        return replace(
+            self,
+            body={**self.body, "model": wire.raw(model)},
+            steps=(*self.steps, step),
+            models=(*self.models, model),
+        )
 
     def without_added_include(self) -> "UpstreamRequest":
         """The same request without what we added to `include`."""
@@ -49,9 +64,22 @@ class UpstreamRequest:
         else:
             body.pop("include", None)
         step = Step(field="include", action="removed", reason="the upstream refused what we added")
-        return UpstreamRequest(
-            body=body, streams=self.streams, added_include=False, steps=(*self.steps, step)
-        )
+        return replace(self, body=body, added_include=False, steps=(*self.steps, step))
+
+
+_PLAIN: Final = re.compile(r"[^A-Za-z0-9_.\[\]-]")
+_MAX_HEADER: Final = 1_000
+
+
+def steps_header(steps: Sequence[Step]) -> str:
+    """The steps for a reply header: visible ASCII, bounded; "" when there are none.
+
+    Fields may have names that the caller made up, so nothing of them but plain letters is shown.
+    """
+    told = [f"{_PLAIN.sub('?', step.field[:64])}: {step.action}" for step in steps]
+    text = ", ".join(told).encode("ascii", "replace").decode()
+    text = "".join(char if char.isprintable() and char != ";" else "?" for char in text)
+    return text if len(text) <= _MAX_HEADER else f"{text[:_MAX_HEADER]}..."
 
 
 def upstream_request(
@@ -60,22 +88,67 @@ def upstream_request(
     profile: Profile,
     stream: bool,
     extra_fields: frozenset[str] = frozenset(),
+    continues: str | None = None,
 ) -> UpstreamRequest:
     """The stateless upstream body for `request`; `stream` is whether SSE is wanted of it.
 
-    `extra_fields` widens what a profile with a closed list of fields takes. Raises
-    RequestRejected for what the profile can neither take nor leave out.
+    `extra_fields` widens what a profile with a closed list of fields takes. `continues` is a
+    response that the upstream keeps; the history is there then, so tool calls are left alone.
+    Raises RequestRejected for what the profile can neither take nor leave out.
     """
     body: Body = dict(request.body)
     steps: list[Step] = []
     streams = stream or profile.always_streams
-    _strip_gateway_fields(body, steps)
+    _merge_provider_options(body, steps, request=request)
+    _strip(body, steps, GATEWAY_FIELDS)
+    _write_previous(body, continues)
+    _translate(body, steps, profile=profile)
     _write_store(body, steps)
     _write_stream(body, steps, streams=streams, wanted=stream)
     added = _write_include(body, steps, request=request, profile=profile)
-    _write_input(body, steps, profile=profile)
+    _write_input(body, steps, profile=profile, whole=continues is None)
+    if continues is not None:
+        extra_fields |= {"previous_response_id"}
     _fit_fields(body, steps, profile=profile, extra_fields=extra_fields)
-    return UpstreamRequest(body=body, streams=streams, added_include=added, steps=tuple(steps))
+    return UpstreamRequest(
+        body=body, streams=streams, added_include=added, steps=tuple(steps), models=(request.model,)
+    )
+
+
+def upstream_run_request(
+    request: CreateRequest,
+    *,
+    profile: Profile,
+    stream: bool,
+    extra_fields: frozenset[str] = frozenset(),
+    continues: str | None = None,
+) -> UpstreamRequest:
+    """The body for a background response that the upstream itself runs and keeps (G6).
+
+    `store` is made true. Ids, references and tool outputs stay as the caller sent them, nothing is
+    added to `include`. Raises RequestRejected for what the profile can neither take nor leave out.
+    """
+    body: Body = dict(request.body)
+    steps: list[Step] = []
+    _merge_provider_options(body, steps, request=request)
+    _strip(body, steps, ("providerOptions", "conversation"))
+    _write_previous(body, continues)
+    _translate(body, steps, profile=profile)
+    if wire.boolean(body, "store") is not True:
+        reason = "the upstream runs the response and keeps it"
+        steps.append(Step(field="store", action="set to true", reason=reason))
+    body["store"] = body["background"] = wire.TRUE
+    _write_stream(body, steps, streams=stream, wanted=stream)
+    if request.include is not None:
+        body["include"] = wire.raw(request.include)
+    else:
+        body.pop("include", None)
+    if wire.is_set(body, "input"):
+        item_rules.read(body["input"])  # only what can be read may leave (G9)
+    _fit_fields(body, steps, profile=profile, extra_fields=extra_fields | UPSTREAM_RUN_FIELDS)
+    return UpstreamRequest(
+        body=body, streams=stream, added_include=False, steps=tuple(steps), models=(request.model,)
+    )
 
 
 def endpoint_request(
@@ -92,15 +165,18 @@ def endpoint_request(
     """
     body: Body = dict(request.body)
     steps: list[Step] = []
-    _strip_gateway_fields(body, steps)
+    _strip(body, steps, GATEWAY_FIELDS)
+    _write_previous(body, None)
     steps.extend(
         Step(field=field, action="removed", reason=f"no field of {endpoint}")
         for field in _CREATE_ONLY
         if body.pop(field, None) is not None
     )
-    _write_input(body, steps, profile=profile)
+    _write_input(body, steps, profile=profile, whole=True)
     _fit_fields(body, steps, profile=profile, extra_fields=extra_fields)
-    return UpstreamRequest(body=body, streams=False, added_include=False, steps=tuple(steps))
+    return UpstreamRequest(
+        body=body, streams=False, added_include=False, steps=tuple(steps), models=(request.model,)
+    )
 
 
 # They say how a create is kept and told, and an endpoint that does neither answers 400 to them.
@@ -109,21 +185,56 @@ _CREATE_ONLY: Final = ("store", "stream", "stream_options", "include")
 # Read by the gateway and meant for nobody behind it.
 GATEWAY_FIELDS: Final = ("providerOptions", "background", "background_options", "conversation")
 
+# What a server that runs background responses takes beside its profile's fields.
+UPSTREAM_RUN_FIELDS: Final = frozenset({"background", "background_options", "previous_response_id"})
 
-def _strip_gateway_fields(body: Body, steps: list[Step]) -> None:
+
+def _merge_provider_options(body: Body, steps: list[Step], *, request: CreateRequest) -> None:
+    taken, left = provider_options.merge(body, request.provider)
+    steps.extend(
+        Step(field=field, action="set", reason="providerOptions say so, and the body does not")
+        for field in taken
+    )
+    steps.extend(
+        Step(
+            field=f"providerOptions.openai.{option}", action="dropped", reason="has no meaning here"
+        )
+        for option in left
+    )
+
+
+def _translate(body: Body, steps: list[Step], *, profile: Profile) -> None:
+    for old, new in profile.translates.items():
+        value = body.pop(old, wire.NULL)
+        if value == wire.NULL:
+            continue
+        action = "dropped"
+        if not wire.is_set(body, new):
+            body[new] = value
+            action = f"renamed to {new}"
+        steps.append(Step(field=old, action=action, reason=f"is called {new} in this API"))
+
+
+def _strip(body: Body, steps: list[Step], fields: tuple[str, ...]) -> None:
     steps.extend(
         Step(field=field, action="removed", reason="read by the gateway")
-        for field in GATEWAY_FIELDS
+        for field in fields
         if body.pop(field, None) is not None
     )
-    if wire.is_set(body, "previous_response_id"):
+
+
+def _write_previous(body: Body, continues: str | None) -> None:
+    if continues is not None:
+        body["previous_response_id"] = wire.raw(continues)
+    elif wire.is_set(body, "previous_response_id"):
         # Policy has refused it before; should that ever change, context must not vanish here.
         raise RequestRejected(
             Code.PREVIOUS_RESPONSE_NOT_FOUND,
             "The upstream keeps no previous response.",
             param="previous_response_id",
         )
-    body.pop("previous_response_id", None)
+    else:
+        body.pop("previous_response_id", None)
 
 
 def _write_store(body: Body, steps: list[Step]) -> None:
@@ -152,7 +263,7 @@ def _write_include(
 ) -> bool:
     names = list(request.include or ())
     wanted = profile.add_reasoning is AddReasoning.ALWAYS or (
-        profile.add_reasoning is AddReasoning.WHEN_REASONING and request.has("reasoning")
+        profile.add_reasoning is AddReasoning.WHEN_REASONING and wire.is_set(body, "reasoning")
     )
     added = wanted and ENCRYPTED_REASONING not in names
     if added:
@@ -171,7 +282,7 @@ def _write_include(
     return added
 
 
-def _write_input(body: Body, steps: list[Step], *, profile: Profile) -> None:
+def _write_input(body: Body, steps: list[Step], *, profile: Profile, whole: bool) -> None:
     value = body.get("input")
     if value is None or not wire.is_set(body, "input"):
         if profile.list_input:
@@ -181,19 +292,25 @@ def _write_input(body: Body, steps: list[Step], *, profile: Profile) -> None:
     was_text = wire.kind_of(value) is wire.Kind.STRING
     if was_text and not profile.list_input:
         return
-    items = item_rules.as_items(value)
-    item_rules.resolve_references(items, {})
-    count = 0
-    if profile.strips_ids:
-        items, count = item_rules.without_ids(items)
+    items, heads = item_rules.read(value)
+    if any(head.type == "item_reference" for head in heads):
+        item_rules.resolve_references(items, {})
+    done = repaired(items, heads) if whole else Repaired(items=items, heads=heads)
+    count = item_rules.strip_ids(done.items, done.heads) if profile.strips_ids else 0
     if was_text:
         steps.append(
             Step(field="input", action="made a list of items", reason="the profile wants a list")
         )
+    if done.orphaned:
+        action = f"{done.orphaned} tool outputs made messages"
+        steps.append(Step(field="input", action=action, reason="their calls are not in the input"))
+    if done.missing:
+        action = f"{done.missing} tool outputs added"
+        steps.append(Step(field="input", action=action, reason="their calls had no output"))
     if count:
         reason = "nothing is stored that they could name"
         steps.append(Step(field="input[].id", action=f"removed from {count} items", reason=reason))
-    body["input"] = wire.raw(items)
+    body["input"] = wire.raw(done.items)
 
 
 def _fit_fields(

@@ -1,20 +1,131 @@
-"""What an upstream's error answer means to the caller, whatever form it came in."""
+"""What an upstream's error means to the caller, whatever form it came in.
 
+One mapper for all paths: an error answer (`refusal`) and an error at the end of a stream whose
+caller wants JSON (`failure`). The upstream's message, code, type and param stay as they are; only
+what would mislead a client is corrected, by the literal table RULES.
+"""
+
+import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
 
 from handrail.core.redact import scrub
-from handrail.errors import Code, Fault, UpstreamRefused, fault
+from handrail.core.responses import RunError
+from handrail.core.retry_after import retry_after
+from handrail.errors import Code, Fault, HandrailError, UpstreamRefused, fault
 
 MAX_MESSAGE: Final = 2_000
-MAX_RETRY_AFTER: Final = 7 * 86_400.0
 
-# Keys of an error object that clients act on: Codex CLI tells its user when a limit resets.
-_KEPT: Final = ("plan_type", "resets_at", "resets_in_seconds")
+# Keys of an error object that clients act on: Codex CLI tells its user when a limit resets, Azure
+# says which filter was hit.
+_KEPT: Final = (
+    "details",
+    "innererror",
+    "misalignment",
+    "plan_type",
+    "resets_at",
+    "resets_in_seconds",
+)
+
+LASTING: Final = frozenset(
+    {
+        "billing_hard_limit_reached",
+        "insufficient_quota",
+        "usage_limit_reached",
+        "usage_not_included",
+    }
+)
+"""Codes and types of limits that last for hours or until somebody pays: asking again is in vain."""
+
+UNSUPPORTED_MODEL: Final = frozenset(
+    {"model_not_found", "model_not_supported", "model_not_supported_with_chatgpt_account"}
+)
+"""Codes that say that this upstream does not serve this model to this account."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Which error answers are corrected, and to what.
+
+    One of `statuses` whose code, type or (`in_message`) message matches `pattern` becomes `status`;
+    `code` and `param` are filled in where the upstream gave none.
+    """
+
+    statuses: frozenset[int]
+    pattern: re.Pattern[str]
+    status: int
+    in_message: bool = True
+    code: str | None = None
+    param: str | None = None
+
+
+RULES: Final[tuple[Rule, ...]] = (
+    # The account's plan, not its credential: the caller can choose another model.
+    Rule(
+        statuses=frozenset({403, 404, 429}),
+        pattern=re.compile(
+            "usage_not_included|not.included.in.your.plan|subscription.does.not.include"
+        ),
+        status=403,
+        code="usage_not_included",
+    ),
+    # The Codex backend answers 404 for a spent limit; SDKs and Codex know it as 429. Only a code
+    # counts: a text about limits may be about anything.
+    Rule(
+        statuses=frozenset({404}),
+        pattern=re.compile("usage_limit|rate_limit_exceeded"),
+        status=429,
+        in_message=False,
+    ),
+    # Codex compacts and goes on only on this very code; llama.cpp, vLLM and others have their own.
+    Rule(
+        statuses=frozenset({400, 413, 422, 500}),
+        pattern=re.compile(
+            "context_length_exceeded|exceed_context_size|maximum context length|"
+            "context (?:window|size|length) (?:of|is|exceeded)|exceeds? the (?:available )?context|"
+            "prompt is too long|input (?:is )?too long"
+        ),
+        status=400,
+        code="context_length_exceeded",
+        param="input",
+    ),
+    Rule(
+        statuses=frozenset({400, 404}),
+        pattern=re.compile(
+            "model is not supported when using codex|not currently available for this chatgpt|"
+            "model .{1,200} does not exist or you do not have access"
+        ),
+        status=400,
+        code="model_not_supported",
+        param="model",
+    ),
+    Rule(
+        statuses=frozenset({400}),
+        pattern=re.compile("unsupported parameter"),
+        status=400,
+        code="unsupported_parameter",
+    ),
+)
+
+# Status of a failed stream when its caller wanted JSON: as the API would have answered at once.
+_FAILED_STATUS: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "rate_limit_exceeded": 429,
+        "insufficient_quota": 429,
+        "usage_limit_reached": 429,
+        "usage_not_included": 403,
+        "invalid_prompt": 400,
+        "context_length_exceeded": 400,
+        "server_is_overloaded": 503,
+        "slow_down": 503,
+    }
+)
+
+_NAMED_PARAM: Final = re.compile(r"[Uu]nsupported parameter: '?([A-Za-z0-9_.\[\]]{1,100})")
 
 
 def refusal(
@@ -29,42 +140,99 @@ def refusal(
 
     `headers` has lower-case names, `now` is in unix seconds, `secrets` are masked wherever they
     turn up in the upstream's words. A 401 or 403 is about *our* credential, so the caller learns
-    only that.
+    only that, unless it says that the plan behind the credential does not include the model.
     """
-    if status in (401, 403):
+    error = _error_object(body)
+    rule = _rule(status, error)
+    if status in (401, 403) and rule is None:
         problem = fault(
             Code.UPSTREAM_CREDENTIALS_REJECTED,
             "The upstream rejected the gateway's own credential; its operator has to mend that.",
         )
-    elif status < 400:
+    elif not 400 <= status <= 599:
         problem = fault(
             Code.UPSTREAM_PROTOCOL_ERROR, f"The upstream answered {status}, which is no answer."
         )
     else:
-        problem = _translated(status, headers, body, now=now, secrets=secrets)
+        if not error.get("message"):
+            error = {**error, "message": _no_message(status, headers, body)}
+        problem = _translated(status, headers, error, rule=rule, now=now, secrets=secrets)
     return UpstreamRefused(problem, upstream_status=status)
+
+
+def failure(error: RunError, *, now: float) -> HandrailError:
+    """The error to raise for a stream that failed when its caller waits for JSON."""
+    status = _FAILED_STATUS.get(error.code) or _FAILED_STATUS.get(error.cause) or 502
+    kept = {"code": error.code, "type": error.cause, "message": error.message}
+    problem = _translated(status, {}, kept, rule=None, now=now)
+    kind = problem.type if problem.type in LASTING else _type_of(status)
+    return HandrailError(replace(problem, type=kind))
+
+
+def is_about_model(error: HandrailError) -> bool:
+    """Whether the upstream refused a call because it does not serve the model."""
+    return isinstance(error, UpstreamRefused) and error.fault.code in UNSUPPORTED_MODEL
+
+
+def _rule(status: int, error: Mapping[str, Any]) -> Rule | None:
+    words = f"{error.get('code')} {error.get('type')}".lower()
+    message = str(error.get("message"))[:MAX_MESSAGE].lower()
+    for rule in RULES:
+        said = f"{words} {message}" if rule.in_message else words
+        if status in rule.statuses and rule.pattern.search(said):
+            return rule
+    return None
 
 
 def _translated(
     status: int,
     headers: Mapping[str, str],
-    body: bytes,
+    error: Mapping[str, Any],
     *,
+    rule: Rule | None,
     now: float,
-    secrets: Sequence[str],
+    secrets: Sequence[str] = (),
 ) -> Fault:
-    error = _error_object(body)
-    message = error.get("message") or _no_message(status, headers, body)
-    kind = "invalid_request_error" if status < 500 else "server_error"
+    status = rule.status if rule else status
+    code = _text(error.get("code")) or (rule.code if rule else None)
+    if rule is not None and rule.code == "context_length_exceeded":
+        code = rule.code
+    kind = _text(error.get("type")) or _type_of(status)
+    param = _text(error.get("param")) or (rule.param if rule else None) or _named_param(error)
+    lasting = bool(LASTING & {code, kind})
     return Fault(
         status=status,
-        type=_text(error.get("type")) or ("rate_limit_error" if status == 429 else kind),
-        code=_text(error.get("code")),
-        message=scrub(str(message), secrets)[:MAX_MESSAGE],
-        param=_text(error.get("param")),
-        retry_after=retry_after(headers, now=now),
-        extra={key: error[key] for key in _KEPT if isinstance(error.get(key), str | int | float)},
+        type=kind,
+        code=code,
+        message=scrub(str(error["message"]), secrets)[:MAX_MESSAGE],
+        param=param,
+        retry_after=retry_after(headers, error, now=now),
+        should_retry=False if lasting else None,
+        extra=_kept(error, secrets),
     )
+
+
+def _type_of(status: int) -> str:
+    if status == 429:
+        return "rate_limit_error"
+    return "invalid_request_error" if status < 500 else "server_error"
+
+
+def _kept(error: Mapping[str, Any], secrets: Sequence[str]) -> dict[str, object]:
+    found = {key: _scrubbed(error[key], secrets, depth=4) for key in _KEPT if key in error}
+    return {key: value for key, value in found.items() if value not in (None, "", [], {})}
+
+
+def _scrubbed(value: object, secrets: Sequence[str], *, depth: int) -> object:
+    if isinstance(value, str):
+        return scrub(value[:MAX_MESSAGE], secrets)
+    if isinstance(value, list):
+        entries = value[:20] if depth else []
+        return [_scrubbed(entry, secrets, depth=depth - 1) for entry in entries]
+    if isinstance(value, dict):
+        entries = list(value.items())[:20] if depth else []
+        return {key[:100]: _scrubbed(entry, secrets, depth=depth - 1) for key, entry in entries}
+    return value
 
 
 def _text(value: object) -> str | None:
@@ -85,19 +253,35 @@ def _error_object(body: bytes) -> dict[str, Any]:
     if isinstance(error, str):
         return {**parsed, "message": error}
     if "detail" in parsed:  # the Codex backend, and every FastAPI server
-        return {"message": _detail(parsed["detail"])}
+        return _detail(parsed["detail"])
     return parsed if isinstance(parsed.get("message"), str) else {}
 
 
-def _detail(detail: object) -> str:
+def _detail(detail: object) -> dict[str, Any]:
     if isinstance(detail, str):
+        return {"message": detail}
+    if isinstance(detail, dict) and detail.get("message"):
         return detail
     if isinstance(detail, list):
-        return "; ".join(
-            str(entry.get("msg", entry)) if isinstance(entry, dict) else str(entry)
-            for entry in detail[:5]
-        )
-    return msgspec.json.encode(detail).decode()
+        entries = detail[:5]
+        words = [str(e.get("msg", e)) if isinstance(e, dict) else str(e) for e in entries]
+        first = entries[0] if entries and isinstance(entries[0], dict) else {}
+        return {"message": "; ".join(words), "param": _location(first.get("loc"))}
+    return {"message": msgspec.json.encode(detail).decode()}
+
+
+def _location(path: object) -> str | None:
+    """`["body", "tools", 0, "name"]`, as FastAPI names a place, as `tools[0].name`."""
+    if not isinstance(path, list):
+        return None
+    steps = path[1:] if path[:1] == ["body"] else path
+    name = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps[:10])
+    return name.removeprefix(".") or None
+
+
+def _named_param(error: Mapping[str, Any]) -> str | None:
+    found = _NAMED_PARAM.search(str(error.get("message"))[:MAX_MESSAGE])
+    return found[1].rstrip(".") if found else None
 
 
 def _no_message(status: int, headers: Mapping[str, str], body: bytes) -> str:
@@ -106,29 +290,3 @@ def _no_message(status: int, headers: Mapping[str, str], body: bytes) -> str:
     if "html" in headers.get("content-type", "") or body.lstrip()[:1] == b"<":
         return f"The upstream answered {status} with an HTML page instead of an error object."
     return f"The upstream answered {status} with a body that is no error object."
-
-
-def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
-    """Seconds to wait by `retry-after-ms` or `retry-after` (seconds or HTTP date), or None.
-
-    Clamped to 7 days; a time in the past counts as not given.
-    """
-    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        text = headers.get(name, "").strip()
-        try:
-            seconds = float(text) * scale
-        except ValueError:
-            seconds = _until(text, now=now) if name == "retry-after" else 0.0
-        if 0.0 < seconds < float("inf"):
-            return min(seconds, MAX_RETRY_AFTER)
-    return None
-
-
-def _until(text: str, *, now: float) -> float:
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return 0.0
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return moment.timestamp() - now

@@ -98,6 +98,19 @@ CREATE_FIELDS: Final[Mapping[str, tuple[Kind, ...]]] = MappingProxyType(
         "prompt_cache_options": (Kind.OBJECT,),
         "safety_identifier": (Kind.STRING,),
         "user": (Kind.STRING,),
+        # Not fields of this API, but sent by clients of the older one, and understood.
+        "max_tokens": (Kind.INTEGER,),
+        "max_completion_tokens": (Kind.INTEGER,),
+    }
+)
+
+# What of `providerOptions.openai` decides whether and how a request may run.
+PROVIDER_FIELDS: Final[Mapping[str, tuple[Kind, ...]]] = MappingProxyType(
+    {
+        "store": (Kind.BOOLEAN,),
+        "include": (Kind.ARRAY,),
+        "previousResponseId": (Kind.STRING,),
+        "conversation": (Kind.STRING, Kind.OBJECT),
     }
 )
 
@@ -109,11 +122,13 @@ class CreateRequest:
     A call to an endpoint beside create is read into one too, so that the same rules see the same
     fields; `model` is "" where none was given.
 
-    `store` and `provider_store` (providerOptions.openai.store) are None when unset or null.
-    `include` is the first of body and providerOptions that sets it, None when neither does.
+    `provider` is providerOptions.openai. `store` and `provider_store` (its `store`) are None when
+    unset or null. `include` and `previous_response_id` are those of the first of body and provider
+    options that sets them, None when neither does.
     """
 
     body: Mapping[str, Raw]
+    provider: Mapping[str, Raw]
     model: str
     stream: bool
     background: bool
@@ -125,6 +140,11 @@ class CreateRequest:
     def has(self, field: str) -> bool:
         """Whether the field is present and not null."""
         return is_set(self.body, field)
+
+    @property
+    def has_conversation(self) -> bool:
+        """Whether the request belongs to a conversation that the upstream keeps."""
+        return is_set(self.body, "conversation") or is_set(self.provider, "conversation")
 
 
 def is_set(body: Mapping[str, Raw], field: str) -> bool:
@@ -370,17 +390,19 @@ def _read(data: bytes) -> CreateRequest:
     check_kinds(body, CREATE_FIELDS)
     options = nested(nested(body, "providerOptions"), "openai", prefix="providerOptions.")
     prefix = "providerOptions.openai."
-    check_kinds(options, {"store": (Kind.BOOLEAN,), "include": (Kind.ARRAY,)}, prefix=prefix)
+    check_kinds(options, PROVIDER_FIELDS, prefix=prefix)
     include = strings(body, "include")
     if include is None:
         include = strings(options, "include", prefix=prefix)
     return CreateRequest(
         body=body,
+        provider=options,
         model=string(body, "model") or "",
         stream=boolean(body, "stream") or False,
         background=boolean(body, "background") or False,
         store=boolean(body, "store"),
         provider_store=boolean(options, "store"),
         include=include,
-        previous_response_id=string(body, "previous_response_id"),
+        previous_response_id=string(body, "previous_response_id")
+        or string(options, "previousResponseId"),
     )

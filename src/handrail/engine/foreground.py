@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
 from handrail.core import events, responses, wire
 from handrail.core.complete import Completer
@@ -16,26 +15,16 @@ from handrail.core.fold import Fold
 from handrail.core.lifecycle import State
 from handrail.core.policy import Plan
 from handrail.core.responses import RunError
-from handrail.core.rewrite import UpstreamRequest, upstream_request
+from handrail.core.rewrite import Step, UpstreamRequest, upstream_request
+from handrail.core.upstream_errors import failure
 from handrail.core.wire import Body, CreateRequest
 from handrail.engine.clock import Clock
-from handrail.engine.dispatch import Dispatcher
+from handrail.engine.dispatch import Answered, Dispatcher
 from handrail.engine.reading import MAX_REPLY_BYTES, EventReader, read_response
 from handrail.engine.relay import Relay, RelayManner
-from handrail.errors import Code, Fault, HandrailError, UpstreamFailed
+from handrail.errors import Code, UpstreamFailed
 from handrail.settings.model import Target
 from handrail.upstream.client import UpstreamReply
-
-# Status of a failed stream when its caller wanted JSON: as the API would have answered at once.
-_FAILED_STATUS: Final[Mapping[str, int]] = {
-    "rate_limit_exceeded": 429,
-    "insufficient_quota": 429,
-    "usage_limit_reached": 429,
-    "invalid_prompt": 400,
-    "context_length_exceeded": 400,
-    "server_is_overloaded": 503,
-    "slow_down": 503,
-}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -107,6 +96,14 @@ class EndpointCall:
     outgoing: UpstreamRequest
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What goes into the headers of a reply: the upstream's own, and what was changed for it."""
+
+    headers: Mapping[str, str]
+    steps: tuple[Step, ...]
+
+
 class Foreground:
     """Answers stateless calls."""
 
@@ -115,9 +112,10 @@ class Foreground:
         self._clock = clock
         self._heartbeat_seconds = heartbeat_seconds
 
-    async def answer(self, call: StatelessCall) -> tuple[bytes, Mapping[str, str]]:
-        """The response as JSON, and the upstream's headers. Raises HandrailError."""
-        async with self._open(call) as reply:
+    async def answer(self, call: StatelessCall) -> tuple[bytes, Said]:
+        """The response as JSON, and what was said beside it. Raises HandrailError."""
+        async with self._open(call) as answered:
+            reply = answered.reply
             if "event-stream" in reply.headers.get("content-type", ""):
                 body = await self._collect(call, reply)
             else:
@@ -125,37 +123,38 @@ class Foreground:
                 body = read_response(await reply.read(limit=MAX_REPLY_BYTES, idle_seconds=idle))
                 completer = _completer(call)
                 body = completer.response(body) if completer else body
-            return wire.encode({**body, "store": wire.FALSE}), reply.headers
+            return wire.encode({**body, "store": wire.FALSE}), _said(answered)
 
-    async def pass_on(self, call: EndpointCall) -> tuple[bytes, Mapping[str, str]]:
-        """The upstream's JSON object as it is, and its headers. Raises HandrailError."""
+    async def pass_on(self, call: EndpointCall) -> tuple[bytes, Said]:
+        """The upstream's JSON object, and what was said beside it. Raises HandrailError."""
         async with self._dispatcher.create(
             call.target, call.outgoing, headers=call.headers, path=call.path
-        ) as reply:
+        ) as answered:
             idle = call.target.idle_seconds
-            body = read_response(await reply.read(limit=MAX_REPLY_BYTES, idle_seconds=idle))
-            return wire.encode(body), reply.headers
+            said = await answered.reply.read(limit=MAX_REPLY_BYTES, idle_seconds=idle)
+            return wire.encode(read_response(said)), _said(answered)
 
     @asynccontextmanager
-    async def stream(self, call: StatelessCall) -> AsyncIterator[tuple[Relay, Mapping[str, str]]]:
-        """A relay of the upstream's events, and its headers. Raises HandrailError on opening."""
-        async with self._open(call) as reply:
+    async def stream(self, call: StatelessCall) -> AsyncIterator[tuple[Relay, Said]]:
+        """A relay of the upstream's events. Raises HandrailError on opening."""
+        async with self._open(call) as answered:
+            reply = answered.reply
             relay = Relay(
                 self._reader(call, reply),
                 manner=call.manner,
                 clock=self._clock,
                 patience=self._heartbeat_seconds,
             )
-            yield relay, reply.headers
+            yield relay, _said(answered)
             # The caller has everything by now; this only saves the next call a handshake.
             await reply.finish()
 
     @asynccontextmanager
-    async def _open(self, call: StatelessCall) -> AsyncIterator[UpstreamReply]:
+    async def _open(self, call: StatelessCall) -> AsyncIterator[Answered]:
         async with self._dispatcher.create(
             call.target, call.take_outgoing(), headers=call.headers
-        ) as reply:
-            yield reply
+        ) as answered:
+            yield answered
 
     def _reader(self, call: StatelessCall, reply: UpstreamReply) -> EventReader:
         return EventReader(
@@ -184,21 +183,13 @@ class Foreground:
                 Code.UPSTREAM_ENDED_EARLY, "The upstream's stream ended without a terminal event."
             )
         if fold.state in (None, State.FAILED):
-            raise _failed(said or responses.upstream_error(fold.snapshot))
+            reason = said or responses.upstream_error(fold.snapshot)
+            raise failure(reason, now=self._clock.now())
         return {**fold.snapshot, "output": wire.raw(fold.output())}
 
 
-def _failed(error: RunError) -> HandrailError:
-    status = _FAILED_STATUS.get(error.code) or _FAILED_STATUS.get(error.cause) or 502
-    kind = "invalid_request_error" if status == 400 else "server_error"
-    return HandrailError(
-        Fault(
-            status=status,
-            type="rate_limit_error" if status == 429 else kind,
-            code=error.code,
-            message=error.message,
-        )
-    )
+def _said(answered: Answered) -> Said:
+    return Said(headers=answered.reply.headers, steps=answered.steps)
 
 
 def _completer(call: StatelessCall) -> Completer | None:

@@ -1,6 +1,7 @@
 """One HTTP request and its reply, over plain ASGI."""
 
 import asyncio
+import math
 from collections.abc import (
     AsyncGenerator,
     Awaitable,
@@ -166,7 +167,10 @@ class Exchange:
         """Answer with an error."""
         extra = dict(fault.headers)
         if fault.retry_after is not None:
-            extra["retry-after"] = str(max(1, round(fault.retry_after)))
+            # Whole seconds, never fewer than asked for; SDKs read the exact ones first.
+            extra["retry-after"] = str(math.ceil(fault.retry_after))
+            if fault.retry_after % 1:
+                extra["retry-after-ms"] = str(math.ceil(fault.retry_after * 1_000))
         if fault.should_retry is not None:
             extra["x-should-retry"] = str(fault.should_retry).lower()
         await self.reply(fault.status, msgspec.json.encode(fault.body()), headers=extra)

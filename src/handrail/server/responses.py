@@ -5,7 +5,7 @@ parsing and `policy.decide`, nor, at the endpoints beside it, `policy.decide_end
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -13,11 +13,11 @@ from handrail.core import wire
 from handrail.core.items import DEFAULT_PAGE, MAX_PAGE, PageRequest
 from handrail.core.policy import Mode, Plan, decide, decide_endpoint
 from handrail.core.profiles import Endpoint, Profile
-from handrail.core.rewrite import endpoint_request
+from handrail.core.rewrite import Step, endpoint_request, steps_header
 from handrail.core.wire import CreateRequest
-from handrail.engine.background import Background
+from handrail.engine.background import Accepted, Background
 from handrail.engine.clock import Clock
-from handrail.engine.foreground import EndpointCall, Foreground, StatelessCall, prepare
+from handrail.engine.foreground import EndpointCall, Foreground, Said, StatelessCall, prepare
 from handrail.engine.relay import Relay
 from handrail.errors import Code, HandrailError, RequestRejected, fault
 from handrail.server.exchange import Exchange
@@ -66,17 +66,16 @@ class Responses:
         # From here on nobody holds the request: what follows may stream for hours.
         if isinstance(work, StatelessCall):
             return await self._answer_stateless(exchange, plan, work)
-        run_id, queued = work
-        headers = {"handrail-decision": plan.header()}
+        headers = {"handrail-decision": _decision(plan, work.steps)}
         if not plan.stream:
-            return await exchange.reply(200, queued, headers=headers)
-        chunks = await self._background.follow(run_id, caller=caller.policy.name, after=-1)
+            return await exchange.reply(200, work.response, headers=headers)
+        chunks = await self._background.follow(work.id, caller=caller.policy.name, after=-1)
         return await exchange.stream(chunks, headers=headers)
 
     async def _accept(
         self, exchange: Exchange, caller: Caller, settings: Settings
-    ) -> tuple[Plan, StatelessCall | tuple[str, bytes]]:
-        """Read and decide: a stateless call to make, or the id and object of a kept run."""
+    ) -> tuple[Plan, StatelessCall | Accepted]:
+        """Read and decide: a stateless call to make, or a kept run."""
         _require_json(exchange)
         data = await exchange.body(limit=settings.max_body_bytes, inflating=self._inflating)
         request = await _parsed(data, wire.read_create)
@@ -238,15 +237,20 @@ def _forwarded(exchange: Exchange, allowed: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _reply_headers(plan: Plan, said: Mapping[str, str]) -> dict[str, str]:
+def _decision(plan: Plan, steps: Sequence[Step]) -> str:
+    told = steps_header(steps)
+    return f"{plan.header()}; steps={told}" if told else plan.header()
+
+
+def _reply_headers(plan: Plan, said: Said) -> dict[str, str]:
     passed = {
         name.lower(): value
-        for name, value in said.items()
+        for name, value in said.headers.items()
         if name.lower() in _PASSED_BACK or name.lower().startswith("x-ratelimit-")
     }
-    headers = {"handrail-decision": plan.header(), **passed}
-    if "x-request-id" in said:
-        headers["handrail-upstream-request-id"] = said["x-request-id"]
+    headers = {"handrail-decision": _decision(plan, said.steps), **passed}
+    if "x-request-id" in said.headers:
+        headers["handrail-upstream-request-id"] = said.headers["x-request-id"]
     return headers
 
 

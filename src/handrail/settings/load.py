@@ -17,11 +17,12 @@ from urllib.parse import unquote, urlsplit
 from handrail.core.policy import (
     BackgroundPolicy,
     CallerPolicy,
+    Executor,
     StoreFalsePolicy,
     StorePolicy,
     resolve_switch,
 )
-from handrail.core.profiles import PROFILES, Profile
+from handrail.core.profiles import CODEX, PROFILES, Profile
 from handrail.core.proxies import proxy_for, proxy_variable
 from handrail.errors import ConfigInvalid
 from handrail.settings.model import Caller, Proxy, Secret, Settings, Target
@@ -83,6 +84,7 @@ def load(
         data_dir=values["data_dir"],
         target=_target(values, sources, environment),
         switch=switch,
+        executor=Executor(values["background.executor"]),
         callers=MappingProxyType(callers),
         max_running=values["background.max_running"],
         max_queued=values["background.max_queued"],
@@ -314,6 +316,8 @@ def _target(
         profile=profile,
         api_key=_api_key(profile, values, environment=environment, sources=sources),
         extra_fields=frozenset(values["upstream.extra_fields"]),
+        runs_background=_runs_background(profile, values, sources),
+        model_fallbacks=values["upstream.model_fallbacks"],
         reply_seconds=values["upstream.reply_timeout"],
         idle_seconds=values["upstream.idle_timeout"],
         proxy=_proxy(url, values, environment=environment, sources=sources),
@@ -342,6 +346,17 @@ def _proxy(
     values["upstream.proxy"] = shown
     sources["upstream.proxy"] = f"environment {proxy_variable(url, environment)}"
     return Proxy(url=shown, authorization=authorization)
+
+
+def _runs_background(profile: Profile, values: dict[str, Any], sources: Mapping[str, str]) -> bool:
+    said: bool | None = values["upstream.runs_background"]
+    if said and profile is CODEX:
+        raise ConfigInvalid(
+            f"{sources['upstream.runs_background']}: upstream.runs_background: the Codex backend "
+            "stores nothing and runs nothing in the background."
+        )
+    values["upstream.runs_background"] = profile.runs_background if said is None else said
+    return bool(values["upstream.runs_background"])
 
 
 def _base_url(text: str, source: str) -> str:

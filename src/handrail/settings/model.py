@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from handrail.core.admission import Limits
-from handrail.core.policy import CallerPolicy, Switch
+from handrail.core.policy import CallerPolicy, Executor, Switch
 from handrail.core.profiles import Profile
 from handrail.core.redact import masked
 
@@ -47,6 +47,8 @@ class Target:
     profile: Profile
     api_key: Secret | None
     extra_fields: frozenset[str]
+    runs_background: bool
+    model_fallbacks: Mapping[str, tuple[str, ...]]
     reply_seconds: float
     idle_seconds: float
     proxy: Proxy | None
@@ -86,6 +88,7 @@ class Settings:
     data_dir: Path
     target: Target
     switch: Switch
+    executor: Executor
     callers: Mapping[str, Caller]
     max_running: int
     max_queued: int

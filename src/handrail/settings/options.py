@@ -1,15 +1,17 @@
 """The literal table of all settings: the loader, `config explain` and the docs are held to it."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from handrail.core.policy import (
     SWITCH_VARIABLES,
     BackgroundPolicy,
     CallerPolicy,
+    Executor,
     StoreFalsePolicy,
     StorePolicy,
 )
@@ -88,6 +90,14 @@ def _boolean(value: Any, name: str) -> bool:
     if not isinstance(value, bool):
         raise ConfigInvalid(f"{name}: must be true or false.")
     return value
+
+
+def _chains(value: Any, name: str) -> Mapping[str, tuple[str, ...]]:
+    if not isinstance(value, dict):
+        raise ConfigInvalid(f'{name}: must be a table such as "model" = ["another", "a third"].')
+    return MappingProxyType(
+        {model: _texts(chain, f"{name}.{model}") for model, chain in value.items()}
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +202,20 @@ OPTIONS: Final[tuple[Option, ...]] = (
         f"{API_KEY_VARIABLE} (which wins) or, for the profile openai, OPENAI_API_KEY.",
     ),
     Option(
+        path="upstream.runs_background",
+        read=_boolean,
+        default=None,
+        meaning="Whether the upstream can keep and run background responses itself. The profile "
+        "openai can, codex cannot; of compatible servers vLLM can, with its own store switched on.",
+    ),
+    Option(
+        path="upstream.model_fallbacks",
+        read=_chains,
+        default=MappingProxyType({}),
+        meaning="By model, the models to try in turn when the upstream does not serve it to this "
+        "account. Without an entry the caller gets the upstream's refusal.",
+    ),
+    Option(
         path="upstream.extra_fields",
         read=_texts,
         default=(),
@@ -230,6 +254,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         read=_integer(0, 1_000_000),
         default=1_000,
         meaning="Most background responses waiting, of all callers; one more gets a 429.",
+    ),
+    Option(
+        path="background.executor",
+        read=_word(*Executor),
+        default=Executor.GATEWAY,
+        meaning="Who runs background responses: gateway (over a stateless upstream call), or "
+        "upstream (which then stores them; only for servers that can).",
     ),
     Option(
         path="background.max_duration",

@@ -283,6 +283,15 @@ def test_items_lose_their_ids_and_nothing_else(
 
 
 @EVERY
+def test_tool_outputs_are_made_whole_as_at_create(endpoint: Endpoint) -> None:
+    alone = {"type": "function_call_output", "call_id": "c1", "output": "42"}
+    request = rewritten({"input": [*ITEMS, alone]}, endpoint=endpoint)
+    types = [item["type"] for item in json.loads(bytes(request.body["input"]))]
+    assert types == ["message", "compaction", "reasoning", "compaction_trigger", "message"]
+    assert "1 tool outputs made messages" in [step.action for step in request.steps]
+
+
+@EVERY
 def test_a_reference_to_a_stored_item_is_a_400_that_names_it(endpoint: Endpoint) -> None:
     with pytest.raises(RequestRejected) as caught:
         rewritten({"input": [{"type": "item_reference", "id": "msg_9"}]}, endpoint=endpoint)

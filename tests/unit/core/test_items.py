@@ -110,10 +110,17 @@ def test_a_reference_that_nothing_kept_answers_is_a_400_that_names_it(
 
 def test_ids_are_taken_off_items_and_left_on_what_is_inside() -> None:
     given = raws({"id": "a", "content": [{"id": "inner"}]}, {"role": "user"}, {"id": None, "x": 1})
-    stripped, count = items.without_ids(given)
-    assert plain(stripped) == [{"content": [{"id": "inner"}]}, {"role": "user"}, {"x": 1}]
-    assert count == 2
-    assert "id" in given[0]
+    bodies, heads = items.read(wire.raw(given))
+    assert items.strip_ids(bodies, heads) == 2
+    assert plain(bodies) == [{"content": [{"id": "inner"}]}, {"role": "user"}, {"x": 1}]
+
+
+@pytest.mark.parametrize("kind", ["local_shell_call_output", "mcp_approval_request"])
+def test_an_id_that_says_which_call_is_meant_stays(kind: str) -> None:
+    given = raws({"type": kind, "id": "x"}, {"type": "reasoning", "id": "y"})
+    bodies, heads = items.read(wire.raw(given))
+    assert items.strip_ids(bodies, heads) == 1
+    assert plain(bodies) == [{"type": kind, "id": "x"}, {"type": "reasoning"}]
 
 
 @pytest.mark.parametrize(

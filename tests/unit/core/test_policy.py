@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from handrail.core import wire
 from handrail.core.policy import (
     BackgroundPolicy,
     CallerPolicy,
+    Executor,
     Mode,
     Plan,
     StoreFalsePolicy,
@@ -86,7 +87,13 @@ def opted_in(source: str, caller: CallerPolicy) -> bool:
     return caller.background == "allow" and not lock
 
 
-def expected(case: Case, *, source: str, caller: CallerPolicy) -> tuple[Any, ...]:
+# Who runs background responses, and whether the target could do it itself.
+EXECUTORS = [(Executor.GATEWAY, True), (Executor.UPSTREAM, True), (Executor.UPSTREAM, False)]
+
+
+def expected(
+    case: Case, *, source: str, caller: CallerPolicy, runs: tuple[Executor, bool]
+) -> tuple[Any, ...]:
     """What the guardrails say: an error's code and param, or mode, store and retention."""
     stores = {"store": case.store, "providerOptions.openai.store": case.provider_store}
     says_false = [name for name, value in stores.items() if value is False]
@@ -97,6 +104,11 @@ def expected(case: Case, *, source: str, caller: CallerPolicy) -> tuple[Any, ...
         return ("stateless", False, 0)
     if not opted_in(source, caller):  # G2, which is reported before G3 (G5)
         return ("error", "background_not_enabled", "background")
+    executor, able = runs
+    if not says_false and executor == "upstream":  # G6
+        if able:
+            return ("background-upstream", True, 0)
+        return ("error", "background_not_supported", "background")
     if not says_false:
         return ("background", True, KEPT_SECONDS)
     if caller.store_false == "reject":  # G3
@@ -104,10 +116,14 @@ def expected(case: Case, *, source: str, caller: CallerPolicy) -> tuple[Any, ...
     return ("background", False, 600)
 
 
-def outcome(case: Case, *, switch: Switch, caller: CallerPolicy) -> tuple[Any, ...]:
+def outcome(
+    case: Case, *, switch: Switch, caller: CallerPolicy, runs: tuple[Executor, bool]
+) -> tuple[Any, ...]:
     """What is decided, in the oracle's terms."""
+    executor, able = runs
     try:
-        plan = decide(wire.read_create(case.data()), switch=switch, caller=caller)
+        request = wire.read_create(case.data())
+        plan = decide(request, switch=switch, caller=caller, executor=executor, able=able)
     except RequestRejected as error:
         return ("error", error.fault.code, error.fault.param)
     assert plan.stream is (case.stream is True)
@@ -120,8 +136,13 @@ def outcome(case: Case, *, switch: Switch, caller: CallerPolicy) -> tuple[Any, .
 @pytest.mark.parametrize("background", BackgroundPolicy)
 @pytest.mark.parametrize("store", StorePolicy)
 @pytest.mark.parametrize("store_false", StoreFalsePolicy)
+@pytest.mark.parametrize("runs", EXECUTORS)
 def test_every_combination_is_decided_as_the_guardrails_say(
-    source: str, background: BackgroundPolicy, store: StorePolicy, store_false: StoreFalsePolicy
+    source: str,
+    background: BackgroundPolicy,
+    store: StorePolicy,
+    store_false: StoreFalsePolicy,
+    runs: tuple[Executor, bool],
 ) -> None:
     caller = CallerPolicy(
         name="ann",
@@ -134,8 +155,8 @@ def test_every_combination_is_decided_as_the_guardrails_say(
     cases = list(every_case())
     assert len(cases) == 4 * 4 * 4 * 3
     for case in cases:
-        wanted = expected(case, source=source, caller=caller)
-        assert outcome(case, switch=switch, caller=caller) == wanted, case
+        wanted = expected(case, source=source, caller=caller, runs=runs)
+        assert outcome(case, switch=switch, caller=caller, runs=runs) == wanted, case
 
 
 def said(text: str | None) -> bool | None:
@@ -201,7 +222,8 @@ def test_the_words_of_the_policies_are_those_of_the_settings() -> None:
     assert list(BackgroundPolicy) == ["inherit", "allow", "deny"]
     assert list(StorePolicy) == ["lower", "refuse"]
     assert list(StoreFalsePolicy) == ["reject", "gateway"]
-    assert list(Mode) == ["stateless", "background"]
+    assert list(Mode) == ["stateless", "background", "background-upstream"]
+    assert list(Executor) == ["gateway", "upstream"]
 
 
 def test_a_caller_inherits_the_switch_and_a_response_is_kept_for_a_day() -> None:
@@ -280,6 +302,16 @@ def test_store_false_is_kept_for_the_polling_window_and_never_longer_than_retent
     [
         ({"conversation": "conv_1"}, "unsupported_parameter", "conversation"),
         ({"conversation": {"id": "conv_1"}}, "unsupported_parameter", "conversation"),
+        (
+            {"providerOptions": {"openai": {"conversation": "conv_1"}}},
+            "unsupported_parameter",
+            "conversation",
+        ),
+        (
+            {"providerOptions": {"openai": {"previousResponseId": "resp_1"}}},
+            "previous_response_not_found",
+            "previous_response_id",
+        ),
         (
             {"background_options": {"completion_window": "2h"}},
             "unsupported_parameter",
@@ -372,3 +404,43 @@ def test_deciding_on_any_json_raises_nothing_but_a_rejection(data: bytes) -> Non
     else:
         truly = request.body.get("background") == Raw(b"true")
         assert plan.mode is (Mode.BACKGROUND if truly else Mode.STATELESS)
+
+
+def by_upstream(fields: dict[str, Any], *, caller: CallerPolicy = ALLOWED) -> Plan:
+    """The plan where the upstream runs background responses."""
+    request = wire.read_create(json.dumps({"model": "m", **fields}).encode())
+    return decide(request, switch=ON, caller=caller, executor=Executor.UPSTREAM)
+
+
+def test_a_response_that_the_upstream_runs_may_be_scheduled_there() -> None:
+    options = {"background_options": {"completion_window": "2h"}}
+    assert by_upstream({"background": True, **options}).mode is Mode.UPSTREAM
+    with pytest.raises(RequestRejected, match="background_options"):
+        by_upstream(options)
+    lenient = replace(ALLOWED, store_false=StoreFalsePolicy.GATEWAY)
+    with pytest.raises(RequestRejected, match="background_options"):
+        by_upstream({"background": True, "store": False, **options}, caller=lenient)
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_where_the_upstream_keeps_responses_one_may_continue_from_them(background: bool) -> None:
+    fields = {"background": background, "previous_response_id": "resp_1"}
+    assert by_upstream(fields).continues == "resp_1"
+    assert by_upstream({"background": background}).continues is None
+
+
+def test_a_response_that_the_gateway_runs_continues_from_nothing() -> None:
+    lenient = replace(ALLOWED, store_false=StoreFalsePolicy.GATEWAY)
+    fields = {"background": True, "store": False, "previous_response_id": "resp_1"}
+    with pytest.raises(RequestRejected) as caught:
+        by_upstream(fields, caller=lenient)
+    assert caught.value.fault.param == "previous_response_id"
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_a_conversation_is_refused_also_where_the_upstream_keeps_responses(
+    background: bool,
+) -> None:
+    with pytest.raises(RequestRejected) as caught:
+        by_upstream({"background": background, "conversation": "conv_1"})
+    assert caught.value.fault.param == "conversation"

@@ -110,6 +110,8 @@ def test_a_fresh_response_is_valid_to_the_sdk_and_says_what_the_api_would() -> N
         "top_logprobs": 0,
         "top_p": 1.0,
         "truncation": "disabled",
+        "frequency_penalty": 0.0,
+        "presence_penalty": 0.0,
         **dict.fromkeys(NULLS),
     }
 
@@ -121,7 +123,7 @@ def test_background_and_store_are_those_of_the_plan_and_not_of_the_request(
     mode: Mode, store: bool, asked: bool | None
 ) -> None:
     body = plain(opened({"background": asked, "store": asked}, mode=mode, store=store))
-    assert (body["background"], body["store"]) == (mode is Mode.BACKGROUND, store)
+    assert (body["background"], body["store"]) == (mode is not Mode.STATELESS, store)
 
 
 def test_what_the_caller_asked_is_echoed_and_what_belongs_to_the_response_is_not() -> None:
@@ -189,7 +191,8 @@ UPSTREAM: Json = {
     "error": {"code": "server_error", "message": "broken"},
     "usage": {"total_tokens": 3},
     "tool_usage": {"x": 1},
-    "internal_secret": "x",
+    "headers": {"openai-model": "other"},
+    "a_field_of_tomorrow": 1,
 }
 
 
@@ -203,7 +206,8 @@ def test_at_its_end_a_response_is_ours_by_name_and_the_upstreams_by_content(stat
     assert (body["model"], body["service_tier"]) == ("m-2026", "default")
     assert (body["usage"], body["tool_usage"]) == ({"total_tokens": 3}, {"x": 1})
     assert body["temperature"] == 0.5
-    assert "internal_secret" not in body
+    assert body["a_field_of_tomorrow"] == 1
+    assert "headers" not in body
 
 
 @pytest.mark.parametrize("snapshot", [None, {}, {"model": "m"}])

@@ -255,6 +255,38 @@ def test_a_stored_prompt_goes_to_openai() -> None:
     assert sent({"prompt": {"id": "pmpt_1"}})["prompt"] == {"id": "pmpt_1"}
 
 
+@pytest.mark.parametrize("old", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("profile", ["openai", "compatible"])
+def test_a_limit_by_its_older_name_is_translated(profile: str, old: str) -> None:
+    assert sent({old: 5}, profile=profile)["max_output_tokens"] == 5
+    both = rewritten({old: 5, "max_output_tokens": 7}, profile=profile)
+    assert json.loads(wire.encode(both.body))["max_output_tokens"] == 7
+    assert old not in both.body
+    assert "dropped" in {step.action for step in both.steps if step.field == old}
+    assert old not in sent({old: None}, profile=profile)
+
+
+@EVERY
+def test_tool_calls_and_outputs_leave_whole(profile: str) -> None:
+    call = {"type": "function_call", "call_id": "a", "name": "n", "arguments": "{}"}
+    orphan = {"type": "function_call_output", "call_id": "b", "output": "o"}
+    request = rewritten({"input": [call, orphan]}, profile=profile)
+    items = json.loads(wire.encode(request.body))["input"]
+    assert [item["type"] for item in items] == ["function_call", "function_call_output", "message"]
+    told = [step.action for step in request.steps if step.field == "input"]
+    assert told == ["1 tool outputs made messages", "1 tool outputs added"]
+
+
+@EVERY
+def test_compaction_items_are_never_dropped(profile: str) -> None:
+    given = [
+        {"type": "compaction", "encrypted_content": "x"},
+        {"role": "user", "content": "hi"},
+        {"type": "compaction_trigger"},
+    ]
+    assert sent({"input": given}, profile=profile)["input"] == given
+
+
 def test_what_no_rule_touches_leaves_byte_for_byte() -> None:
     data = b'{"model":"m","new" : {"a" : 1.50, "b":[ "\\u00e9" ]},"temperature":1E0}'
     body = upstream_request(wire.read_create(data), profile=PROFILES["openai"], stream=False).body

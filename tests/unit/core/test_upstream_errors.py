@@ -7,13 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handrail.core.upstream_errors import MAX_MESSAGE, refusal, retry_after
+from handrail.core.responses import RunError
+from handrail.core.upstream_errors import MAX_MESSAGE, failure, is_about_model, refusal
 from handrail.errors import Fault
 from tests.unit.core.generated import JSON, spelled
 
 NOW = 1_700_000_000.0
-IN_A_MINUTE = "Tue, 14 Nov 2023 22:14:20 GMT"
-WEEK = 604_800.0
 
 
 def told(status: int, body: Any = b"", headers: dict[str, str] | None = None) -> Fault:
@@ -40,7 +39,7 @@ def test_a_refused_credential_is_ours_and_nothing_of_the_answer_is_told(status: 
     assert "org X" not in str(fault.body())
 
 
-@pytest.mark.parametrize("status", [100, 199, 301, 304, 399])
+@pytest.mark.parametrize("status", [100, 199, 301, 304, 399, 600, 999])
 def test_a_status_that_is_no_answer_is_a_protocol_error(status: int) -> None:
     fault = told(status)
     assert (fault.status, fault.code) == (502, "upstream_protocol_error")
@@ -169,47 +168,124 @@ def test_any_answer_becomes_an_envelope_with_a_message(status: int, body: bytes)
     assert isinstance(envelope["error"]["type"], str)
 
 
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({}, None),
-        ({"retry-after": ""}, None),
-        ({"retry-after": "7"}, 7.0),
-        ({"retry-after": " 1.5 "}, 1.5),
-        ({"retry-after": "0"}, None),
-        ({"retry-after": "-3"}, None),
-        ({"retry-after": "nan"}, None),
-        ({"retry-after": "inf"}, None),
-        ({"retry-after": "soon"}, None),
-        ({"retry-after": "99999999"}, WEEK),
-        ({"retry-after": IN_A_MINUTE}, 60.0),
-        ({"retry-after": "Tue, 14 Nov 2023 22:14:20 -0000"}, 60.0),
-        ({"retry-after": "Tue, 14 Nov 2023 23:14:20 +0100"}, 60.0),
-        ({"retry-after": "Mon, 13 Nov 2023 22:14:20 GMT"}, None),
-        ({"retry-after": "Tue, 14 Nov 2033 22:14:20 GMT"}, WEEK),
-        ({"retry-after-ms": "1500"}, 1.5),
-        ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
-        ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
-        ({"retry-after-ms": "0", "retry-after": "9"}, 9.0),
-        ({"retry-after-ms": IN_A_MINUTE}, None),
-    ],
-)
-def test_the_time_to_wait_is_read_in_every_form(
-    headers: dict[str, str], seconds: float | None
-) -> None:
-    assert retry_after(headers, now=NOW) == seconds
-
-
 def test_the_time_to_wait_goes_along_with_the_error() -> None:
     assert told(429, {"error": {"message": "m"}}, {"retry-after": "7"}).retry_after == 7.0
+    assert told(503, {"error": {"message": "Try again in 1.2s."}}).retry_after == 1.2
+    assert told(429, {"error": {"message": "m"}}).retry_after is None
 
 
-@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40))
-def test_no_header_breaks_the_reading_of_the_time_to_wait(text: str) -> None:
-    seconds = retry_after({"retry-after": text, "retry-after-ms": text}, now=NOW)
-    assert seconds is None or 0 < seconds <= WEEK
+@pytest.mark.parametrize("kind", ["usage_limit_reached", "insufficient_quota"])
+@pytest.mark.parametrize("place", ["type", "code"])
+def test_a_lasting_limit_tells_clients_not_to_try_again(place: str, kind: str) -> None:
+    assert told(429, {"error": {"message": "m", place: kind}}).should_retry is False
+    assert told(429, {"error": {"message": "m"}}).should_retry is None
 
 
-def test_a_date_with_an_endless_zone_is_no_time_to_wait() -> None:
-    text = "Mon, 01 Jan 2024 00:00:00 +" + "9" * 20
-    assert retry_after({"retry-after": text}, now=NOW) is None
+@pytest.mark.parametrize(
+    ("status", "error", "becomes", "code"),
+    [
+        # D-24: the reference answers 404 here on one path and 429 on the other
+        (404, {"type": "usage_limit_reached"}, 429, None),
+        (404, {"code": "usage_limit_reached"}, 429, "usage_limit_reached"),
+        (404, {"code": "rate_limit_exceeded"}, 429, "rate_limit_exceeded"),
+        (404, {"message": "usage_limit_reached in words"}, 404, None),
+        (404, {"code": "usage_not_included"}, 403, "usage_not_included"),
+        (403, {"message": "Not included in your plan."}, 403, "usage_not_included"),
+        (429, {"code": "usage_not_included"}, 403, "usage_not_included"),
+        (404, {"message": "Your subscription does not include it"}, 403, "usage_not_included"),
+        # D-33: the reference answers a context overflow with a made-up success
+        (400, {"code": "context_length_exceeded"}, 400, "context_length_exceeded"),
+        (400, {"type": "exceed_context_size_error", "code": 400}, 400, "context_length_exceeded"),
+        (400, {"message": "maximum context length is 8"}, 400, "context_length_exceeded"),
+        (
+            400,
+            {"message": "Your input exceeds the context window of this model."},
+            400,
+            "context_length_exceeded",
+        ),
+        (413, {"message": "prompt is too long: 9 > 8"}, 400, "context_length_exceeded"),
+        (500, {"message": "the context size is 8"}, 400, "context_length_exceeded"),
+        (502, {"message": "the context size is 8"}, 502, None),
+        (
+            400,
+            {"message": "The 'm' model is not supported when using Codex with a ChatGPT account."},
+            400,
+            "model_not_supported",
+        ),
+        (
+            404,
+            {"message": "The model `m` does not exist or you do not have access to it."},
+            400,
+            "model_not_supported",
+        ),
+        (404, {"message": "m", "code": "model_not_found"}, 404, "model_not_found"),
+        (400, {"message": "Unsupported parameter: x"}, 400, "unsupported_parameter"),
+        (400, {"message": "something else"}, 400, None),
+    ],
+)
+def test_an_answer_that_would_mislead_is_corrected(
+    status: int, error: dict[str, Any], becomes: int, code: str | None
+) -> None:
+    fault = told(status, {"error": error})
+    assert (fault.status, fault.code) == (becomes, code)
+
+
+def test_what_an_answer_is_about_is_named() -> None:
+    assert told(400, {"detail": "Unsupported parameter: max_output_tokens"}).param == (
+        "max_output_tokens"
+    )
+    assert told(400, {"error": {"message": "unsupported parameter: 'a.b[0]'."}}).param == "a.b[0]"
+    assert told(400, {"error": {"code": "context_length_exceeded"}}).param == "input"
+    body = {"detail": [{"loc": ["body", "tools", 0, "name"], "msg": "Field required"}]}
+    assert told(422, body).param == "tools[0].name"
+    assert told(422, {"detail": [{"loc": ["query", "x"], "msg": "bad"}]}).param == "query.x"
+    assert told(422, {"detail": [{"loc": ["body"], "msg": "bad"}]}).param is None
+    assert told(422, {"detail": []}).param is None
+    assert told(400, {"detail": {"message": "m", "code": "c", "param": "p"}}).param == "p"
+
+
+def test_a_refused_model_is_known_by_its_code() -> None:
+    words = {"message": "The model `m` does not exist or you do not have access to it."}
+    body = json.dumps({"error": words}).encode()
+    assert is_about_model(refusal(404, {}, body, now=NOW))
+    assert not is_about_model(refusal(404, {}, b"{}", now=NOW))
+    assert not is_about_model(failure(RunError(cause="x", message="m"), now=NOW))
+
+
+def test_details_stay_without_secrets_and_without_bulk() -> None:
+    deep: Any = "x"
+    for _ in range(9):
+        deep = [deep]
+    error = {
+        "message": "m",
+        "innererror": {"code": "Filter", "by": "p!ain", "many": list(range(50)), "n": 1.5},
+        "details": deep,
+        "misalignment": {},
+    }
+    fault = told(400, {"error": error})
+    assert fault.extra == {
+        "innererror": {"code": "Filter", "by": "[redacted]", "many": list(range(20)), "n": 1.5},
+        "details": [[[[[]]]]],
+    }
+
+
+@pytest.mark.parametrize(
+    ("code", "cause", "status", "kind"),
+    [
+        ("rate_limit_exceeded", "x", 429, "rate_limit_error"),
+        ("server_error", "usage_limit_reached", 429, "usage_limit_reached"),
+        ("insufficient_quota", "x", 429, "rate_limit_error"),
+        ("invalid_prompt", "x", 400, "invalid_request_error"),
+        ("context_length_exceeded", "x", 400, "invalid_request_error"),
+        ("usage_not_included", "x", 403, "invalid_request_error"),
+        ("slow_down", "x", 503, "server_error"),
+        ("server_error", "upstream_failed", 502, "server_error"),
+    ],
+)
+def test_a_failed_stream_is_answered_as_the_api_would_have_at_once(
+    code: str, cause: str, status: int, kind: str
+) -> None:
+    error = RunError(cause=cause, message="Please try again in 6m0s.", code=code)
+    fault = failure(error, now=NOW).fault
+    assert (fault.status, fault.type, fault.code) == (status, kind, code)
+    assert (fault.message, fault.retry_after) == ("Please try again in 6m0s.", 360.0)

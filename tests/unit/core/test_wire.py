@@ -55,6 +55,8 @@ TAKES = {
     "prompt_cache_options": "object",
     "safety_identifier": "string",
     "user": "string",
+    "max_tokens": "integer",
+    "max_completion_tokens": "integer",
 }
 
 

@@ -81,8 +81,7 @@ def shorter(node: ast.AST) -> Iterator[ast.AST]:
 
 def changed(node: ast.AST) -> Iterator[ast.AST]:
     """What may stand in the place of a statement, an expression or an operator."""
-    for name in OPERATORS.get(type(node).__name__, "").split():
-        yield getattr(ast, name)()
+    yield from (getattr(ast, name)() for name in OPERATORS.get(type(node).__name__, "").split())
     yield from shorter(node)
     if isinstance(node, ast.Constant):
         yield from map(ast.Constant, OTHERS.get(type(node.value), lambda _: ())(node.value))
@@ -111,7 +110,8 @@ def sites(node: ast.AST) -> Iterator[tuple[Any, Any, ast.AST]]:
             child = parent[at]
             docstring = isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)
             if isinstance(child, ast.AST) and not docstring:
-                yield parent, at, child
+                if field != "slice" or not isinstance(child, ast.Tuple):  # that would be a type
+                    yield parent, at, child
                 yield from sites(child)
 
 

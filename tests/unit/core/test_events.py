@@ -35,6 +35,14 @@ def test_the_sdk_knows_every_lifecycle_event_but_the_old_ending() -> None:
     assert events.LIFECYCLE - known == {"response.done"}
 
 
+def test_a_stream_is_opened_and_closed_by_the_events_that_carry_a_snapshot() -> None:
+    opening = ["response.created", "response.in_progress", "response.queued"]
+    closing = ["response.completed", "response.done", "response.failed", "response.incomplete"]
+    assert sorted(events.OPENING) == opening
+    assert sorted(events.CLOSING) == closing
+    assert events.LIFECYCLE == events.OPENING | events.CLOSING
+
+
 @pytest.mark.parametrize("data", [b"", b"[DONE]"])
 def test_comments_and_the_done_marker_are_no_events(data: bytes) -> None:
     assert events.read(Frame("", data, b": hi\n\n")) is None
@@ -147,6 +155,24 @@ def test_only_the_events_own_number_changes(data: bytes) -> None:
     assert json.loads(again.data) == {**json.loads(data), "sequence_number": 12}
 
 
+@pytest.mark.parametrize(
+    "layout",
+    [
+        '{"sequence_number":%s, "type":"a"}',
+        '{"type":"a", "x": 1.50 ,"sequence_number":%s }',
+        '{"type":"a","x": [{"type":"b"}],"sequence_number":%s}',
+    ],
+)
+@pytest.mark.parametrize(("old", "new"), [(0, 1), (9, 10), (1_234_567_890, 7)])
+def test_where_the_number_stands_once_every_other_byte_stays(
+    layout: str, old: int, new: int
+) -> None:
+    wanted = (layout % new).encode()
+    assert read((layout % old).encode()).numbered(new) == Event(
+        "a", new, wanted, b"event: a\ndata: " + wanted + b"\n\n"
+    )
+
+
 @given(st.integers(0, 2**53), st.integers(0, 2**53))
 def test_the_last_number_that_is_given_holds(first: int, second: int) -> None:
     event = read(b'{"type":"a","x":{"y":[1]}}').numbered(first)
@@ -215,3 +241,8 @@ def test_an_end_without_a_snapshot_is_judged_by_its_type(type_: str) -> None:
     wanted = {"response.done": "completed"}.get(type_, type_.removeprefix("response."))
     assert events.closing_state(closing(type_, {})) == wanted
     assert events.closing_state(closing(type_, None)) == wanted
+
+
+def test_an_event_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        read(b'{"type":"a"}').number = 5  # type: ignore[misc]

@@ -116,6 +116,19 @@ def test_a_text_and_a_refusal_stand_in_one_message_each_in_its_place() -> None:
     ]
 
 
+def test_a_part_with_annotations_keeps_its_text() -> None:
+    note = event("response.output_text.annotation.added", annotation={"n": 1})
+    (item,) = output(event("response.output_text.delta", delta="hi"), note)
+    part = {"type": "output_text", "text": "hi", "annotations": [{"n": 1}]}
+    assert item["content"] == [part]
+
+
+def test_what_is_no_object_in_a_list_of_parts_is_left_out() -> None:
+    item = {"type": "message", "content": [5, {"type": "output_text", "text": "", "n": 1}]}
+    (found,) = output(event(ADDED, item=item), event("response.output_text.delta", delta="hi"))
+    assert [(part["text"], part["n"]) for part in found["content"]] == [("hi", 1)]
+
+
 def test_an_item_that_begins_again_is_unfinished_again() -> None:
     item = {"type": "message", "content": []}
     again = [event(kind, output_index=0, item=item) for kind in (DONE, ADDED)]

@@ -95,6 +95,26 @@ def test_data_that_is_no_object_with_a_type_is_malformed(data: bytes) -> None:
         read(data)
 
 
+def test_what_is_malformed_says_what_was_expected() -> None:
+    with pytest.raises(MalformedEvent, match=r"^no event: Expected `str`"):
+        read(b'{"type":5}')
+    with pytest.raises(MalformedEvent, match=r"^no event: the type is not a word$"):
+        read(b'{"type":"a b"}')
+    with pytest.raises(MalformedEvent, match=r"^no JSON object: Expected `object`"):
+        Event("a", None, b"[]", b"").body()
+
+
+def test_an_event_too_deep_to_be_read_is_malformed() -> None:
+    deep = b'{"x":' + b"[" * 5_000 + b"]" * 5_000 + b"}"
+    with pytest.raises(MalformedEvent, match=r"^no JSON object: "):
+        Event("a", None, deep, b"").body()
+
+
+def test_a_number_on_two_lines_is_no_number() -> None:
+    with pytest.raises(MalformedEvent):
+        events.read(parse_frame(b'data: {"type":"a","sequence_number":1\ndata: 2}\n\n'))
+
+
 @pytest.mark.parametrize("end", ["\\n", "\\r", "\\n\\n", "\\r\\n"])
 def test_a_type_cannot_break_out_of_its_frame(end: str) -> None:
     data = f'{{"type":"response.x{end}data: forged"}}'.encode()
@@ -148,6 +168,10 @@ def test_an_event_under_another_number_keeps_everything_else_as_it_was(before: s
         b'{"type":"a","sequence_number":9,"x":{"sequence_number":9}}',
         b'{"type":"a","sequence_number":9,"x":"\\u0041"}',
         b'{"type":"a","sequence_number":9,"x":"\\"sequence_number\\":9"}',
+        b'{"type":"a","x":{"sequence_number":9}}',
+        b'{"type":"a","x":{"sequence_number":8},"sequence_number":9}',
+        b'{"type":"a","x":{"sequence_number":8},"\\u0073equence_number":9}',
+        b'{"type":"abcdefg1234567890","sequence_number" : 9}',
     ],
 )
 def test_only_the_events_own_number_changes(data: bytes) -> None:
@@ -223,6 +247,7 @@ def test_padding_is_left_out_of_an_event_whose_number_is_null() -> None:
         ("response.completed", "incomplete", State.INCOMPLETE),
         ("response.completed", "failed", State.FAILED),
         ("response.done", "incomplete", State.INCOMPLETE),
+        ("response.incomplete", "completed", State.COMPLETED),
         # A status that is no end says nothing.
         ("response.completed", "in_progress", State.COMPLETED),
         ("response.failed", "queued", State.FAILED),

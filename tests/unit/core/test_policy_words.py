@@ -9,6 +9,7 @@ import pytest
 from handrail.core import wire
 from handrail.core.policy import (
     CallerPolicy,
+    Executor,
     Plan,
     StoreFalsePolicy,
     StorePolicy,
@@ -95,6 +96,25 @@ def test_the_reason_for_a_polling_window_says_that_it_is_short_and_why() -> None
     plan = decided({"background": True, "store": False}, caller=caller)
     kept = "Handrail keeps the response for the polling window of 600 s only."
     assert plan.reasons[-1].text == f"store=false: {kept}"
+
+
+def by_upstream(*, able: bool) -> Plan:
+    """The plan for a background response where the upstream is to run it."""
+    switch = resolve_switch(flag=None, environment={}, file=True)
+    request = wire.read_create(b'{"model":"m","background":true}')
+    return decide(request, switch=switch, caller=ANN, executor=Executor.UPSTREAM, able=able)
+
+
+def test_a_run_by_the_upstream_is_told_with_who_enabled_it_and_who_keeps_it() -> None:
+    names = [reason.name for reason in by_upstream(able=True).reasons]
+    assert names == ["background=enabled(file)", "store=upstream"]
+
+
+def test_the_refusal_of_a_run_by_the_upstream_names_both_settings_that_change_it() -> None:
+    with pytest.raises(RequestRejected) as caught:
+        by_upstream(able=False)
+    assert 'executor = "gateway"' in caught.value.fault.message
+    assert "upstream.runs_background = true" in caught.value.fault.message
 
 
 def test_a_reason_cannot_be_changed_after_the_decision() -> None:

@@ -129,6 +129,17 @@ async def test_an_expiry_at_the_upstream_is_mirrored(start: Start, upstream: Scr
             assert caught.value.param == "response_id"
 
 
+async def test_a_route_that_the_upstream_does_not_have_is_not_taken_for_an_expiry(
+    start: Start, upstream: Scripted
+) -> None:
+    async with storing(start) as gateway, gateway.client() as client:
+        created = await client.responses.create(model="partly-storing", input="hi", background=True)
+        with pytest.raises(openai.NotFoundError) as caught:
+            await client.responses.input_items.list(created.id)
+        assert caught.value.message.endswith("Not Found")
+        assert (await ended(client, created.id)).status == "completed"
+
+
 async def test_another_caller_gets_the_404_of_an_unknown_id_on_every_route(start: Start) -> None:
     options = {"environment": {"BOB_KEY": OTHER_KEY}}
     async with (

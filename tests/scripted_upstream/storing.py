@@ -130,7 +130,10 @@ class Storing:
 
     async def input_items(self, request: web.Request) -> web.Response:
         """GET /responses/{id}/input_items."""
-        given = self._find(request).body.get("input")
+        kept = self._find(request)
+        if str(kept.body.get("model")).startswith("partly"):
+            return web.json_response({"detail": "Not Found"}, status=404)  # as vLLM's
+        given = kept.body.get("input")
         content = [{"type": "input_text", "text": given}]
         item = {"type": "message", "id": "msg_in", "role": "user", "content": content}
         data = given if isinstance(given, list) else [{**item, "status": "completed"}]

@@ -9,7 +9,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, Never
+from typing import Final
 from urllib.parse import urlencode
 
 from handrail.core import items, responses, wire
@@ -198,7 +198,7 @@ class UpstreamRuns:
             async with self._dispatcher.listen(target, _path(remote, query=query)) as reply:
                 yield self._events(reply, target, run=None)
         except UpstreamRefused as error:
-            await self._gone(remote, error)
+            raise _said_of(remote, error) from error
 
     async def _ask(
         self,
@@ -214,16 +214,11 @@ class UpstreamRuns:
             path = _path(remote, part, query)
             said = await self._dispatcher.ask(target, path, method=method, limit=MAX_REPLY_BYTES)
         except UpstreamRefused as error:
-            await self._gone(remote, error)
+            # A part that is not found may only be a route that the server does not have.
+            raise (error if part else _said_of(remote, error)) from error
         body = read_response(said)
         completer = self._completer(target) if completes else None
         return wire.encode(completer.response(body) if completer else body)
-
-    async def _gone(self, remote: Remote, error: UpstreamRefused) -> Never:
-        if error.upstream_status == 404:  # it has expired there, and that is the truth
-            await self._store.forget(remote.id, caller=remote.caller)
-            raise ResponseNotFound(remote.id) from error
-        raise error
 
     def _target(self, remote: Remote) -> Target:
         target = self._targets.find(remote.target)
@@ -271,6 +266,11 @@ class UpstreamRuns:
                 await self._remember(_opening(batch[0]), run)
                 run = None
             yield b"".join(event.frame for event in batch) or COMMENT
+
+
+def _said_of(remote: Remote, error: UpstreamRefused) -> HandrailError:
+    # It has expired there, and that is the truth. The row stays: a 404 may be a proxy's as well.
+    return ResponseNotFound(remote.id) if error.upstream_status == 404 else error
 
 
 def _opening(event: Event) -> Body:

@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import Final
 
 import msgspec
+from msgspec import Raw
 
 from handrail.core import sse, wire
 from handrail.core.lifecycle import State
@@ -18,6 +19,7 @@ INCOMPLETE: Final = "response.incomplete"
 FAILED: Final = "response.failed"
 ERROR: Final = "error"
 KEEPALIVE: Final = "keepalive"
+METADATA: Final = "response.metadata"
 
 OPENING: Final = frozenset({CREATED, QUEUED, IN_PROGRESS})
 # `response.done` is what older Codex backends end with.
@@ -154,6 +156,32 @@ def without_obfuscation(item: Event) -> Event:
     return event(item.type, body)
 
 
+def without_model_header(item: Event) -> Event:
+    """The event without the model that the Codex backend says it used, among its `headers`.
+
+    Codex CLI tells its user that the account was flagged when that is not the model it asked for;
+    after a fallback of the gateway's own it is not. Raises MalformedEvent.
+    """
+    if b"openai-model" not in item.data.lower():
+        return item
+    body = item.body()
+    response = item.response()
+    if "headers" in response:
+        kept = {**response, "headers": _without_model(response["headers"])}
+        body["response"] = wire.raw(kept)
+    if "headers" in body:
+        body["headers"] = _without_model(body["headers"])
+    return event(item.type, body)
+
+
+def _without_model(headers: Raw) -> Raw:
+    if wire.kind_of(headers) is not wire.Kind.OBJECT:
+        return headers
+    named = _object(bytes(headers))
+    kept = {name: value for name, value in named.items() if "openai-model" not in name.lower()}
+    return wire.raw(kept)
+
+
 def closing_state(item: Event) -> State:
     """The end that a closing event means, judged by its content first.
 
@@ -162,7 +190,7 @@ def closing_state(item: Event) -> State:
     """
     by_type = _CLOSING_STATE[item.type]
     response = item.response()
-    status = wire.string(response, "status") if wire.is_set(response, "status") else None
+    status = wire.string(response, "status")
     if status in (State.COMPLETED, State.INCOMPLETE, State.FAILED, State.CANCELLED):
         return State(status)
     return by_type

@@ -1,7 +1,8 @@
 """The life of a run: which state may follow which.
 
-Every transition stands in NEXT and nowhere else. Nothing here knows who asks or what time it is.
-States are those of the Response object; there is no backward move and no way out of an end.
+Every transition stands in NEXT; the store asks it inside the transaction that writes an end.
+Nothing here knows who asks or what time it is. States are those of the Response object; there is
+no backward move and no way out of an end.
 """
 
 from collections.abc import Mapping
@@ -21,40 +22,17 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Cue(StrEnum):
-    """What can happen to a run."""
-
-    SENT = "sent"
-    COMPLETED = "completed"
-    CUT_SHORT = "cut_short"
-    BROKE = "broke"
-    CANCEL = "cancel"
-
-
-class WrongCue(ValueError):
-    """The cue does not apply to a run in that state."""
-
-
-_END: Final[Mapping[Cue, State]] = MappingProxyType({})
-
-NEXT: Final[Mapping[State, Mapping[Cue, State]]] = MappingProxyType(
+NEXT: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
     {
-        State.QUEUED: {
-            Cue.SENT: State.IN_PROGRESS,
-            Cue.BROKE: State.FAILED,
-            Cue.CANCEL: State.CANCELLED,
-        },
-        State.IN_PROGRESS: {
-            Cue.COMPLETED: State.COMPLETED,
-            Cue.CUT_SHORT: State.INCOMPLETE,
-            Cue.BROKE: State.FAILED,
-            Cue.CANCEL: State.CANCELLED,
-        },
-        State.COMPLETED: _END,
-        State.FAILED: _END,
-        State.INCOMPLETE: _END,
-        # Cancelling twice is idempotent and gives the same object (OpenAI's guide).
-        State.CANCELLED: {Cue.CANCEL: State.CANCELLED},
+        # Not `completed`: what was never sent has no answer.
+        State.QUEUED: frozenset({State.IN_PROGRESS, State.FAILED, State.CANCELLED}),
+        State.IN_PROGRESS: frozenset(
+            {State.COMPLETED, State.INCOMPLETE, State.FAILED, State.CANCELLED}
+        ),
+        State.COMPLETED: frozenset(),
+        State.FAILED: frozenset(),
+        State.INCOMPLETE: frozenset(),
+        State.CANCELLED: frozenset(),
     }
 )
 
@@ -81,12 +59,9 @@ CANCEL_REFUSED: Final[Mapping[State, str]] = MappingProxyType(
 )
 
 
-def next_state(state: State, cue: Cue) -> State:
-    """The state after `cue`; raises WrongCue where the table has no such move."""
-    try:
-        return NEXT[state][cue]
-    except KeyError:
-        raise WrongCue(f"'{cue}' does not apply to a run that is {state}.") from None
+def may_follow(before: State, after: State) -> bool:
+    """Whether a run in the state `before` may move to `after`."""
+    return after in NEXT[before]
 
 
 def is_final(state: State) -> bool:

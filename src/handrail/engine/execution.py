@@ -207,7 +207,7 @@ def _take(event: Event, log: RunLog) -> Outcome | None:
         if event.type in events.LIFECYCLE:
             log.fold.apply(event)
             return None if log.fold.state is None else (log.fold.state, None)
-        if event.type.startswith("response.") and event.type != "response.metadata":
+        if event.type.startswith("response.") and event.type != events.METADATA:
             log.fold.apply(event)
             log.add(event)
     except events.MalformedEvent as error:

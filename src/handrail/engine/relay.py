@@ -87,6 +87,8 @@ class Relay:
     def _take(self, event: Event) -> bytes:
         if self._state is not None:  # nothing follows a terminal event
             return b""
+        if event.type in events.LIFECYCLE or event.type == events.METADATA:
+            event = events.without_model_header(event)
         if event.type in events.LIFECYCLE:
             if self._repeats(event):
                 return b""

@@ -21,7 +21,7 @@ import msgspec
 from handrail.core import items as item_rules
 from handrail.core import wire
 from handrail.core.admission import Limits, next_caller
-from handrail.core.lifecycle import State
+from handrail.core.lifecycle import State, may_follow
 from handrail.errors import Code, ConfigInvalid, RequestRejected
 from handrail.store.base import Close, Closing, NewRun, Remote, Run, Segment, Slice
 from handrail.store.migrate import migrate
@@ -258,6 +258,8 @@ class SqliteStore:
         fence: int,
     ) -> bool:
         run_id = row["id"]
+        if not may_follow(State(row["state"]), closing.state):
+            return False
         sealer = self._key(connection, run_id)
         values = {
             "id": run_id,

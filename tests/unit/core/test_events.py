@@ -145,6 +145,27 @@ def test_a_lifecycle_event_wraps_a_snapshot() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (
+            {"response": {"id": "r", "headers": {"OpenAI-Model": "x", "x-a": "1"}}},
+            {"response": {"id": "r", "headers": {"x-a": "1"}}},
+        ),
+        ({"headers": {"x-openai-model": "x"}, "metadata": 1}, {"headers": {}, "metadata": 1}),
+        ({"headers": "openai-model"}, {"headers": "openai-model"}),
+        ({"response": {"instructions": "openai-model"}},) * 2,
+        ({"response": {"headers": {"x-a": "1"}}},) * 2,
+    ],
+)
+def test_the_model_that_the_upstream_names_among_its_headers_is_not_passed_on(
+    before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    given_ = read(json.dumps({"type": "response.created", **before}).encode())
+    told = events.without_model_header(given_)
+    assert json.loads(told.data) == {"type": "response.created", **after}
+
+
 def test_an_event_that_has_the_number_already_stays_the_very_same() -> None:
     event = read(b'{"type":"a","sequence_number":3}')
     assert event.numbered(3) is event

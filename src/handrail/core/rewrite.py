@@ -74,7 +74,7 @@ def upstream_request(
     streams = stream or profile.always_streams
     _merge_provider_options(body, steps, request=request)
     _strip(body, steps, GATEWAY_FIELDS)
-    _write_previous(body, continues)
+    _write_previous(body, steps, continues)
     _translate(body, steps, profile=profile)
     _write_store(body, steps)
     _write_stream(body, steps, streams=streams, wanted=stream)
@@ -103,7 +103,7 @@ def upstream_run_request(
     steps: list[Step] = []
     _merge_provider_options(body, steps, request=request)
     _strip(body, steps, ("providerOptions", "conversation"))
-    _write_previous(body, continues)
+    _write_previous(body, steps, continues)
     _translate(body, steps, profile=profile)
     if wire.boolean(body, "store") is not True:
         reason = "the upstream runs the response and keeps it"
@@ -111,6 +111,7 @@ def upstream_run_request(
     body["store"] = body["background"] = wire.TRUE
     _write_stream(body, steps, streams=stream, wanted=stream)
     if request.include is not None:
+        _tell_included(body, steps)
         body["include"] = wire.raw(request.include)
     else:
         body.pop("include", None)
@@ -119,6 +120,8 @@ def upstream_run_request(
     _fit_fields(body, steps, profile=profile, extra_fields=extra_fields | UPSTREAM_RUN_FIELDS)
     return UpstreamRequest(body=body, streams=stream, added_include=False, steps=tuple(steps))
 
+
+_OPTIONS_SAY: Final = "providerOptions say so, and the body does not"
 
 # Read by the gateway and meant for nobody behind it.
 GATEWAY_FIELDS: Final = ("providerOptions", "background", "background_options", "conversation")
@@ -129,10 +132,7 @@ UPSTREAM_RUN_FIELDS: Final = frozenset({"background", "background_options", "pre
 
 def _merge_provider_options(body: Body, steps: list[Step], *, request: CreateRequest) -> None:
     taken, left = provider_options.merge(body, request.provider)
-    steps.extend(
-        Step(field=field, action="set", reason="providerOptions say so, and the body does not")
-        for field in taken
-    )
+    steps.extend(Step(field=field, action="set", reason=_OPTIONS_SAY) for field in taken)
     steps.extend(
         Step(
             field=f"providerOptions.openai.{option}", action="dropped", reason="has no meaning here"
@@ -161,8 +161,10 @@ def _strip(body: Body, steps: list[Step], fields: tuple[str, ...]) -> None:
     )
 
 
-def _write_previous(body: Body, continues: str | None) -> None:
+def _write_previous(body: Body, steps: list[Step], continues: str | None) -> None:
     if continues is not None:
+        if not wire.is_set(body, "previous_response_id"):
+            steps.append(Step(field="previous_response_id", action="set", reason=_OPTIONS_SAY))
         body["previous_response_id"] = wire.raw(continues)
     elif wire.is_set(body, "previous_response_id"):
         # Policy has refused it before; should that ever change, context must not vanish here.
@@ -200,6 +202,8 @@ def _write_include(
     body: Body, steps: list[Step], *, request: CreateRequest, profile: Profile
 ) -> bool:
     names = list(request.include or ())
+    if names:
+        _tell_included(body, steps)
     wanted = profile.add_reasoning is AddReasoning.ALWAYS or (
         profile.add_reasoning is AddReasoning.WHEN_REASONING and wire.is_set(body, "reasoning")
     )
@@ -218,6 +222,11 @@ def _write_include(
     else:
         body.pop("include", None)
     return added
+
+
+def _tell_included(body: Body, steps: list[Step]) -> None:
+    if not wire.is_set(body, "include"):
+        steps.append(Step(field="include", action="set", reason=_OPTIONS_SAY))
 
 
 def _write_input(body: Body, steps: list[Step], *, profile: Profile, whole: bool) -> None:

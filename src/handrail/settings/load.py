@@ -46,16 +46,23 @@ Tree = dict[str, Any]
 
 
 def load(
-    flags: Mapping[str, Any], environment: Mapping[str, str], *, default_data_dir: Path
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str],
+    *,
+    default_data_dir: Path,
+    credentials: bool = True,
 ) -> Settings:
     """The settings. `flags` maps the paths of OPTIONS, and `config`, to values or None.
 
-    Reads the settings file and nothing else. Raises ConfigInvalid.
+    Reads the settings file and nothing else. Without `credentials` a key that is not set is no
+    error: `sources` says under `upstream.api_key` and `callers.NAME.key` which are missing. Raises
+    ConfigInvalid.
     """
     file, tree = _read_file(flags.get("config"), environment)
     where = str(file)
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
+    missing: dict[str, str] = {}  # path of a credential -> why there is none
     _import_reference_name(tree, where)
     said = _switch_in_file(tree, where)
     for option in OPTIONS:
@@ -66,10 +73,14 @@ def load(
         flag=flags.get("background.enabled"), environment=environment, file=said
     )
     values["background.enabled"], sources["background.enabled"] = switch.enabled, switch.source
-    callers = _callers(tree.pop("callers", {}), environment, where)
+    callers = _callers(tree.pop("callers", {}), environment, where, missing=missing)
     _refuse_unknown(tree, where)
     if values["data_dir"] is None:
         values["data_dir"] = default_data_dir
+    target = _target(values, sources, environment, missing=missing)
+    if missing and credentials:
+        raise ConfigInvalid(next(iter(missing.values())))
+    sources.update(missing)
     return Settings(
         host=values["server.host"],
         port=values["server.port"],
@@ -80,7 +91,7 @@ def load(
         heartbeat_seconds=values["server.heartbeat"],
         log_level=values["log.level"],
         data_dir=values["data_dir"],
-        target=_target(values, sources, environment),
+        target=target,
         switch=switch,
         executor=Executor(values["background.executor"]),
         callers=MappingProxyType(callers),
@@ -183,7 +194,9 @@ def _plain(name: str) -> str:
 # --- callers -------------------------------------------------------------------------------------
 
 
-def _callers(tables: Any, environment: Mapping[str, str], file: str) -> dict[str, Caller]:
+def _callers(
+    tables: Any, environment: Mapping[str, str], file: str, *, missing: dict[str, str]
+) -> dict[str, Caller]:
     if not isinstance(tables, dict):
         raise ConfigInvalid(f"{file}: 'callers' must be a table of tables.")
     callers: dict[str, Caller] = {}
@@ -193,7 +206,7 @@ def _callers(tables: Any, environment: Mapping[str, str], file: str) -> dict[str
                 f"{file}: callers.{_plain(name)} must be a table whose name is 1 to 64 letters, "
                 "digits, '-' and '_'."
             )
-        callers[name] = _caller(name, table, environment=environment, file=file)
+        callers[name] = _caller(name, table, environment=environment, file=file, missing=missing)
     variable = environment.get(CALLER_KEY_VARIABLE, "").strip()
     if variable or not callers:
         known = callers.get(DEFAULT_CALLER)
@@ -214,7 +227,14 @@ def _is_name(name: str) -> bool:
     )
 
 
-def _caller(name: str, table: Tree, *, environment: Mapping[str, str], file: str) -> Caller:
+def _caller(
+    name: str,
+    table: Tree,
+    *,
+    environment: Mapping[str, str],
+    file: str,
+    missing: dict[str, str],
+) -> Caller:
     place = f"{file}: callers.{name}"
     values: dict[str, Any] = {}
     for option in CALLER_OPTIONS:
@@ -233,6 +253,10 @@ def _caller(name: str, table: Tree, *, environment: Mapping[str, str], file: str
         max_queued=values["max_queued"],
         retention_seconds=values["retention"],
     )
+    variable = values["key_env"]
+    if variable and not values["key_sha256"] and not environment.get(variable, "").strip():
+        missing[f"callers.{name}.key"] = f"{place}.key_env: the variable {variable} is not set."
+        return Caller(policy=policy, digest=None)
     return Caller(policy=policy, digest=_key(name, values, environment=environment, place=place))
 
 
@@ -243,10 +267,7 @@ def _key(
     if variable and digest:
         raise ConfigInvalid(f"{place}: give key_env or key_sha256, not both.")
     if variable:
-        key = environment.get(variable, "").strip()
-        if not key:
-            raise ConfigInvalid(f"{place}.key_env: the variable {variable} is not set.")
-        return _digest(key, variable)
+        return _digest(environment[variable].strip(), variable)
     if digest:
         try:
             raw = bytes.fromhex(digest)
@@ -292,7 +313,11 @@ def _refuse_shared_keys(callers: Mapping[str, Caller], file: str) -> None:
 
 
 def _target(
-    values: dict[str, Any], sources: dict[str, str], environment: Mapping[str, str]
+    values: dict[str, Any],
+    sources: dict[str, str],
+    environment: Mapping[str, str],
+    *,
+    missing: dict[str, str],
 ) -> Target:
     profile = PROFILES[values["upstream.profile"]]
     if values["upstream.url"] is None:
@@ -303,7 +328,7 @@ def _target(
             )
         values["upstream.url"] = profile.base_url
         sources["upstream.url"] = f"profile {profile.name}"
-    url = _base_url(values["upstream.url"], sources["upstream.url"])
+    url = base_url(values["upstream.url"], sources["upstream.url"])
     if values["upstream.extra_fields"] and profile.takes is None:
         raise ConfigInvalid(
             f"{sources['upstream.extra_fields']}: upstream.extra_fields has a meaning only for "
@@ -312,7 +337,9 @@ def _target(
     return Target(
         url=url,
         profile=profile,
-        api_key=_api_key(profile, values, environment=environment, sources=sources),
+        api_key=_api_key(
+            profile, values, environment=environment, sources=sources, missing=missing
+        ),
         extra_fields=frozenset(values["upstream.extra_fields"]),
         runs_background=_runs_background(profile, values, sources),
         model_fallbacks=values["upstream.model_fallbacks"],
@@ -332,7 +359,9 @@ def _runs_background(profile: Profile, values: dict[str, Any], sources: Mapping[
     return bool(values["upstream.runs_background"])
 
 
-def _base_url(text: str, source: str) -> str:
+def base_url(text: str, source: str) -> str:
+    """A base URL without a slash at its end. Raises ConfigInvalid that names the source."""
+
     def refuse(why: str) -> ConfigInvalid:
         return ConfigInvalid(f"{source}: the upstream's base URL {why}.")
 
@@ -358,6 +387,7 @@ def _api_key(
     *,
     environment: Mapping[str, str],
     sources: dict[str, str],
+    missing: dict[str, str],
 ) -> Secret | None:
     named = values["upstream.api_key_env"]
     candidates = [API_KEY_VARIABLE]
@@ -374,9 +404,9 @@ def _api_key(
             return values["upstream.api_key"]  # type: ignore[no-any-return]
     values["upstream.api_key"], sources["upstream.api_key"] = None, "not set"
     if named:
-        raise ConfigInvalid(f"upstream.api_key_env: the variable {named} is not set.")
-    if profile.base_url is not None:
-        raise ConfigInvalid(
+        missing["upstream.api_key"] = f"upstream.api_key_env: the variable {named} is not set."
+    elif profile.base_url is not None:
+        missing["upstream.api_key"] = (
             f"{candidates[-1]}: is not set, and an upstream of the profile {profile.name} needs a "
             "credential."
         )

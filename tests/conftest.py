@@ -34,6 +34,11 @@ class Scripted:
         self.origin = origin
 
     @property
+    def server(self) -> Upstream:
+        """The server itself."""
+        return self._upstream
+
+    @property
     def seen(self) -> Seen:
         """What has arrived."""
         return self._upstream.seen

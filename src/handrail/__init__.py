@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Switch,
     )
     from handrail.core.prepare import Change, Prepared
+    from handrail.core.profiles import AddReasoning
     from handrail.core.rewrite import Step
     from handrail.errors import ConfigInvalid, RequestRejected
     from handrail.library import prepare
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AddReasoning",
     "BackgroundPolicy",
     "CallerPolicy",
     "Change",
@@ -48,6 +50,7 @@ __all__ = [
 
 _POLICY = "handrail.core.policy"
 _HOMES = {
+    "AddReasoning": "handrail.core.profiles",
     "BackgroundPolicy": _POLICY,
     "CallerPolicy": _POLICY,
     "Change": "handrail.core.prepare",

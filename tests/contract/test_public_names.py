@@ -15,6 +15,7 @@ from handrail.core.prepare import VERSION
 from handrail.integrations import openai as integration
 
 NAMES = [
+    "AddReasoning",
     "BackgroundPolicy",
     "CallerPolicy",
     "Change",
@@ -96,6 +97,8 @@ FIELDS: list[tuple[Any, list[str]]] = [
             "executor",
             "runs_background",
             "extra_fields",
+            "encrypted_reasoning",
+            "model_fallbacks",
             "callers",
         ],
     ),
@@ -130,7 +133,7 @@ def test_a_public_value_has_these_fields_and_is_frozen(kind: Any, fields: list[s
 
 def test_what_is_prepared_says_its_version_and_more_than_its_fields() -> None:
     assert VERSION == 1
-    assert {"body", "changes", "content", "steps"} <= set(dir(handrail.Prepared))
+    assert {"body", "changes", "content", "decision", "steps"} <= set(dir(handrail.Prepared))
 
 
 def test_everything_public_is_documented() -> None:

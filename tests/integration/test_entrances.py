@@ -37,7 +37,7 @@ def foretold(case: Case, settings: LibrarySettings) -> tuple[Any, ...]:
         result = prepare(case.fields(), settings=settings, caller="ann")
     except RequestRejected as error:
         return ("error", error.fault.code, error.fault.param)
-    return (result.plan.mode, result.body, result.plan.header())
+    return (result.plan.mode, result.body, result.decision)
 
 
 async def outcome(case: Case, client: AsyncOpenAI, upstream: Scripted) -> tuple[Any, ...]:

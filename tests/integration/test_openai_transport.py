@@ -83,7 +83,9 @@ def either(request: pytest.FixtureRequest) -> Either:
 async def test_a_stateless_call_is_lowered_and_answered(either: Either, upstream: Scripted) -> None:
     response, headers = await either.create(upstream.base_url("openai"), store=True)
     assert response.status == "completed"
-    assert headers["handrail-decision"] == "mode=stateless; store=lowered"
+    assert headers["handrail-decision"].startswith(
+        "mode=stateless; store=lowered; steps=store: set"
+    )
     assert (upstream.last["store"], upstream.last["stream"]) == (False, False)
     sent = upstream.seen.requests[-1]["headers"]
     assert sent["Authorization"] == f"Bearer {UPSTREAM_KEY}"
@@ -236,7 +238,7 @@ async def test_another_refusal_reaches_the_caller_as_it_came(
     with pytest.raises(openai.BadRequestError) as caught:
         await either.create(upstream.base_url("openai"), reasoning={}, input="hi [[status=400]]")
     assert (caught.value.code, caught.value.type) == ("boo", "scripted")
-    assert caught.value.response.headers["handrail-decision"] == "mode=stateless; store=false"
+    assert caught.value.response.headers["handrail-decision"].startswith("mode=stateless")
     assert upstream.seen.calls == 1
 
 
@@ -420,3 +422,25 @@ async def test_another_transport_may_carry_the_calls() -> None:
     with httpx2.Client(transport=transport) as client:
         reply = client.post("http://up.example/v1/responses", json={"model": "m"})
     assert reply.json() == {"model": "m", "store": False, "stream": False}
+
+
+@pytest.mark.parametrize("fallbacks", [{}, {"old": ("older", "new")}])
+def test_a_model_that_is_not_served_gives_way_only_where_the_rules_say_so(
+    fallbacks: dict[str, tuple[str, ...]],
+) -> None:
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        model = json.loads(request.content)["model"]
+        if model != "new":
+            error = {"message": "No such model.", "code": "model_not_found", "param": "model"}
+            return httpx2.Response(404, json={"error": error})
+        return httpx2.Response(200, json={"model": model})
+
+    settings = LibrarySettings(model_fallbacks=fallbacks)
+    transport = HandrailTransport(settings, transport=httpx2.MockTransport(answer))
+    with httpx2.Client(transport=transport) as client:
+        reply = client.post("http://up.example/v1/responses", json={"model": "old"})
+    if fallbacks:
+        assert reply.json() == {"model": "new"}
+        assert "model: changed to new" in reply.headers["handrail-decision"]
+    else:
+        assert (reply.status_code, reply.json()["error"]["code"]) == (404, "model_not_found")

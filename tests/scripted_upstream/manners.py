@@ -14,6 +14,10 @@ CODEX_REFUSES = ("max_output_tokens", "temperature", "top_p", "metadata", "user"
 
 def objection(body: Json, manners: str) -> web.Response | None:
     """What a server of these manners answers to a body that it does not take."""
+    model = str(body.get("model", ""))
+    if model.startswith("unserved"):
+        words = f"The '{model}' model is not supported when using Codex with a ChatGPT account."
+        return _refuse(manners, words, "model")
     if manners in ("openai", "codex") and body.get("store") is not False:
         return _refuse(manners, "Store must be set to false", "store")
     if manners in ("openai", "codex") and body.get("background"):
@@ -50,5 +54,10 @@ def _items(body: Json) -> list[Json]:
 def _refuse(manners: str, message: str, param: str) -> web.Response:
     if manners == "codex":
         return web.json_response({"detail": message}, status=400)
+    return refuse(message, param)
+
+
+def refuse(message: str, param: str | None, status: int = 400) -> web.Response:
+    """An error in the API's envelope."""
     error = {"message": message, "type": "invalid_request_error", "param": param, "code": None}
-    return web.json_response({"error": error}, status=400)
+    return web.json_response({"error": error}, status=status)

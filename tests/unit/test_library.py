@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import handrail
 from handrail import (
+    AddReasoning,
     BackgroundPolicy,
     CallerPolicy,
     ConfigInvalid,
@@ -142,6 +143,13 @@ def test_another_profile_has_its_own_url_and_rules() -> None:
         prepare(BODY, settings=OFF, profile="nope")
 
 
+def test_encrypted_reasoning_is_asked_for_as_the_settings_say() -> None:
+    word: Any = "always"
+    settings = LibrarySettings(encrypted_reasoning=word)
+    assert "include" not in prepare(BODY, settings=OFF).body
+    assert prepare(BODY, settings=settings).body["include"] == ["reasoning.encrypted_content"]
+
+
 def test_a_caller_who_does_not_exist_gets_nobodys_rules() -> None:
     settings = LibrarySettings(callers={"ann": CallerPolicy(name="ann")})
     for name in (None, "bob", ""):
@@ -170,6 +178,7 @@ def test_a_rule_given_as_a_plain_word_means_what_it_says() -> None:
     [
         ({"executor": "both"}, "executor"),
         ({"profile": "x"}, "profile"),
+        ({"encrypted_reasoning": "x"}, "encrypted_reasoning"),
         ({"base_url": "ftp://x"}, "base_url"),
         ({"base_url": "https://x/v1/responses"}, "base_url"),
         ({"callers": {"a": CallerPolicy(name="a", background="no")}}, "callers.a.background"),  # type: ignore[arg-type]
@@ -209,7 +218,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_rules_need_no_credential_and_make_no_directory(here: Path) -> None:
     settings = LibrarySettings.from_environment({})
     assert settings == LibrarySettings(
-        base_url="https://api.openai.com/v1", runs_background=True, switch=settings.switch
+        base_url="https://api.openai.com/v1",
+        runs_background=True,
+        switch=settings.switch,
+        encrypted_reasoning=AddReasoning.WHEN_REASONING,
     )
     assert not settings.switch.enabled
     assert list(here.iterdir()) == []

@@ -125,7 +125,7 @@ def _sentences(result: Json) -> list[str]:
         f"ACCEPTED  {_MODES[Mode(plan['mode'])]}",
         *(f"  {reason['text']}" for reason in plan["reasons"]),
         "",
-        f"  header      handrail-decision: {plan['decision']}",
+        f"  header      handrail-decision: {result['decision']}",
         f"  judged by   {_rules_line(result)}",
         "",
         f"{len(steps) or 'No'} change{'' if len(steps) == 1 else 's'}"

@@ -29,6 +29,7 @@ def explained(prepared: Prepared) -> Json:
     return {
         "version": VERSION,
         "plan": _plan(prepared.plan),
+        "decision": prepared.decision,
         "steps": [_step(change) for change in prepared.changes()],
         "url": prepared.url,
         "headers": dict(prepared.headers),
@@ -58,7 +59,6 @@ def shown(value: Raw | None) -> str | None:
 def _plan(plan: Plan) -> Json:
     return {
         "mode": plan.mode.value,
-        "decision": plan.header(),
         "reasons": [{"name": reason.name, "text": reason.text} for reason in plan.reasons],
         "stream": plan.stream,
         "store": plan.store,

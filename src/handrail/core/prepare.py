@@ -16,7 +16,13 @@ from msgspec import Raw
 from handrail.core import wire
 from handrail.core.policy import CallerPolicy, Executor, Mode, Plan, Switch, decide
 from handrail.core.profiles import Profile
-from handrail.core.rewrite import Step, UpstreamRequest, upstream_request, upstream_run_request
+from handrail.core.rewrite import (
+    Step,
+    UpstreamRequest,
+    steps_header,
+    upstream_request,
+    upstream_run_request,
+)
 from handrail.core.wire import CreateRequest
 
 VERSION: Final = 1
@@ -74,6 +80,12 @@ class Prepared:
         """The body that leaves, decoded anew with each call."""
         decoded: dict[str, Any] = msgspec.json.decode(self.content)
         return decoded
+
+    @property
+    def decision(self) -> str:
+        """What was decided and done, as the `handrail-decision` reply header tells it."""
+        told = steps_header(self.steps)
+        return f"{self.plan.header()}; steps={told}" if told else self.plan.header()
 
     @property
     def steps(self) -> tuple[Step, ...]:

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import msgspec
 
-from handrail.core.profiles import ENCRYPTED_REASONING
 from handrail.core.redact import scrub
 from handrail.core.responses import RunError
 from handrail.core.retry_after import retry_after
@@ -173,14 +172,6 @@ def failure(error: RunError, *, now: float) -> HandrailError:
 def is_about_model(error: HandrailError) -> bool:
     """Whether the upstream refused a call because it does not serve the model."""
     return isinstance(error, UpstreamRefused) and error.fault.code in UNSUPPORTED_MODEL
-
-
-def is_about_include(error: HandrailError) -> bool:
-    """Whether the upstream refused a call because of what it is to include (G7)."""
-    if not isinstance(error, UpstreamRefused) or error.upstream_status not in (400, 422):
-        return False
-    about = f"{error.fault.param} {error.fault.message}".lower()
-    return "include" in about or ENCRYPTED_REASONING in about or "encrypted content" in about
 
 
 def _rule(status: int, error: Mapping[str, Any]) -> Rule | None:

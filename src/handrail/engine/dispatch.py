@@ -6,22 +6,33 @@ only where `core.retry` says so. What comes back is a reply whose body is still 
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from handrail.core import wire
-from handrail.core.profiles import ENCRYPTED_REASONING
+from handrail.core.mending import mended
 from handrail.core.retry import verdict
-from handrail.core.rewrite import UpstreamRequest
+from handrail.core.rewrite import Step, UpstreamRequest
 from handrail.core.upstream_errors import refusal
 from handrail.engine.clock import Clock
-from handrail.errors import HandrailError, UpstreamRefused
+from handrail.errors import HandrailError
 from handrail.settings.model import Target
 from handrail.telemetry import get_logger
 from handrail.upstream.client import UpstreamCall, UpstreamClient, UpstreamReply
 
 MAX_ERROR_BYTES: Final = 256 * 1024
 ERROR_SECONDS: Final = 10.0
+SSE: Final = "text/event-stream"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """An upstream's reply to a create, its body unread, and all that was changed to get it."""
+
+    reply: UpstreamReply
+    steps: tuple[Step, ...]
+
 
 BeforeSend = Callable[[], Awaitable[None]]
 
@@ -47,7 +58,7 @@ class Dispatcher:
         headers: Mapping[str, str],
         before_send: BeforeSend = _nothing,
         persistent: bool = False,
-    ) -> AsyncIterator[UpstreamReply]:
+    ) -> AsyncIterator[Answered]:
         """POST `request` to the target's /responses; the reply, closed when the block is left.
 
         `before_send` is awaited before every call. `persistent` allows waiting and calling again
@@ -63,12 +74,14 @@ class Dispatcher:
                 reply = await self._call(
                     target, "/responses", method="POST", headers=headers, request=request
                 )
+                answered = Answered(reply=reply, steps=request.steps)
                 del request  # a long stream must not keep a large request alive
                 break
             except HandrailError as error:
-                if request.added_include and _is_about_include(error):
-                    # We put it there and the model does not take it: ours to mend, once (G7).
-                    request = request.without_added_include()
+                better = mended(request, error, fallbacks=target.model_fallbacks)
+                if better is not None:
+                    request = better
+                    self._log.info("upstream_call_mended", step=request.steps[-1])
                     continue
                 decision = verdict(error, calls=calls)
                 if not persistent or not decision.again:
@@ -76,15 +89,24 @@ class Dispatcher:
                 self._log.info("upstream_call_again", reason=decision.reason, wait=decision.wait)
                 await self._clock.sleep(decision.wait)
         try:
-            yield reply
+            yield answered
         finally:
             reply.close()
 
-    async def get(self, target: Target, path: str, *, limit: int) -> bytes:
-        """The body of a GET at the target. Raises UpstreamRefused and UpstreamFailed."""
-        reply = await self._call(target, path, method="GET")
+    async def ask(self, target: Target, path: str, *, limit: int, method: str = "GET") -> bytes:
+        """The body of an answer of the target. Raises UpstreamRefused and UpstreamFailed."""
+        reply = await self._call(target, path, method=method)
         try:
             return await reply.read(limit=limit, idle_seconds=target.idle_seconds)
+        finally:
+            reply.close()
+
+    @asynccontextmanager
+    async def listen(self, target: Target, path: str) -> AsyncIterator[UpstreamReply]:
+        """A stream of the target; closed when the block is left. Raises as `ask` does."""
+        reply = await self._call(target, path, method="GET", accept=SSE)
+        try:
+            yield reply
         finally:
             reply.close()
 
@@ -96,6 +118,7 @@ class Dispatcher:
         method: str,
         headers: Mapping[str, str] = MappingProxyType({}),
         request: UpstreamRequest | None = None,
+        accept: str = "application/json",
     ) -> UpstreamReply:
         outgoing = {**headers, "accept-encoding": "identity", "user-agent": "handrail"}
         secrets = []
@@ -103,11 +126,10 @@ class Dispatcher:
             secrets = [target.api_key.reveal()]
             outgoing["authorization"] = f"Bearer {secrets[0]}"
         body = None
-        outgoing["accept"] = "application/json"
+        outgoing["accept"] = SSE if request is not None and request.streams else accept
         if request is not None:
             body = wire.encode(request.body)
             outgoing["content-type"] = "application/json"
-            outgoing["accept"] = "text/event-stream" if request.streams else "application/json"
         reply = await self._client.send(
             UpstreamCall(
                 method=method,
@@ -124,10 +146,3 @@ class Dispatcher:
         finally:
             reply.close()
         raise refusal(reply.status, reply.headers, said, now=self._clock.now(), secrets=secrets)
-
-
-def _is_about_include(error: HandrailError) -> bool:
-    if not isinstance(error, UpstreamRefused) or error.upstream_status not in (400, 422):
-        return False
-    about = f"{error.fault.param} {error.fault.message}".lower()
-    return "include" in about or ENCRYPTED_REASONING in about or "encrypted content" in about

@@ -13,21 +13,23 @@ a store, so they are refused here with a text that names the gateway.
 
 What is not done in this process: the events of half-compatible servers are not completed (profile
 `compatible`), streams are passed on as they come, no call is repeated but one whose `include` was
-ours, and neither WebSocket connections of the SDK nor its other APIs, such as batches, come past.
+ours or whose model has a fallback, and neither WebSocket connections of the SDK nor its other APIs,
+such as batches, come past.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Final, Self
 
 from handrail.core import prepare as pipeline
 from handrail.core import wire
 from handrail.core.collect import Collector
+from handrail.core.mending import mended
 from handrail.core.policy import Mode
 from handrail.core.prepare import Prepared
-from handrail.core.upstream_errors import is_about_include, refusal
+from handrail.core.upstream_errors import refusal
 from handrail.engine.clock import SystemClock
 from handrail.errors import Code, Fault, HandrailError, RequestRejected, fault
 from handrail.integrations.routes import Route, route_of
@@ -63,24 +65,29 @@ class _Call:
 
     request: httpx2.Request
     prepared: Prepared | None = None
+    fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def headers(self) -> dict[str, str]:
         """What every reply says of the decision."""
-        return {} if self.prepared is None else {"handrail-decision": self.prepared.plan.header()}
+        return {} if self.prepared is None else {"handrail-decision": self.prepared.decision}
 
     def may_mend(self, reply: httpx2.Response) -> bool:
-        """Whether the error answer must be read to see if it is about what we added."""
-        added = self.prepared is not None and self.prepared.request.added_include
-        return added and reply.status_code in (400, 422)
+        """Whether the error answer must be read to see if the call can be made otherwise."""
+        if self.prepared is None or not reply.is_client_error:
+            return False
+        return self.prepared.request.added_include or bool(self.fallbacks)
 
     def mended(self, reply: httpx2.Response, said: bytes) -> "_Call | None":
-        """The call without what we added, if it is that which was refused (G7)."""
+        """The call without what we added, or to the next model, if that was refused (G7)."""
         error = refusal(reply.status_code, reply.headers, said, now=_now())
-        if self.prepared is None or not is_about_include(error):
+        if self.prepared is None:
             return None
-        prepared = replace(self.prepared, request=self.prepared.request.without_added_include())
-        return _Call(request=_outgoing(self.request, prepared), prepared=prepared)
+        better = mended(self.prepared.request, error, fallbacks=self.fallbacks)
+        if better is None:
+            return None
+        prepared = replace(self.prepared, request=better)
+        return replace(self, request=_outgoing(self.request, prepared), prepared=prepared)
 
     def folds(self, reply: httpx2.Response) -> bool:
         """Whether a stream came for a caller who wants one JSON object (the Codex backend)."""
@@ -125,7 +132,11 @@ class _Rules:
             return _Call(request=_with_body(request, wire.encode(kept), {}))
         if prepared.plan.mode is Mode.BACKGROUND:
             raise RequestRejected(Code.BACKGROUND_NOT_SUPPORTED, _NEEDS_STORE, param="background")
-        return _Call(request=_outgoing(request, prepared), prepared=prepared)
+        return _Call(
+            request=_outgoing(request, prepared),
+            prepared=prepared,
+            fallbacks=self.settings.model_fallbacks,
+        )
 
 
 class HandrailTransport(httpx2.BaseTransport):

@@ -38,5 +38,5 @@ class Models:
         await self._get(exchange, settings, f"/models/{quote(model, safe='/:@+')}")
 
     async def _get(self, exchange: Exchange, settings: Settings, path: str) -> None:
-        body = await self._dispatcher.get(settings.target, path, limit=MAX_BYTES)
+        body = await self._dispatcher.ask(settings.target, path, limit=MAX_BYTES)
         await exchange.reply(200, wire.encode(read_response(body)))

@@ -17,7 +17,7 @@ from handrail.core.policy import (
     Switch,
 )
 from handrail.core.prepare import Upstream
-from handrail.core.profiles import PROFILES
+from handrail.core.profiles import PROFILES, AddReasoning
 from handrail.errors import ConfigInvalid
 from handrail.settings.load import DEFAULT_CALLER, base_url, load
 from handrail.settings.model import Settings
@@ -35,7 +35,9 @@ class LibrarySettings:
     `profile` is the name of the upstream's kind, `base_url` None for the profile's own.
     `runs_background` is whether the upstream can run background responses itself, None for what
     the profile says; `extra_fields` are further fields that a server of the profile compatible
-    takes. `callers` maps names to what they may. Raises ConfigInvalid when that makes no sense.
+    takes; `encrypted_reasoning` is when that is asked for, None for what the profile says;
+    `model_fallbacks` are by model those to try when the upstream does not serve it. `callers` maps
+    names to what they may. Raises ConfigInvalid when that makes no sense.
     """
 
     profile: str = "openai"
@@ -44,6 +46,8 @@ class LibrarySettings:
     executor: Executor = Executor.GATEWAY
     runs_background: bool | None = None
     extra_fields: frozenset[str] = frozenset()
+    encrypted_reasoning: AddReasoning | None = None
+    model_fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     callers: Mapping[str, CallerPolicy] = field(default_factory=lambda: _ANYBODY)
 
     def __post_init__(self) -> None:
@@ -53,11 +57,17 @@ class LibrarySettings:
             base_url(self.base_url, "base_url")
         # A rule given as a plain word must mean what it says: rules are compared by identity, and
         # a "deny" that is not BackgroundPolicy.DENY would deny nothing.
-        own = {
+        own: dict[str, object] = {
             "executor": _word(Executor, self.executor, "executor"),
             "extra_fields": frozenset(self.extra_fields),
+            "model_fallbacks": MappingProxyType(
+                {model: tuple(chain) for model, chain in self.model_fallbacks.items()}
+            ),
             "callers": MappingProxyType({n: _policy(n, p) for n, p in self.callers.items()}),
         }
+        if self.encrypted_reasoning is not None:
+            word = _word(AddReasoning, self.encrypted_reasoning, "encrypted_reasoning")
+            own["encrypted_reasoning"] = word
         for name, value in own.items():
             object.__setattr__(self, name, value)
 
@@ -106,6 +116,8 @@ class LibrarySettings:
             executor=settings.executor,
             runs_background=target.runs_background,
             extra_fields=target.extra_fields,
+            encrypted_reasoning=target.profile.add_reasoning,
+            model_fallbacks=target.model_fallbacks,
             callers=MappingProxyType({n: c.policy for n, c in settings.callers.items()}),
         )
 
@@ -114,7 +126,13 @@ class LibrarySettings:
         if profile == self.profile:
             return self
         return replace(
-            self, profile=profile, base_url=None, runs_background=None, extra_fields=frozenset()
+            self,
+            profile=profile,
+            base_url=None,
+            runs_background=None,
+            extra_fields=frozenset(),
+            encrypted_reasoning=None,
+            model_fallbacks={},
         )
 
     def caller(self, name: str | None) -> CallerPolicy:
@@ -133,6 +151,8 @@ class LibrarySettings:
         if url is None:
             raise ConfigInvalid(f"base_url: the profile {self.profile} needs one.")
         able = self.runs_background
+        if self.encrypted_reasoning is not None:
+            profile = replace(profile, add_reasoning=self.encrypted_reasoning)
         return Upstream(
             url=url.rstrip("/"),
             profile=profile,

@@ -8,6 +8,7 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -19,9 +20,10 @@ from handrail.core.policy import (
     Executor,
     StoreFalsePolicy,
     StorePolicy,
+    Switch,
     resolve_switch,
 )
-from handrail.core.profiles import CODEX, PROFILES, Profile
+from handrail.core.profiles import CODEX, PROFILES, AddReasoning, Profile
 from handrail.errors import ConfigInvalid
 from handrail.settings.model import Caller, Secret, Settings, Target
 from handrail.settings.options import (
@@ -60,19 +62,8 @@ def load(
     """
     file, tree = _read_file(flags.get("config"), environment)
     where = str(file)
-    values: dict[str, Any] = {}
-    sources: dict[str, str] = {}
     missing: dict[str, str] = {}  # path of a credential -> why there is none
-    _import_reference_name(tree, where)
-    said = _switch_in_file(tree, where)
-    for option in OPTIONS:
-        values[option.path], sources[option.path] = _resolve(
-            option, flags=flags, environment=environment, tree=tree, file=where
-        )
-    switch = resolve_switch(
-        flag=flags.get("background.enabled"), environment=environment, file=said
-    )
-    values["background.enabled"], sources["background.enabled"] = switch.enabled, switch.source
+    values, sources, switch = _values(flags, environment, tree=tree, file=where)
     callers = _callers(tree.pop("callers", {}), environment, where, missing=missing)
     _refuse_unknown(tree, where)
     if values["data_dir"] is None:
@@ -103,6 +94,25 @@ def load(
         values=MappingProxyType(values),
         sources=MappingProxyType(sources),
     )
+
+
+def _values(
+    flags: Mapping[str, Any], environment: Mapping[str, str], *, tree: Tree, file: str
+) -> tuple[dict[str, Any], dict[str, str], Switch]:
+    """The value and the source of every option by its path, and the switch."""
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    _import_reference_name(tree, file)
+    said = _switch_in_file(tree, file)
+    for option in OPTIONS:
+        values[option.path], sources[option.path] = _resolve(
+            option, flags=flags, environment=environment, tree=tree, file=file
+        )
+    switch = resolve_switch(
+        flag=flags.get("background.enabled"), environment=environment, file=said
+    )
+    values["background.enabled"], sources["background.enabled"] = switch.enabled, switch.source
+    return values, sources, switch
 
 
 def _read_file(flag: Any, environment: Mapping[str, str]) -> tuple[Path | None, Tree]:
@@ -334,14 +344,17 @@ def _target(
             f"{sources['upstream.extra_fields']}: upstream.extra_fields has a meaning only for "
             "the profile compatible; the others take unknown fields anyway."
         )
+    runs_background = _runs_background(profile, values, sources)
+    adds = values["upstream.encrypted_reasoning"] or profile.add_reasoning
+    values["upstream.encrypted_reasoning"] = adds
     return Target(
         url=url,
-        profile=profile,
+        profile=replace(profile, add_reasoning=AddReasoning(adds)),
         api_key=_api_key(
             profile, values, environment=environment, sources=sources, missing=missing
         ),
         extra_fields=frozenset(values["upstream.extra_fields"]),
-        runs_background=_runs_background(profile, values, sources),
+        runs_background=runs_background,
         model_fallbacks=values["upstream.model_fallbacks"],
         reply_seconds=values["upstream.reply_timeout"],
         idle_seconds=values["upstream.idle_timeout"],

@@ -23,7 +23,7 @@ def test_plan_steps_and_call_are_all_there() -> None:
     result = explained(prepared({"store": True, "stream": False}))
     assert result["version"] == VERSION
     assert result["plan"]["mode"] == "stateless"
-    assert result["plan"]["decision"] == "mode=stateless; store=lowered"
+    assert result["decision"] == "mode=stateless; store=lowered; steps=store: set to false"
     assert result["plan"]["reasons"][0]["text"].endswith(".")
     assert result["steps"] == [
         {

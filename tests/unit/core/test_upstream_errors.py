@@ -11,7 +11,6 @@ from handrail.core.responses import RunError
 from handrail.core.upstream_errors import (
     MAX_MESSAGE,
     failure,
-    is_about_include,
     is_about_model,
     refusal,
 )
@@ -256,22 +255,6 @@ def test_a_refused_model_is_known_by_its_code() -> None:
     assert is_about_model(refusal(404, {}, body, now=NOW))
     assert not is_about_model(refusal(404, {}, b"{}", now=NOW))
     assert not is_about_model(failure(RunError(cause="x", message="m"), now=NOW))
-
-
-@pytest.mark.parametrize(
-    ("status", "error", "about"),
-    [
-        (400, {"message": "Encrypted content is not supported with this model."}, True),
-        (400, {"message": "Unknown value.", "param": "include[0]"}, True),
-        (422, {"message": "reasoning.encrypted_content is unknown"}, True),
-        (400, {"message": "Unknown parameter.", "param": "input"}, False),
-        (500, {"message": "include"}, False),
-    ],
-)
-def test_a_refused_include_is_known_by_its_words(status: int, error: Any, about: bool) -> None:
-    body = json.dumps({"error": error}).encode()
-    assert is_about_include(refusal(status, {}, body, now=NOW)) is about
-    assert not is_about_include(failure(RunError(cause="x", message="include"), now=NOW))
 
 
 def test_details_stay_without_secrets_and_without_bulk() -> None:

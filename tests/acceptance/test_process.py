@@ -108,6 +108,41 @@ def test_config_explain_says_where_each_value_comes_from_and_shows_no_secret(
     assert "server.port" in table.stdout
 
 
+def test_config_explain_shows_a_missing_key_where_serve_stops(tmp_path: Path) -> None:
+    file = tmp_path / "handrail.toml"
+    file.write_text('[callers.team]\nkey_env = "TEAM_KEY"\n')
+    done = command("config", "explain", "--config", str(file), "--json")
+    body = json.loads(done.stdout)
+    assert done.returncode == 0
+    for setting, variable in (
+        ("upstream.api_key", "OPENAI_API_KEY"),
+        ("callers.team.key", "TEAM_KEY"),
+    ):
+        assert body[setting]["value"] == "(not set)"
+        assert variable in body[setting]["source"]
+    served = command("serve", "--config", str(file), "--data-dir", str(tmp_path / "data"))
+    assert served.returncode == 2
+    assert "TEAM_KEY" in served.stderr
+
+
+def test_explain_shows_a_decision_without_a_credential_and_refuses_with_status_1(
+    tmp_path: Path,
+) -> None:
+    body = tmp_path / "body.json"
+    body.write_text('{"model":"m","input":"hi","store":true}')
+    done = command("explain", str(body))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "store=true was lowered" in done.stdout
+    body.write_text('{"model":"m","input":"hi","background":true}')
+    done = command("explain", str(body))
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "background_not_enabled" in done.stdout
+    assert command("explain", str(tmp_path / "none.json")).returncode == 2
+    wrong = command("explain", str(body), "--caller", "nobody")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.count("\n") == 1
+
+
 def test_the_first_start_makes_private_keys_and_says_where(upstream: Child, tmp_path: Path) -> None:
     environment = {"HANDRAIL_CALLER_KEY": ""}
     server = f"{upstream.url}/openai/v1"

@@ -33,9 +33,10 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
         *,
         flags: Mapping[str, Any] = MappingProxyType({}),
         env: Mapping[str, str] = KEYS,
+        credentials: bool = True,
     ) -> Settings:
         if toml is not None:
             Path(FILE).write_text(toml)
-        return load(flags, env, default_data_dir=tmp_path / "data")
+        return load(flags, env, default_data_dir=tmp_path / "data", credentials=credentials)
 
     return reading

@@ -23,6 +23,7 @@ class Read(Protocol):
         *,
         flags: Mapping[str, Any] = ...,
         env: Mapping[str, str] = ...,
+        credentials: bool = ...,
     ) -> Settings:
         """The settings. Raises ConfigInvalid."""
 

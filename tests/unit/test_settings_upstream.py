@@ -260,3 +260,24 @@ def test_a_proxy_that_cannot_be_used_stops_the_start(read: Read, name: str, valu
     text = refusal(read, env={**KEYS, name: value})
     assert text.startswith(f"{name}: ")
     assert "secret" not in text
+
+
+def test_settings_can_be_read_without_credentials_and_say_which_are_missing(read: Read) -> None:
+    toml = '[callers.team]\nkey_env = "TEAM_KEY"\nbackground = "deny"\n'
+    settings = read(toml, env={}, credentials=False)
+    assert settings.target.api_key is None
+    assert settings.callers["team"].digest is None
+    assert settings.callers["team"].policy.background == "deny"
+    assert "OPENAI_API_KEY" in settings.sources["upstream.api_key"]
+    assert "TEAM_KEY" in settings.sources["callers.team.key"]
+    named = read('upstream.api_key_env = "SPARE"', env={}, credentials=False)
+    assert "SPARE" in named.sources["upstream.api_key"]
+
+
+def test_a_credential_that_is_there_is_checked_also_where_none_is_needed(read: Read) -> None:
+    toml = '[callers.team]\nkey_env = "TEAM_KEY"\n'
+    for env in ({"TEAM_KEY": "short"}, {OURS: "not\nprintable"}):
+        assert next(iter(env)) in refusal(read, toml, env=env, credentials=False)
+    key = read(env={OURS: "sk-ours"}, credentials=False).target.api_key
+    assert key is not None
+    assert key.reveal() == "sk-ours"

@@ -20,8 +20,11 @@ def config() -> None:
 @setting_flags
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of a table.")
 def explain(*, as_json: bool, **parameters: Any) -> None:
-    """Print every setting with its value and where it came from; secrets are masked."""
-    rows = explained(load_settings(parameters))
+    """Print every setting with its value and where it came from; secrets are masked.
+
+    A key that is not set is shown as such; `serve` would stop there.
+    """
+    rows = explained(load_settings(parameters, credentials=False))
     if as_json:
         body = {path: {"value": value, "source": source} for path, value, source in rows}
         click.echo(msgspec.json.format(msgspec.json.encode(body)).decode())
@@ -41,8 +44,9 @@ def explained(settings: Settings) -> list[tuple[str, str, str]]:
         policy = caller.policy
         key = "generated" if caller.digest is None else f"sha256 {masked(caller.digest.hex())}"
         place = str(settings.file) if settings.file else "default"
+        missing = settings.sources.get(f"callers.{name}.key")
         rows += [
-            (f"callers.{name}.key", key, place),
+            (f"callers.{name}.key", "(not set)" if missing else key, missing or place),
             (f"callers.{name}.background", policy.background.value, place),
             (f"callers.{name}.store", policy.store.value, place),
             (f"callers.{name}.store_false", policy.store_false.value, place),

@@ -6,6 +6,7 @@ import click
 
 from handrail import __version__
 from handrail.cli.config import config
+from handrail.cli.explain import explain
 from handrail.cli.serve import serve
 from handrail.errors import ConfigInvalid
 
@@ -18,6 +19,7 @@ def cli() -> None:
 
 cli.add_command(serve)
 cli.add_command(config)
+cli.add_command(explain)
 
 
 def main() -> None:

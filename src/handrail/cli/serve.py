@@ -50,11 +50,14 @@ def setting_flags(command: F) -> F:
     return command
 
 
-def load_settings(parameters: dict[str, Any]) -> Settings:
-    """The settings for a command's parameters and this process's environment."""
+def load_settings(parameters: dict[str, Any], *, credentials: bool = True) -> Settings:
+    """The settings for a command's parameters and this process's environment.
+
+    Without `credentials` a missing key is no error: for commands that call nobody.
+    """
     flags = {path: parameters.get(name) for name, path in FLAGS.items()}
     data_dir = Path(platformdirs.user_data_dir("handrail", appauthor=False))
-    return load(flags, os.environ, default_data_dir=data_dir)
+    return load(flags, os.environ, default_data_dir=data_dir, credentials=credentials)
 
 
 @click.command()

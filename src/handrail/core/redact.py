@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 MASK: Final = "[redacted]"
 
@@ -51,3 +51,25 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
 def masked(value: str) -> str:
     """A secret for display: its last four characters, when it is long enough to spare them."""
     return f"…{value[-4:]}" if len(value) >= 20 else "…"
+
+
+def hidden(value: Any) -> Any:
+    """Decoded JSON for display: texts that are secret by their name or their look are masked.
+
+    Names are those of SECRET_NAMES, in any case, and all of an object called `headers`.
+    """
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, list):
+        return [hidden(entry) for entry in value]
+    if isinstance(value, dict):
+        return {name: _hidden_field(name, entry) for name, entry in value.items()}
+    return value
+
+
+def _hidden_field(name: str, value: Any) -> Any:
+    if isinstance(value, str) and name.lower() in SECRET_NAMES:
+        return MASK
+    if isinstance(value, dict) and name.lower() == "headers":
+        return {key: MASK if isinstance(text, str) else hidden(text) for key, text in value.items()}
+    return hidden(value)

@@ -101,7 +101,7 @@ def upstream_request(
     streams = stream or profile.always_streams
     _merge_provider_options(body, steps, request=request)
     _strip(body, steps, GATEWAY_FIELDS)
-    _write_previous(body, continues)
+    _write_previous(body, steps, continues)
     _translate(body, steps, profile=profile)
     _write_store(body, steps)
     _write_stream(body, steps, streams=streams, wanted=stream)
@@ -132,7 +132,7 @@ def upstream_run_request(
     steps: list[Step] = []
     _merge_provider_options(body, steps, request=request)
     _strip(body, steps, ("providerOptions", "conversation"))
-    _write_previous(body, continues)
+    _write_previous(body, steps, continues)
     _translate(body, steps, profile=profile)
     if wire.boolean(body, "store") is not True:
         reason = "the upstream runs the response and keeps it"
@@ -140,6 +140,7 @@ def upstream_run_request(
     body["store"] = body["background"] = wire.TRUE
     _write_stream(body, steps, streams=stream, wanted=stream)
     if request.include is not None:
+        _tell_included(body, steps)
         body["include"] = wire.raw(request.include)
     else:
         body.pop("include", None)
@@ -166,7 +167,7 @@ def endpoint_request(
     body: Body = dict(request.body)
     steps: list[Step] = []
     _strip(body, steps, GATEWAY_FIELDS)
-    _write_previous(body, None)
+    _write_previous(body, steps, None)
     steps.extend(
         Step(field=field, action="removed", reason=f"no field of {endpoint}")
         for field in _CREATE_ONLY
@@ -182,6 +183,8 @@ def endpoint_request(
 # They say how a create is kept and told, and an endpoint that does neither answers 400 to them.
 _CREATE_ONLY: Final = ("store", "stream", "stream_options", "include")
 
+_OPTIONS_SAY: Final = "providerOptions say so, and the body does not"
+
 # Read by the gateway and meant for nobody behind it.
 GATEWAY_FIELDS: Final = ("providerOptions", "background", "background_options", "conversation")
 
@@ -191,10 +194,7 @@ UPSTREAM_RUN_FIELDS: Final = frozenset({"background", "background_options", "pre
 
 def _merge_provider_options(body: Body, steps: list[Step], *, request: CreateRequest) -> None:
     taken, left = provider_options.merge(body, request.provider)
-    steps.extend(
-        Step(field=field, action="set", reason="providerOptions say so, and the body does not")
-        for field in taken
-    )
+    steps.extend(Step(field=field, action="set", reason=_OPTIONS_SAY) for field in taken)
     steps.extend(
         Step(
             field=f"providerOptions.openai.{option}", action="dropped", reason="has no meaning here"
@@ -223,8 +223,10 @@ def _strip(body: Body, steps: list[Step], fields: tuple[str, ...]) -> None:
     )
 
 
-def _write_previous(body: Body, continues: str | None) -> None:
+def _write_previous(body: Body, steps: list[Step], continues: str | None) -> None:
     if continues is not None:
+        if not wire.is_set(body, "previous_response_id"):
+            steps.append(Step(field="previous_response_id", action="set", reason=_OPTIONS_SAY))
         body["previous_response_id"] = wire.raw(continues)
     elif wire.is_set(body, "previous_response_id"):
         # Policy has refused it before; should that ever change, context must not vanish here.
@@ -262,6 +264,8 @@ def _write_include(
     body: Body, steps: list[Step], *, request: CreateRequest, profile: Profile
 ) -> bool:
     names = list(request.include or ())
+    if names:
+        _tell_included(body, steps)
     wanted = profile.add_reasoning is AddReasoning.ALWAYS or (
         profile.add_reasoning is AddReasoning.WHEN_REASONING and wire.is_set(body, "reasoning")
     )
@@ -280,6 +284,11 @@ def _write_include(
     else:
         body.pop("include", None)
     return added
+
+
+def _tell_included(body: Body, steps: list[Step]) -> None:
+    if not wire.is_set(body, "include"):
+        steps.append(Step(field="include", action="set", reason=_OPTIONS_SAY))
 
 
 def _write_input(body: Body, steps: list[Step], *, profile: Profile, whole: bool) -> None:

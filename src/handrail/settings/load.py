@@ -4,16 +4,12 @@ Loading raises ConfigInvalid with one line that names the file or variable: a se
 be read never falls back to another.
 """
 
-import base64
 import hashlib
-import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
 from handrail.core.policy import (
     BackgroundPolicy,
@@ -21,58 +17,55 @@ from handrail.core.policy import (
     Executor,
     StoreFalsePolicy,
     StorePolicy,
+    Switch,
     resolve_switch,
 )
-from handrail.core.profiles import CODEX, PROFILES, AddReasoning, Profile
-from handrail.core.proxies import proxy_for, proxy_variable
 from handrail.errors import ConfigInvalid
-from handrail.settings.model import Caller, Proxy, Secret, Settings, Target
+from handrail.settings.model import Caller, Settings
 from handrail.settings.options import (
-    API_KEY_VARIABLE,
     CALLER_KEY_VARIABLE,
     CALLER_OPTIONS,
     FILE_VARIABLE,
-    OPENAI_KEY_VARIABLE,
     OPTIONS,
     Option,
 )
+from handrail.settings.target import read_target
 
 DEFAULT_CALLER: Final = "default"
 DEFAULT_FILE: Final = Path("handrail.toml")
 LOOPBACK_HOSTS: Final = ("127.0.0.1", "localhost", "::1")
 MIN_KEY: Final = 20
 _MAX_FILE: Final = 1 << 20
-_PLAIN_URL: Final = re.compile(r"[^\x00-\x20?#\x7f-\U0010ffff]+")
 _SAMPLES: Final = ("changeme", "change-me", "your-", "your_", "example", "placeholder", "xxxx")
 
 Tree = dict[str, Any]
 
 
 def load(
-    flags: Mapping[str, Any], environment: Mapping[str, str], *, default_data_dir: Path
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str],
+    *,
+    default_data_dir: Path,
+    credentials: bool = True,
 ) -> Settings:
     """The settings. `flags` maps the paths of OPTIONS, and `config`, to values or None.
 
-    Reads the settings file and nothing else. Raises ConfigInvalid.
+    Reads the settings file and nothing else. Without `credentials` a key that is not set is no
+    error: `sources` says under `upstream.api_key` and `callers.NAME.key` which are missing. Raises
+    ConfigInvalid.
     """
     file, tree = _read_file(flags.get("config"), environment)
     where = str(file)
-    values: dict[str, Any] = {}
-    sources: dict[str, str] = {}
-    _import_reference_name(tree, where)
-    said = _switch_in_file(tree, where)
-    for option in OPTIONS:
-        values[option.path], sources[option.path] = _resolve(
-            option, flags=flags, environment=environment, tree=tree, file=where
-        )
-    switch = resolve_switch(
-        flag=flags.get("background.enabled"), environment=environment, file=said
-    )
-    values["background.enabled"], sources["background.enabled"] = switch.enabled, switch.source
-    callers = _callers(tree.pop("callers", {}), environment, where)
+    missing: dict[str, str] = {}  # path of a credential -> why there is none
+    values, sources, switch = _values(flags, environment, tree=tree, file=where)
+    callers = _callers(tree.pop("callers", {}), environment, where, missing=missing)
     _refuse_unknown(tree, where)
     if values["data_dir"] is None:
         values["data_dir"] = default_data_dir
+    target = read_target(values, sources, environment, missing=missing)
+    if missing and credentials:
+        raise ConfigInvalid(next(iter(missing.values())))
+    sources.update(missing)
     return Settings(
         host=values["server.host"],
         port=values["server.port"],
@@ -83,7 +76,7 @@ def load(
         heartbeat_seconds=values["server.heartbeat"],
         log_level=values["log.level"],
         data_dir=values["data_dir"],
-        target=_target(values, sources, environment),
+        target=target,
         switch=switch,
         executor=Executor(values["background.executor"]),
         callers=MappingProxyType(callers),
@@ -95,6 +88,25 @@ def load(
         values=MappingProxyType(values),
         sources=MappingProxyType(sources),
     )
+
+
+def _values(
+    flags: Mapping[str, Any], environment: Mapping[str, str], *, tree: Tree, file: str
+) -> tuple[dict[str, Any], dict[str, str], Switch]:
+    """The value and the source of every option by its path, and the switch."""
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    _import_reference_name(tree, file)
+    said = _switch_in_file(tree, file)
+    for option in OPTIONS:
+        values[option.path], sources[option.path] = _resolve(
+            option, flags=flags, environment=environment, tree=tree, file=file
+        )
+    switch = resolve_switch(
+        flag=flags.get("background.enabled"), environment=environment, file=said
+    )
+    values["background.enabled"], sources["background.enabled"] = switch.enabled, switch.source
+    return values, sources, switch
 
 
 def _read_file(flag: Any, environment: Mapping[str, str]) -> tuple[Path | None, Tree]:
@@ -186,7 +198,9 @@ def _plain(name: str) -> str:
 # --- callers -------------------------------------------------------------------------------------
 
 
-def _callers(tables: Any, environment: Mapping[str, str], file: str) -> dict[str, Caller]:
+def _callers(
+    tables: Any, environment: Mapping[str, str], file: str, *, missing: dict[str, str]
+) -> dict[str, Caller]:
     if not isinstance(tables, dict):
         raise ConfigInvalid(f"{file}: 'callers' must be a table of tables.")
     callers: dict[str, Caller] = {}
@@ -196,7 +210,7 @@ def _callers(tables: Any, environment: Mapping[str, str], file: str) -> dict[str
                 f"{file}: callers.{_plain(name)} must be a table whose name is 1 to 64 letters, "
                 "digits, '-' and '_'."
             )
-        callers[name] = _caller(name, table, environment=environment, file=file)
+        callers[name] = _caller(name, table, environment=environment, file=file, missing=missing)
     variable = environment.get(CALLER_KEY_VARIABLE, "").strip()
     if variable or not callers:
         known = callers.get(DEFAULT_CALLER)
@@ -217,7 +231,14 @@ def _is_name(name: str) -> bool:
     )
 
 
-def _caller(name: str, table: Tree, *, environment: Mapping[str, str], file: str) -> Caller:
+def _caller(
+    name: str,
+    table: Tree,
+    *,
+    environment: Mapping[str, str],
+    file: str,
+    missing: dict[str, str],
+) -> Caller:
     place = f"{file}: callers.{name}"
     values: dict[str, Any] = {}
     for option in CALLER_OPTIONS:
@@ -236,6 +257,10 @@ def _caller(name: str, table: Tree, *, environment: Mapping[str, str], file: str
         max_queued=values["max_queued"],
         retention_seconds=values["retention"],
     )
+    variable = values["key_env"]
+    if variable and not values["key_sha256"] and not environment.get(variable, "").strip():
+        missing[f"callers.{name}.key"] = f"{place}.key_env: the variable {variable} is not set."
+        return Caller(policy=policy, digest=None)
     return Caller(policy=policy, digest=_key(name, values, environment=environment, place=place))
 
 
@@ -246,10 +271,7 @@ def _key(
     if variable and digest:
         raise ConfigInvalid(f"{place}: give key_env or key_sha256, not both.")
     if variable:
-        key = environment.get(variable, "").strip()
-        if not key:
-            raise ConfigInvalid(f"{place}.key_env: the variable {variable} is not set.")
-        return _digest(key, variable)
+        return _digest(environment[variable].strip(), variable)
     if digest:
         try:
             raw = bytes.fromhex(digest)
@@ -289,126 +311,3 @@ def _refuse_shared_keys(callers: Mapping[str, Caller], file: str) -> None:
             )
         if caller.digest is not None:
             seen[caller.digest] = name
-
-
-# --- upstream ------------------------------------------------------------------------------------
-
-
-def _target(
-    values: dict[str, Any], sources: dict[str, str], environment: Mapping[str, str]
-) -> Target:
-    profile = PROFILES[values["upstream.profile"]]
-    if values["upstream.url"] is None:
-        if profile.base_url is None:
-            raise ConfigInvalid(
-                f"--upstream: the profile {profile.name} needs the base URL of a server "
-                "(--upstream, HANDRAIL_UPSTREAM_URL or upstream.url)."
-            )
-        values["upstream.url"] = profile.base_url
-        sources["upstream.url"] = f"profile {profile.name}"
-    url = _base_url(values["upstream.url"], sources["upstream.url"])
-    if values["upstream.extra_fields"] and profile.takes is None:
-        raise ConfigInvalid(
-            f"{sources['upstream.extra_fields']}: upstream.extra_fields has a meaning only for "
-            "the profile compatible; the others take unknown fields anyway."
-        )
-    runs_background = _runs_background(profile, values, sources)
-    adds = values["upstream.encrypted_reasoning"] or profile.add_reasoning
-    values["upstream.encrypted_reasoning"] = adds
-    return Target(
-        url=url,
-        profile=replace(profile, add_reasoning=AddReasoning(adds)),
-        api_key=_api_key(profile, values, environment=environment, sources=sources),
-        extra_fields=frozenset(values["upstream.extra_fields"]),
-        runs_background=runs_background,
-        model_fallbacks=values["upstream.model_fallbacks"],
-        reply_seconds=values["upstream.reply_timeout"],
-        idle_seconds=values["upstream.idle_timeout"],
-        proxy=_proxy(url, values, environment=environment, sources=sources),
-    )
-
-
-def _proxy(
-    url: str,
-    values: dict[str, Any],
-    *,
-    environment: Mapping[str, str],
-    sources: dict[str, str],
-) -> Proxy | None:
-    # Chosen here once and for all, and not by the HTTP client with each call: what is in force can
-    # be shown, and a proxy that cannot be used stops the start.
-    values["upstream.proxy"], sources["upstream.proxy"] = None, "not set"
-    given = proxy_for(url, environment)
-    if given is None:
-        return None
-    parts = urlsplit(given)
-    authorization = None
-    if parts.username is not None:
-        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        authorization = Secret(f"Basic {base64.b64encode(login.encode()).decode()}")
-    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-    values["upstream.proxy"] = shown
-    sources["upstream.proxy"] = f"environment {proxy_variable(url, environment)}"
-    return Proxy(url=shown, authorization=authorization)
-
-
-def _runs_background(profile: Profile, values: dict[str, Any], sources: Mapping[str, str]) -> bool:
-    said: bool | None = values["upstream.runs_background"]
-    if said and profile is CODEX:
-        raise ConfigInvalid(
-            f"{sources['upstream.runs_background']}: upstream.runs_background: the Codex backend "
-            "stores nothing and runs nothing in the background."
-        )
-    values["upstream.runs_background"] = profile.runs_background if said is None else said
-    return bool(values["upstream.runs_background"])
-
-
-def _base_url(text: str, source: str) -> str:
-    def refuse(why: str) -> ConfigInvalid:
-        return ConfigInvalid(f"{source}: the upstream's base URL {why}.")
-
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        raise refuse("cannot be read") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise refuse("must be http:// or https:// with a host")
-    if parts.username is not None or parts.password is not None:
-        raise refuse("must not hold a user name or password")
-    if not _PLAIN_URL.fullmatch(text):
-        raise refuse("must be plain ASCII without spaces, a query or a fragment")
-    if parts.path.rstrip("/").endswith("/responses"):
-        raise refuse("must be given without /responses, which is appended")
-    return text.rstrip("/")
-
-
-def _api_key(
-    profile: Profile,
-    values: dict[str, Any],
-    *,
-    environment: Mapping[str, str],
-    sources: dict[str, str],
-) -> Secret | None:
-    named = values["upstream.api_key_env"]
-    candidates = [API_KEY_VARIABLE]
-    if named:
-        candidates.append(named)
-    elif profile.name == "openai":
-        candidates.append(OPENAI_KEY_VARIABLE)
-    for variable in candidates:
-        key = environment.get(variable, "").strip()
-        if key and not (key.isascii() and key.isprintable()):
-            raise ConfigInvalid(f"{variable}: must be printable ASCII.")
-        if key:
-            values["upstream.api_key"], sources["upstream.api_key"] = Secret(key), variable
-            return values["upstream.api_key"]  # type: ignore[no-any-return]
-    values["upstream.api_key"], sources["upstream.api_key"] = None, "not set"
-    if named:
-        raise ConfigInvalid(f"upstream.api_key_env: the variable {named} is not set.")
-    if profile.base_url is not None:
-        raise ConfigInvalid(
-            f"{candidates[-1]}: is not set, and an upstream of the profile {profile.name} needs a "
-            "credential."
-        )
-    return None

@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handrail.core.responses import RunError
-from handrail.core.upstream_errors import MAX_MESSAGE, failure, is_about_model, refusal
+from handrail.core.upstream_errors import (
+    MAX_MESSAGE,
+    failure,
+    is_about_model,
+    refusal,
+)
 from handrail.errors import Fault
 from tests.unit.core.generated import JSON, spelled
 

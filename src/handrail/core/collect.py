@@ -1,0 +1,76 @@
+"""A whole stream as one response: for callers of JSON whose upstream only streams."""
+
+from typing import Final
+
+from handrail.core import events, responses, sse, wire
+from handrail.core.fold import Fold
+from handrail.core.lifecycle import State
+from handrail.core.responses import RunError
+from handrail.core.upstream_errors import failure
+from handrail.core.wire import Body
+from handrail.errors import Code, UpstreamFailed
+
+MAX_EVENT_BYTES: Final = 8 << 20
+MAX_STREAM_BYTES: Final = 256 << 20
+
+
+class Collector:
+    """Takes a stream's bytes in, in any chunks, and gives the response that it amounts to.
+
+    A stream of more than `limit` bytes is none.
+    """
+
+    def __init__(self, *, limit: int = MAX_STREAM_BYTES) -> None:
+        self._limit = limit
+        self._decoder = sse.Decoder(limit=MAX_EVENT_BYTES)
+        self._fold = Fold()
+        self._said: RunError | None = None
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> bool:
+        """Take bytes in; whether the terminal event has come.
+
+        Raises UpstreamFailed for what is no event, and beyond the limit.
+        """
+        self._size += len(chunk)
+        if self._size > self._limit:
+            raise _no_event(f"the stream is larger than {self._limit} bytes")
+        try:
+            for frame in self._decoder.feed(chunk):
+                self._take(frame)
+        except (events.MalformedEvent, sse.FrameTooLarge) as error:
+            raise _no_event(str(error)) from None
+        return self._fold.state is not None
+
+    def _take(self, frame: sse.Frame) -> None:
+        event = events.read(frame)
+        if event is None or self._fold.state is not None:
+            return
+        if event.type == events.ERROR:
+            self._said = responses.error_event(event)
+        self._fold.apply(event)
+
+    def response(self, *, now: float) -> Body:
+        """The response, with `store: false`. `now` is in unix seconds.
+
+        Raises UpstreamFailed when there was no end, and the upstream's own failure as a
+        HandrailError when that was the end.
+        """
+        if self._fold.state is None and self._said is None:
+            raise UpstreamFailed(
+                Code.UPSTREAM_ENDED_EARLY, "The upstream's stream ended without a terminal event."
+            )
+        if self._fold.state in (None, State.FAILED):
+            reason = self._said or responses.upstream_error(self._fold.snapshot)
+            raise failure(reason, now=now)
+        return {
+            **self._fold.snapshot,
+            "output": wire.raw(self._fold.output()),
+            "store": wire.FALSE,
+        }
+
+
+def _no_event(why: str) -> UpstreamFailed:
+    return UpstreamFailed(
+        Code.UPSTREAM_PROTOCOL_ERROR, f"The upstream sent what is no event: {why}."
+    )

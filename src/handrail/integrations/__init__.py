@@ -1,0 +1,1 @@
+"""The guardrails inside other programs, without a server. Each module needs its own extra."""

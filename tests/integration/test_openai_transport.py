@@ -1,0 +1,446 @@
+"""The guardrails inside the openai SDK: real client, real sockets, no gateway."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from aiohttp import web
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient, DefaultHttpxClient, OpenAI
+
+from handrail import CallerPolicy, ConfigInvalid, Executor, LibrarySettings, Switch
+from handrail.integrations.openai import AsyncHandrailTransport, HandrailTransport
+from tests.conftest import UPSTREAM_KEY, Scripted
+
+ON = Switch(enabled=True, source="test", locked=False)
+OFF = LibrarySettings()
+CODEX = LibrarySettings(profile="codex")
+COMPATIBLE = LibrarySettings(profile="compatible")
+UPSTREAM_RUN = LibrarySettings(switch=ON, executor=Executor.UPSTREAM)
+
+Ask = Callable[..., Any]
+
+
+def asynchronous(url: str, settings: LibrarySettings, **options: Any) -> AsyncOpenAI:
+    """The SDK with the guardrails in it."""
+    return AsyncOpenAI(
+        base_url=url,
+        api_key=UPSTREAM_KEY,
+        max_retries=0,
+        http_client=DefaultAsyncHttpxClient(transport=AsyncHandrailTransport(settings)),
+        **options,
+    )
+
+
+def synchronous(url: str, settings: LibrarySettings) -> OpenAI:
+    """The same, for programs without an event loop."""
+    return OpenAI(
+        base_url=url,
+        api_key=UPSTREAM_KEY,
+        max_retries=0,
+        http_client=DefaultHttpxClient(transport=HandrailTransport(settings)),
+    )
+
+
+class Either:
+    """Both clients behind one way of asking, so that each test holds for both."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    async def ask(
+        self, url: str, settings: LibrarySettings, call: Callable[[Any], Any]
+    ) -> tuple[Any, httpx2.Headers]:
+        """The result of `call` on the raw responses of a client, and the headers of the reply."""
+        if self.kind == "async":
+            async with asynchronous(url, settings) as client:
+                raw = await call(client.responses.with_raw_response)
+                return raw.parse(), raw.headers
+
+        def asking() -> tuple[Any, httpx2.Headers]:
+            with synchronous(url, settings) as client:
+                raw = call(client.responses.with_raw_response)
+                return raw.parse(), raw.headers
+
+        return await asyncio.to_thread(asking)
+
+    async def create(
+        self, url: str, settings: LibrarySettings = OFF, **fields: Any
+    ) -> tuple[Any, httpx2.Headers]:
+        """A create."""
+        body = {"model": "m", "input": "hi", **fields}
+        return await self.ask(url, settings, lambda responses: responses.create(**body))
+
+
+@pytest.fixture(params=["async", "sync"])
+def either(request: pytest.FixtureRequest) -> Either:
+    return Either(request.param)
+
+
+async def test_a_stateless_call_is_lowered_and_answered(either: Either, upstream: Scripted) -> None:
+    response, headers = await either.create(upstream.base_url("openai"), store=True)
+    assert response.status == "completed"
+    assert headers["handrail-decision"].startswith(
+        "mode=stateless; store=lowered; steps=store: set"
+    )
+    assert (upstream.last["store"], upstream.last["stream"]) == (False, False)
+    sent = upstream.seen.requests[-1]["headers"]
+    assert sent["Authorization"] == f"Bearer {UPSTREAM_KEY}"
+    assert sent["Accept"] == "application/json"
+
+
+async def test_ids_are_stripped_and_unknown_fields_survive(
+    either: Either, upstream: Scripted
+) -> None:
+    item = {"type": "message", "id": "msg_1", "role": "user", "content": "hi"}
+    await either.create(upstream.base_url("openai"), input=[item], extra_body={"brand_new": [1]})
+    assert upstream.last["brand_new"] == [1]
+    assert "id" not in upstream.last["input"][0]
+
+
+async def test_a_stream_passes_as_it_comes(upstream: Scripted) -> None:
+    async with asynchronous(
+        upstream.base_url("openai"), OFF, _strict_response_validation=True
+    ) as client:
+        stream = await client.responses.create(model="m", input="hi [[words=3]]", stream=True)
+        kinds = [event.type async for event in stream]
+    assert (kinds[0], kinds[-1]) == ("response.created", "response.completed")
+    assert kinds.count("response.output_text.delta") == 3
+    assert upstream.last["stream"] is True
+
+
+async def test_a_reader_who_leaves_closes_the_upstream_call(upstream: Scripted) -> None:
+    async with asynchronous(upstream.base_url("openai"), OFF) as client:
+        stream = await client.responses.create(
+            model="m", input="hi [[words=3 stall=1]]", stream=True
+        )
+        async for event in stream:
+            if event.type == "response.output_text.delta":
+                break
+        await stream.close()
+    async with asyncio.timeout(5):
+        while upstream.seen.open:
+            await asyncio.sleep(0.01)
+
+
+async def test_background_is_refused_before_anything_is_sent(
+    either: Either, upstream: Scripted
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        await either.create(upstream.base_url("openai"), background=True)
+    assert (caught.value.code, caught.value.param) == ("background_not_enabled", "background")
+    assert upstream.seen.calls == 0
+
+
+async def test_what_needs_a_store_names_the_gateway_and_the_other_way(
+    either: Either, upstream: Scripted
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        await either.create(
+            upstream.base_url("openai"), LibrarySettings(switch=ON), background=True
+        )
+    assert caught.value.code == "background_not_supported"
+    for word in ("handrail serve", "base_url", 'executor = "upstream"'):
+        assert word in caught.value.message
+    assert upstream.seen.calls == 0
+
+
+async def test_what_the_upstream_runs_is_sent_with_its_ids(
+    either: Either, upstream: Scripted
+) -> None:
+    item = {"type": "message", "id": "msg_1", "role": "user", "content": "hi"}
+    _, headers = await either.create(
+        upstream.base_url("vllm"),
+        UPSTREAM_RUN,
+        background=True,
+        input=[item],
+        previous_response_id="resp_1",
+    )
+    assert headers["handrail-decision"].startswith("mode=background-upstream; ")
+    sent = upstream.last
+    assert (sent["background"], sent["store"], sent["input"]) == (True, True, [item])
+    assert sent["previous_response_id"] == "resp_1"
+
+
+async def test_without_a_store_anywhere_there_is_nothing_to_continue_from(
+    either: Either, upstream: Scripted
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        await either.create(upstream.base_url("openai"), previous_response_id="resp_1")
+    assert caught.value.code == "previous_response_not_found"
+    assert upstream.seen.calls == 0
+
+
+async def test_a_caller_of_json_gets_the_folded_stream_of_an_upstream_that_only_streams(
+    either: Either, upstream: Scripted
+) -> None:
+    response, headers = await either.create(upstream.base_url("codex"), CODEX, temperature=1)
+    assert response.status == "completed"
+    assert response.output[0].content[0].text.endswith(" 1 2 3 4 5 6 7 ")
+    assert response.to_dict()["store"] is False
+    assert headers["content-type"] == "application/json"
+    assert "temperature" not in upstream.last
+
+
+@pytest.mark.parametrize(
+    ("script", "kind"),
+    [
+        ("eof=1", openai.InternalServerError),
+        ("malformed=1", openai.InternalServerError),
+        ("fail", openai.InternalServerError),
+        ("error=1", openai.InternalServerError),
+    ],
+)
+async def test_a_stream_that_fails_is_an_error_for_a_caller_of_json(
+    either: Either, upstream: Scripted, script: str, kind: type[openai.APIStatusError]
+) -> None:
+    with pytest.raises(kind) as caught:
+        await either.create(upstream.base_url("codex"), CODEX, input=f"hi [[{script}]]")
+    assert caught.value.body
+    assert UPSTREAM_KEY not in str(caught.value)
+
+
+async def test_a_stream_that_breaks_off_is_the_clients_own_error(
+    either: Either, upstream: Scripted
+) -> None:
+    with pytest.raises((openai.APIConnectionError, httpx2.RemoteProtocolError)):
+        await either.create(upstream.base_url("codex"), CODEX, input="hi [[drop=1]]")
+
+
+async def test_an_include_that_was_ours_is_left_out_when_the_model_refuses_it(
+    either: Either, upstream: Scripted
+) -> None:
+    response, _ = await either.create(
+        upstream.base_url("openai"), model="plain-1", reasoning={"effort": "low"}
+    )
+    assert response.status == "completed"
+    includes = [seen["body"].get("include") for seen in upstream.seen.requests]
+    assert includes == [["reasoning.encrypted_content"], None]
+
+
+async def test_an_include_that_was_the_callers_is_not(either: Either, upstream: Scripted) -> None:
+    with pytest.raises(openai.BadRequestError, match="Encrypted content"):
+        await either.create(
+            upstream.base_url("openai"),
+            model="plain-1",
+            reasoning={"effort": "low"},
+            include=["reasoning.encrypted_content"],
+        )
+    assert upstream.seen.calls == 1
+
+
+async def test_another_refusal_reaches_the_caller_as_it_came(
+    either: Either, upstream: Scripted
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        await either.create(upstream.base_url("openai"), reasoning={}, input="hi [[status=400]]")
+    assert (caught.value.code, caught.value.type) == ("boo", "scripted")
+    assert caught.value.response.headers["handrail-decision"].startswith("mode=stateless")
+    assert upstream.seen.calls == 1
+
+
+async def test_only_what_a_half_compatible_server_takes_is_sent(
+    either: Either, upstream: Scripted
+) -> None:
+    response, _ = await either.create(
+        upstream.base_url("transformers"), COMPATIBLE, max_output_tokens=5, prompt_cache_key="x"
+    )
+    assert response.status == "completed"
+    assert "prompt_cache_key" not in upstream.last
+
+
+# --- other calls ---------------------------------------------------------------------------------
+
+
+Recorder = tuple[str, list[tuple[str, str, str]]]
+
+
+@pytest.fixture
+async def recorder() -> AsyncIterator[Recorder]:
+    """A server that takes anything: its base URL, and what it has seen."""
+    seen: list[tuple[str, str, str]] = []
+
+    async def record(request: web.Request) -> web.Response:
+        seen.append((request.method, request.path_qs, (await request.read()).decode()))
+        if "moved" in request.path:
+            return web.Response(status=307, headers={"location": "/elsewhere"})
+        return web.json_response({"id": "resp_1", "object": "response"})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", record)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    yield f"http://{host}:{port}/v1", seen
+    await runner.cleanup()
+
+
+async def test_the_verbs_on_kept_responses_pass(either: Either, recorder: Recorder) -> None:
+    url, seen = recorder
+    for call in (
+        lambda responses: responses.retrieve("resp_1"),
+        lambda responses: responses.cancel("resp_1"),
+        lambda responses: responses.delete("resp_1"),
+    ):
+        await either.ask(url, OFF, call)
+    assert [entry[:2] for entry in seen] == [
+        ("GET", "/v1/responses/resp_1"),
+        ("POST", "/v1/responses/resp_1/cancel"),
+        ("DELETE", "/v1/responses/resp_1"),
+    ]
+
+
+async def test_other_apis_pass_unchanged(recorder: Recorder) -> None:
+    url, seen = recorder
+    body = {"model": "m", "background": True, "store": True}
+    async with asynchronous(url, OFF) as client:
+        for path in ("/embeddings", "/responses/input_tokens", "/deployments/my-responses/x"):
+            await client.post(path, body=body, cast_to=object)
+    assert [json.loads(entry[2]) for entry in seen] == [body] * 3
+
+
+SPELLINGS = [
+    "/responses/",
+    "/x//responses",
+    "/Responses",
+    "/%72esponses",
+    "/responses;x=1",
+    "/responses%20",
+    "/responses/other",
+    "/responses/a/b/cancel",
+    "/responses//cancel",
+    "/responses/%63ompact",
+]
+
+
+@pytest.mark.parametrize("path", SPELLINGS)
+async def test_a_create_in_another_spelling_is_not_sent(recorder: Recorder, path: str) -> None:
+    url, seen = recorder
+    async with asynchronous(url, UPSTREAM_RUN) as client:
+        with pytest.raises(openai.NotFoundError):
+            await client.post(path, body={"model": "m", "background": True}, cast_to=object)
+    assert seen == []
+
+
+@pytest.mark.parametrize("path", ["/responses", "/v1/responses", "/responses?beta=true"])
+async def test_every_path_that_ends_so_is_a_create(recorder: Recorder, path: str) -> None:
+    url, seen = recorder
+    async with asynchronous(url, OFF) as client:
+        with pytest.raises(openai.BadRequestError, match="background mode is disabled"):
+            await client.post(path, body={"model": "m", "background": True}, cast_to=object)
+        assert seen == []
+        await client.post(path, body={"model": "m", "store": True}, cast_to=object)
+    assert seen[0][1] == f"/v1{path}"
+    assert json.loads(seen[0][2])["store"] is False
+
+
+@pytest.mark.parametrize("settings", [OFF, LibrarySettings(switch=ON), UPSTREAM_RUN])
+async def test_compact_takes_no_background(recorder: Recorder, settings: LibrarySettings) -> None:
+    url, seen = recorder
+    async with asynchronous(url, settings) as client:
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.post(
+                "/responses/compact", body={"model": "m", "background": True}, cast_to=object
+            )
+        assert caught.value.param == "background"
+        assert seen == []
+        body = {"model": "m", "input": "hi", "background": False, "providerOptions": {}}
+        await client.post("/responses/compact", body=body, cast_to=object)
+    assert json.loads(seen[0][2]) == {"model": "m", "input": "hi"}
+
+
+async def test_a_redirect_does_not_carry_a_request_elsewhere(
+    either: Either, recorder: Recorder
+) -> None:
+    url, seen = recorder
+    with pytest.raises(openai.InternalServerError, match="redirects are not followed"):
+        await either.create(f"{url}/moved")
+    assert [entry[1] for entry in seen] == ["/v1/moved/responses"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"content-type": "text/plain"}, {"content-type": ""}, {"content-encoding": "gzip"}],
+)
+async def test_a_body_that_cannot_be_read_is_not_sent(
+    recorder: Recorder, headers: dict[str, str]
+) -> None:
+    url, seen = recorder
+    transport = AsyncHandrailTransport(OFF)
+    async with httpx2.AsyncClient(transport=transport) as client:
+        given = {"content-type": "application/json", **headers}
+        reply = await client.post(f"{url}/responses", content=b'{"model":"m"}', headers=given)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (415, "content-type")
+    assert seen == []
+
+
+async def test_a_websocket_upgrade_is_refused(recorder: Recorder) -> None:
+    url, seen = recorder
+    async with httpx2.AsyncClient(transport=AsyncHandrailTransport(OFF)) as client:
+        reply = await client.get(
+            f"{url}/responses", headers={"connection": "upgrade", "upgrade": "websocket"}
+        )
+    assert (reply.status_code, reply.json()["error"]["code"]) == (426, "upgrade_required")
+    assert seen == []
+
+
+# --- rules ---------------------------------------------------------------------------------------
+
+
+def test_the_rules_of_a_named_caller_hold_and_a_wrong_name_is_told_at_once() -> None:
+    settings = LibrarySettings(callers={"ann": CallerPolicy(name="ann")})
+    for transport in (HandrailTransport, AsyncHandrailTransport):
+        transport(settings, caller="ann")
+        for name in (None, "bob"):
+            with pytest.raises(ConfigInvalid, match="ann"):
+                transport(settings, caller=name)
+
+
+async def test_without_settings_they_are_those_of_the_environment(
+    upstream: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HANDRAIL_BACKGROUND_RESPONSES", "0")
+    client = AsyncOpenAI(
+        base_url=upstream.base_url("openai"),
+        api_key=UPSTREAM_KEY,
+        http_client=DefaultAsyncHttpxClient(transport=AsyncHandrailTransport()),
+    )
+    async with client:
+        with pytest.raises(openai.BadRequestError, match="HANDRAIL_BACKGROUND_RESPONSES"):
+            await client.responses.create(model="m", input="hi", background=True)
+
+
+async def test_another_transport_may_carry_the_calls() -> None:
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, json=json.loads(request.content))
+
+    transport = HandrailTransport(OFF, transport=httpx2.MockTransport(answer))
+    with httpx2.Client(transport=transport) as client:
+        reply = client.post("http://up.example/v1/responses", json={"model": "m"})
+    assert reply.json() == {"model": "m", "store": False, "stream": False}
+
+
+@pytest.mark.parametrize("fallbacks", [{}, {"old": ("older", "new")}])
+def test_a_model_that_is_not_served_gives_way_only_where_the_rules_say_so(
+    fallbacks: dict[str, tuple[str, ...]],
+) -> None:
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        model = json.loads(request.content)["model"]
+        if model != "new":
+            error = {"message": "No such model.", "code": "model_not_found", "param": "model"}
+            return httpx2.Response(404, json={"error": error})
+        return httpx2.Response(200, json={"model": model})
+
+    settings = LibrarySettings(model_fallbacks=fallbacks)
+    transport = HandrailTransport(settings, transport=httpx2.MockTransport(answer))
+    with httpx2.Client(transport=transport) as client:
+        reply = client.post("http://up.example/v1/responses", json={"model": "old"})
+    if fallbacks:
+        assert reply.json() == {"model": "new"}
+        assert "model: changed to new" in reply.headers["handrail-decision"]
+    else:
+        assert (reply.status_code, reply.json()["error"]["code"]) == (404, "model_not_found")

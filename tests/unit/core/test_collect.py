@@ -1,0 +1,106 @@
+"""A whole stream as one response."""
+
+import json
+from typing import Any
+
+import pytest
+
+from handrail.core import collect, wire
+from handrail.core.collect import Collector
+from handrail.errors import HandrailError, UpstreamFailed
+
+Json = dict[str, Any]
+NOW = 1_700_000_000.0
+
+
+def event(kind: str, **fields: Any) -> bytes:
+    """One event as it stands in a stream."""
+    return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n".encode()
+
+
+RESPONSE: Json = {"id": "resp_1", "object": "response", "status": "in_progress", "output": []}
+CREATED = event("response.created", response=RESPONSE)
+MESSAGE = event(
+    "response.output_item.done",
+    output_index=0,
+    item={"type": "message", "id": "msg_1", "content": [{"type": "output_text", "text": "hi"}]},
+)
+COMPLETED = event("response.completed", response={**RESPONSE, "status": "completed", "store": True})
+
+
+def collected(*chunks: bytes) -> Json:
+    """What the stream amounts to."""
+    collector = Collector()
+    ended = [collector.feed(chunk) for chunk in chunks]
+    assert ended == sorted(ended)
+    body: Json = json.loads(wire.encode(collector.response(now=NOW)))
+    return body
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_the_output_is_gathered_from_the_items_where_the_end_has_none(size: int) -> None:
+    data = b": comment\n\n" + CREATED + MESSAGE + COMPLETED + b"data: [DONE]\n\n"
+    body = collected(*[data[at : at + size] for at in range(0, len(data), size)])
+    assert (body["id"], body["status"], body["store"]) == ("resp_1", "completed", False)
+    assert body["output"][0]["content"][0]["text"] == "hi"
+
+
+def test_what_comes_after_the_end_changes_nothing() -> None:
+    late = event("response.failed", response={**RESPONSE, "status": "failed"})
+    assert collected(CREATED, COMPLETED, late)["status"] == "completed"
+
+
+def test_an_incomplete_response_is_a_response() -> None:
+    end = event("response.incomplete", response={**RESPONSE, "status": "incomplete"})
+    assert collected(CREATED, end)["status"] == "incomplete"
+
+
+@pytest.mark.parametrize("stream", [b"", CREATED, CREATED + MESSAGE + COMPLETED[:-1]])
+def test_a_stream_without_an_end_is_an_error(stream: bytes) -> None:
+    with pytest.raises(UpstreamFailed) as caught:
+        collected(stream)
+    assert caught.value.fault.code == "upstream_ended_early"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        event(
+            "response.failed",
+            response={
+                **RESPONSE,
+                "status": "failed",
+                "error": {"code": "rate_limit_exceeded", "message": "Slow down."},
+            },
+        ),
+        event("error", code="rate_limit_exceeded", message="Slow down."),
+    ],
+    ids=["failed", "error"],
+)
+def test_the_upstreams_own_failure_keeps_its_words_and_gets_its_status(end: bytes) -> None:
+    with pytest.raises(HandrailError) as caught:
+        collected(CREATED, end)
+    assert (caught.value.fault.status, caught.value.fault.message) == (429, "Slow down.")
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        b"data: no json\n\n",
+        b'data: {"type": 5}\n\n',
+        event("response.completed", response=5),
+        b"data: " + b"x" * (collect.MAX_EVENT_BYTES + 1),
+    ],
+    ids=["no json", "no type", "no response", "event too large"],
+)
+def test_what_is_no_event_is_an_error(stream: bytes) -> None:
+    with pytest.raises(UpstreamFailed) as caught:
+        Collector().feed(stream)
+    assert caught.value.fault.code == "upstream_protocol_error"
+
+
+def test_an_endless_stream_is_an_error() -> None:
+    collector = Collector(limit=20)
+    collector.feed(b": twenty bytes.....\n")
+    with pytest.raises(UpstreamFailed, match="larger than 20 bytes"):
+        collector.feed(b":")

@@ -154,9 +154,12 @@ def refusal(
             Code.UPSTREAM_PROTOCOL_ERROR, f"The upstream answered {status}, which is no answer."
         )
     else:
+        said = error or {"message": body[:MAX_MESSAGE].decode(errors="replace")}
         if not error.get("message"):
             error = {**error, "message": _no_message(status, headers, body)}
         problem = _translated(status, headers, error, rule=rule, now=now, secrets=secrets)
+        # Words that are no error object are not passed on, but may well say how long to wait.
+        problem = replace(problem, retry_after=retry_after(headers, said, now=now))
     return UpstreamRefused(problem, upstream_status=status)
 
 

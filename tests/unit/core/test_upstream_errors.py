@@ -174,6 +174,13 @@ def test_the_time_to_wait_goes_along_with_the_error() -> None:
     assert told(429, {"error": {"message": "m"}}).retry_after is None
 
 
+def test_words_that_are_no_error_object_may_say_how_long_to_wait() -> None:
+    fault = told(429, b"Too many requests, try again in 5 seconds.")
+    assert (fault.retry_after, "Too many" in fault.message) == (5.0, False)
+    assert told(503, b"<html>Retry after 2 min</html>").retry_after == 120.0
+    assert told(429, b"try again in 5 seconds", {"retry-after": "7"}).retry_after == 7.0
+
+
 @pytest.mark.parametrize("kind", ["usage_limit_reached", "insufficient_quota"])
 @pytest.mark.parametrize("place", ["type", "code"])
 def test_a_lasting_limit_tells_clients_not_to_try_again(place: str, kind: str) -> None:

@@ -199,7 +199,7 @@ def _write_stream(body: Body, steps: list[Step], *, streams: bool, wanted: bool)
 def _write_include(
     body: Body, steps: list[Step], *, request: CreateRequest, profile: Profile
 ) -> bool:
-    names = list(request.include or ())
+    names = list(dict.fromkeys(request.include or ()))
     wanted = profile.add_reasoning is AddReasoning.ALWAYS or (
         profile.add_reasoning is AddReasoning.WHEN_REASONING and wire.is_set(body, "reasoning")
     )

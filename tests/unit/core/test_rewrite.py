@@ -122,6 +122,12 @@ def test_encrypted_reasoning_is_asked_for_where_it_must_travel_with_the_items(
     assert ("include" in request.body) is bool(wanted)
 
 
+@EVERY
+def test_what_is_asked_for_twice_is_sent_once(profile: str) -> None:
+    body = rewritten({"include": [OTHER, ENCRYPTED, OTHER]}, profile=profile).body
+    assert wire.strings(body, "include") == (OTHER, ENCRYPTED)
+
+
 def test_what_we_added_to_include_can_be_taken_back() -> None:
     request = rewritten({"reasoning": {}, "include": [OTHER]})
     plain = request.without_added_include()

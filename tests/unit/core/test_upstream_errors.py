@@ -124,6 +124,12 @@ def test_an_answer_that_says_nothing_is_described(
     assert "nginx" not in fault.message
 
 
+@pytest.mark.parametrize("place", ["code", "type"])
+def test_an_error_without_a_message_is_told_by_its_code_or_type(place: str) -> None:
+    fault = told(404, {"error": {place: "usage_limit_reached"}})
+    assert (fault.status, fault.message) == (429, "The upstream answered 404: usage_limit_reached.")
+
+
 def test_codes_that_are_no_words_are_left_out() -> None:
     fault = told(400, {"error": {"message": "m", "code": 400, "param": ["x"], "type": {}}})
     assert (fault.code, fault.param, fault.type) == (None, None, "invalid_request_error")

@@ -106,8 +106,9 @@ class Fold:
     """The reducer. Feed it every event in order; ask for the response at any time.
 
     The first terminal event ends it: what comes after that changes nothing, so that the result
-    does not depend on how the stream was cut into chunks. `output_item.done` replaces what the deltas of that item had built up; a terminal event's own
-    output replaces everything, unless it is empty (the Codex backend ends with an empty list).
+    does not depend on how the stream was cut into chunks. `output_item.done` replaces what the
+    deltas of that item had built up; a terminal event's own output replaces everything, unless it
+    is empty (the Codex backend ends with an empty list).
     """
 
     def __init__(self) -> None:
@@ -188,7 +189,7 @@ class Fold:
         return self._snapshot
 
     def output(self) -> list[Json]:
-        """The output items so far, those that never finished marked `incomplete`."""
+        """The output items so far; those that never finished are as complete as the response is."""
         if self._final:
             return self._final
         indexes = sorted({*self._items, *(place[0] for place in self._texts)})
@@ -215,7 +216,8 @@ class Fold:
                 item["content"] = content
         # A reasoning item need not have a status, but none may say that it is still under way.
         if item.get("status", "" if item["type"] == "reasoning" else None) in (None, "in_progress"):
-            item["status"] = "incomplete"
+            # An end that says `completed` speaks for items too whose own end was left out.
+            item["status"] = "completed" if self.state is State.COMPLETED else "incomplete"
         return item
 
     def _unannounced(self, index: int) -> Json:

@@ -301,6 +301,22 @@ def test_an_item_that_never_finished_is_incomplete(item: Json, status: str | Non
     assert found.get("status") == status
 
 
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        ("response.completed", "completed"),
+        ("response.done", "completed"),
+        ("response.incomplete", "incomplete"),
+        ("response.failed", "incomplete"),
+    ],
+)
+def test_an_item_without_an_end_of_its_own_shares_that_of_the_response(
+    end: str, status: str
+) -> None:
+    fold = folded(event("response.output_text.delta", delta="x"), closing([], type_=end))
+    assert fold.output()[0]["status"] == status
+
+
 def test_items_without_a_place_are_taken_in_order() -> None:
     done = [event("response.output_item.done", item={"type": "x", "n": n}) for n in range(3)]
     assert [item["n"] for item in folded(*done).output()] == [0, 1, 2]

@@ -293,6 +293,21 @@ def test_compaction_items_are_never_dropped(profile: str) -> None:
     assert sent({"input": given}, profile=profile)["input"] == given
 
 
+@EVERY
+def test_the_callers_instructions_leave_as_they_were_written(profile: str) -> None:
+    body = rewritten({"instructions": "Be  brief.\n"}, profile=profile).body
+    assert wire.string(body, "instructions") == "Be  brief.\n"
+    assert "instructions" not in rewritten(profile=profile).body
+
+
+@EVERY
+def test_a_limit_on_output_is_left_out_only_where_the_backend_refuses_it(profile: str) -> None:
+    made = rewritten({"max_output_tokens": 5}, profile=profile)
+    refused = profile == "codex"
+    assert ("max_output_tokens" not in made.body) is refused
+    assert any(step.field == "max_output_tokens" for step in made.steps) is refused
+
+
 def test_what_no_rule_touches_leaves_byte_for_byte() -> None:
     data = b'{"model":"m","new" : {"a" : 1.50, "b":[ "\\u00e9" ]},"temperature":1E0}'
     body = upstream_request(wire.read_create(data), profile=PROFILES["openai"], stream=False).body

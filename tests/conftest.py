@@ -34,6 +34,11 @@ class Scripted:
         self.origin = origin
 
     @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.origin.rpartition(":")[2])
+
+    @property
     def seen(self) -> Seen:
         """What has arrived."""
         return self._upstream.seen

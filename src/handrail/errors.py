@@ -30,6 +30,8 @@ class Code(StrEnum):
     INVALID_API_KEY = "invalid_api_key"
     ORIGIN_NOT_ALLOWED = "origin_not_allowed"
     NOT_FOUND = "not_found"
+    MODEL_NOT_FOUND = "model_not_found"
+    UNSUPPORTED_ENDPOINT = "unsupported_endpoint"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     REQUEST_TIMEOUT = "request_timeout"
     PAYLOAD_TOO_LARGE = "payload_too_large"
@@ -86,6 +88,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = MappingProxyType(
         Code.INVALID_API_KEY: _caller(401),
         Code.ORIGIN_NOT_ALLOWED: _caller(403),
         Code.NOT_FOUND: _caller(404),
+        Code.MODEL_NOT_FOUND: _caller(404),
+        Code.UNSUPPORTED_ENDPOINT: _caller(404),
         Code.METHOD_NOT_ALLOWED: _caller(405),
         Code.REQUEST_TIMEOUT: _caller(408),
         Code.PAYLOAD_TOO_LARGE: _caller(413),

@@ -56,6 +56,7 @@ WRONG: list[tuple[list[str], dict[str, str], str]] = [
     (["--upstream", "ftp://x"], {}, "--upstream"),
     (["--upstream", "http://u:p@x/v1"], {}, "--upstream"),
     ([], {"HANDRAIL_CALLER_KEY": "changeme"}, "HANDRAIL_CALLER_KEY"),
+    ([], {"ALL_PROXY": "socks5://127.0.0.1:1080"}, "ALL_PROXY"),
     (["--config", "/nonexistent.toml"], {}, "/nonexistent.toml"),
     (["--host", "203.0.113.1"], {}, "203.0.113.1"),
 ]

@@ -120,6 +120,14 @@ async def test_a_compatible_server_gets_only_fields_that_it_is_known_to_take(
         assert set(upstream.last) == {"model", "input", "store", "stream", "seed"}
 
 
+async def test_a_large_request_arrives_whole(start: Start, upstream: Scripted) -> None:
+    text = "word " * 1_000_000
+    async with start() as gateway, gateway.client() as client:
+        response = await client.responses.create(model="m", input=text)
+        assert response.status == "completed"
+        assert upstream.last["input"] == text
+
+
 async def test_reasoning_travels_encrypted_when_there_is_no_store_to_keep_it(
     start: Start, upstream: Scripted
 ) -> None:
@@ -328,13 +336,6 @@ async def test_many_callers_that_leave_at_random_moments_leave_nothing_behind(
         await eventually(lambda: upstream.seen.open == 0, seconds=2.0)
 
 
-async def test_models_are_the_upstreams_own(start: Start) -> None:
-    async with start() as gateway, gateway.client() as client:
-        assert [model.id async for model in client.models.list()] == ["scripted"]
-        assert (await client.models.retrieve("scripted")).id == "scripted"
-        assert (await client.models.retrieve("org/model-1")).id == "org/model-1"
-
-
 async def test_headers_go_by_allow_list_both_ways(start: Start, upstream: Scripted) -> None:
     async with start(manners="codex") as gateway, gateway.client() as client:
         raw = await client.responses.with_raw_response.create(
@@ -354,6 +355,6 @@ async def test_headers_go_by_allow_list_both_ways(start: Start, upstream: Script
         assert not {"cookie", "x-api-key", "openai-organization"} & set(sent)
         assert not any(name.startswith("x-stainless") for name in sent)
         assert gateway.key not in str(sent)
-        assert raw.headers["handrail-decision"] == "mode=stateless; store=false"
+        assert raw.headers["handrail-decision"].startswith("mode=stateless; store=false; steps=")
         assert raw.headers["x-request-id"].startswith("req_")
         assert "server" not in raw.headers

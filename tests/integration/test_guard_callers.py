@@ -76,6 +76,7 @@ ROUTES = [
     ("DELETE", "/v1/responses/resp_1"),
     ("GET", "/v1/responses/resp_1/input_items"),
     ("POST", "/v1/responses/compact"),
+    ("POST", "/v1/responses/input_tokens"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/m"),
 ]

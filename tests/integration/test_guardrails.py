@@ -111,7 +111,7 @@ async def test_store_true_without_background_is_lowered_or_refused_by_the_caller
     async with start() as gateway, gateway.client() as client:
         raw = await client.responses.with_raw_response.create(model="m", input="hi", store=True)
         assert raw.parse().to_dict()["store"] is False
-        assert raw.headers["handrail-decision"] == "mode=stateless; store=lowered"
+        assert raw.headers["handrail-decision"].startswith("mode=stateless; store=lowered; ")
         assert upstream.last["store"] is False
     options = {"toml": '[callers.default]\nstore = "refuse"\n'}
     async with start(name="second", **options) as gateway, gateway.client() as client:

@@ -331,6 +331,7 @@ async def test_nesting_at_the_edge_of_what_can_be_parsed_is_a_400(
 
 
 BACKGROUND_BODY = b'{"model":"m","input":"hi","background":true}'
+COMPACT = b"POST /v1/responses/compact HTTP/1.1"
 ENTRANCES = {
     "create": post(BACKGROUND_BODY),
     "create, streamed": post(BACKGROUND_BODY.replace(b"}", b',"stream":true}')),
@@ -344,9 +345,28 @@ ENTRANCES = {
     "query": post(BACKGROUND_BODY, line=b"POST /v1/responses?beta=true HTTP/1.1"),
     "query says false": post(BACKGROUND_BODY, line=b"POST /v1/responses?background=false HTTP/1.1"),
     "fragment": post(BACKGROUND_BODY, line=b"POST /v1/responses#x HTTP/1.1"),
-    "compact": post(BACKGROUND_BODY, line=b"POST /v1/responses/compact HTTP/1.1"),
+    "compact": post(BACKGROUND_BODY, line=COMPACT),
+    "compact, streamed": post(BACKGROUND_BODY.replace(b"}", b',"stream":true}'), line=COMPACT),
+    "compact, query": post(BACKGROUND_BODY, line=b"POST /v1/responses/compact?beta=true HTTP/1.1"),
+    "compact, trailing slash": post(BACKGROUND_BODY, line=b"POST /v1/responses/compact/ HTTP/1.1"),
+    "compact, doubled base": post(BACKGROUND_BODY, line=b"POST /v1/v1/responses/compact HTTP/1.1"),
+    "compact, encoded": post(BACKGROUND_BODY, line=b"POST /v1/responses/%63ompact HTTP/1.1"),
+    "compact, encoded slash": post(BACKGROUND_BODY, line=b"POST /v1/responses%2fcompact HTTP/1.1"),
+    "compact, given twice": post(
+        BACKGROUND_BODY.replace(b"}", b',"background":false}'), line=COMPACT
+    ),
+    "compact, WebSocket": post(
+        BACKGROUND_BODY, b"Connection: Upgrade", b"Upgrade: websocket", line=COMPACT
+    ),
     "input_tokens": post(BACKGROUND_BODY, line=b"POST /v1/responses/input_tokens HTTP/1.1"),
+    "input_tokens, query": post(
+        BACKGROUND_BODY, line=b"POST /v1/responses/input_tokens?beta=true HTTP/1.1"
+    ),
     "WebSocket": get("/v1/responses", b"Connection: Upgrade", b"Upgrade: websocket")
+    + b'{"type":"response.create","background":true}',
+    "WebSocket at compact": get(
+        "/v1/responses/compact", b"Connection: Upgrade", b"Upgrade: websocket"
+    )
     + b'{"type":"response.create","background":true}',
     "WebSocket by POST": post(BACKGROUND_BODY, b"Connection: Upgrade", b"Upgrade: websocket"),
     "h2c": post(BACKGROUND_BODY, b"Connection: Upgrade", b"Upgrade: h2c"),
@@ -378,3 +398,26 @@ async def test_no_entrance_lets_a_background_create_through_while_it_is_off(
             assert 400 <= reply.status < 500, name
             assert reply.error["type"] == "invalid_request_error"
             assert upstream.seen.calls == 0, name
+
+
+# Of the entrances those that lead somewhere, so that it is the guard that answers.
+GUARDED = [
+    "create", "create, streamed", "create, null store", "query", "query says false", "compact",
+    "compact, streamed", "compact, query", "input_tokens", "input_tokens, query", "h2c", "chunked",
+    "gzip", "escaped", "x-api-key", "as Codex", "as a retry", "overridden method", "HTTP/1.0",
+]  # fmt: skip
+
+
+async def test_every_entrance_that_leads_somewhere_gives_the_same_reason(
+    start: Start, upstream: Scripted
+) -> None:
+    async with start() as gateway:
+        for name in GUARDED:
+            reply = await ask(gateway.port, ENTRANCES[name])
+            assert reply is not None
+            assert (reply.status, reply.error["code"], reply.error["param"]) == (
+                400,
+                "background_not_enabled",
+                "background",
+            ), name
+        assert upstream.seen.calls == 0

@@ -19,11 +19,19 @@ What it does is chosen by the request. The last user text may hold directives in
 
 The path chooses the manners: /openai/v1 (insists on an explicit store:false), /codex (the strict
 Codex backend), /transformers/v1, /llamacpp/v1, /vllm/v1 (as the real servers of those names were
-seen to behave). A model whose name starts with "plain" refuses encrypted reasoning; one whose name
-starts with "obliging" calls the first function that it is offered, without being told. GET /seen
-tells what arrived, POST /forget starts counting anew.
+seen to behave). The first also has /responses/compact and /responses/input_tokens, the second
+/responses/compact; both know the directives `before`, `status` and `html`. A model whose name
+starts with "plain" refuses encrypted reasoning; one whose name starts with "obliging" calls the
+first function that it is offered, without being told. GET /seen tells what arrived, POST /forget
+starts counting anew.
 """
 
-from tests.scripted_upstream.server import Seen, Upstream, start
+from tests.scripted_upstream.server import (
+    PASSED_HEADERS,
+    PRIVATE_HEADERS,
+    Seen,
+    Upstream,
+    start,
+)
 
-__all__ = ["Seen", "Upstream", "start"]
+__all__ = ["PASSED_HEADERS", "PRIVATE_HEADERS", "Seen", "Upstream", "start"]

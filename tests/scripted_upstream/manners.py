@@ -14,6 +14,10 @@ CODEX_REFUSES = ("max_output_tokens", "temperature", "top_p", "metadata", "user"
 
 def objection(body: Json, manners: str) -> web.Response | None:
     """What a server of these manners answers to a body that it does not take."""
+    model = str(body.get("model", ""))
+    if model.startswith("unserved"):
+        words = f"The '{model}' model is not supported when using Codex with a ChatGPT account."
+        return _refuse(manners, words, "model")
     if manners in ("openai", "codex") and body.get("store") is not False:
         return _refuse(manners, "Store must be set to false", "store")
     if manners in ("openai", "codex") and body.get("background"):
@@ -28,6 +32,22 @@ def objection(body: Json, manners: str) -> web.Response | None:
     if manners == "transformers" and (extra := set(body) - TRANSFORMERS_FIELDS):
         detail = f"Unexpected fields in the request: {extra}"
         return web.json_response({"detail": detail}, status=422)
+    return None
+
+
+CREATE_ONLY = ("store", "stream", "stream_options", "include", "background", "providerOptions")
+
+
+def endpoint_objection(body: Json, manners: str) -> web.Response | None:
+    """What the endpoints beside create do not take."""
+    unknown = [*CREATE_ONLY, *(CODEX_REFUSES if manners == "codex" else ())]
+    for name in unknown:
+        if name in body:
+            return _refuse(manners, f"Unsupported parameter: {name}", name)
+    if any("id" in item for item in _items(body)):
+        return _refuse(manners, "Item not found: items are not persisted", "input")
+    if manners == "codex" and not isinstance(body.get("input"), list):
+        return _refuse(manners, "Input must be a list", "input")
     return None
 
 

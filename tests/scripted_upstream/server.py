@@ -9,8 +9,44 @@ from dataclasses import dataclass, field, replace
 from aiohttp import web
 
 from tests.scripted_upstream.answer import Answer, Cut, speak
-from tests.scripted_upstream.manners import objection
+from tests.scripted_upstream.endpoints import ENDPOINTS, compaction, input_tokens
+from tests.scripted_upstream.manners import endpoint_objection, objection
 from tests.scripted_upstream.script import Json, Script, script_of
+
+MODEL = {"id": "scripted", "object": "model", "created": 1, "owned_by": "handrail"}
+SDK_MODELS = {"object": "list", "data": [MODEL], "first_id": "scripted"}
+CODEX_MODELS = {"models": [{"slug": "scripted", "display_name": "Scripted", "priority": 1}]}
+
+
+# Headers of real upstreams that are none of a caller's business, on every reply.
+PRIVATE_HEADERS = {
+    "openai-model": "gpt-rerouted",
+    "x-openai-model": "gpt-rerouted",
+    "openai-organization": "org-canary",
+    "openai-project": "proj-canary",
+    "chatgpt-account-id": "account-canary",
+    "x-codex-multi-auth-account-id": "account-canary",
+    "x-codex-primary-used-percent": "42.5",
+    "x-codex-credits-balance": "7",
+    "x-codex-active-limit": "canary",
+    "set-cookie": "__cf_bm=cookie-canary; HttpOnly",
+    "cf-ray": "ray-canary",
+    "server": "canary/1.0",
+    "alt-svc": 'h3=":443"',
+    "access-control-allow-origin": "*",
+}
+PASSED_HEADERS = {
+    "openai-processing-ms": "12",
+    "openai-version": "2020-10-01",
+    "x-ratelimit-remaining-requests": "99",
+    "x-codex-turn-state": "sticky",
+    "x-reasoning-included": "true",
+}
+
+
+async def tell_too_much(_: web.Request, reply: web.StreamResponse) -> None:
+    """Put both kinds of headers on a reply, and the upstream's own request id."""
+    reply.headers.update({**PRIVATE_HEADERS, **PASSED_HEADERS, "x-request-id": "req_upstream"})
 
 
 @dataclass
@@ -23,6 +59,7 @@ class Seen:
     finished: int = 0
     tags: Counter[str] = field(default_factory=Counter)
     requests: list[Json] = field(default_factory=list)
+    models: list[str] = field(default_factory=list)
 
 
 class Upstream:
@@ -35,8 +72,13 @@ class Upstream:
     def app(self) -> web.Application:
         """The aiohttp application."""
         app = web.Application(client_max_size=64 << 20)
+        app.on_response_prepare.append(tell_too_much)
         app.router.add_post("/{manners}/responses", self.create)
         app.router.add_post("/{manners}/v1/responses", self.create)
+        for manners, endpoints in ENDPOINTS.items():
+            base = "/codex" if manners == "codex" else f"/{manners}/v1"
+            for name in endpoints:
+                app.router.add_post(f"{base}/responses/{name}", self.endpoint)
         app.router.add_get("/{manners}/models", self.models)
         app.router.add_get("/{manners}/v1/models", self.models)
         app.router.add_get("/{manners}/v1/models/{id:.+}", self.models)
@@ -56,10 +98,33 @@ class Upstream:
 
     async def models(self, request: web.Request) -> web.Response:
         """A list of one model, or that one."""
-        model = {"id": "scripted", "object": "model", "created": 1, "owned_by": "handrail"}
+        manners = request.match_info["manners"]
+        self.seen.models.append(request.path_qs)
         if request.match_info.get("id"):
-            return web.json_response({**model, "id": request.match_info["id"]})
-        return web.json_response({"object": "list", "data": [model], "models": []})
+            return web.json_response({**MODEL, "id": request.match_info["id"]})
+        return web.json_response(CODEX_MODELS if manners == "codex" else SDK_MODELS)
+
+    async def endpoint(self, request: web.Request) -> web.Response:
+        """POST …/responses/compact and …/responses/input_tokens."""
+        body: Json = await request.json()
+        _, manners, *_, name = request.path.split("/")
+        seen = self.seen
+        seen.calls += 1
+        seen.requests.append({"body": body, "headers": dict(request.headers), "path": request.path})
+        self.number += 1
+        script = script_of(body)
+        seen.open += 1
+        try:
+            await asyncio.sleep(script.before)
+        finally:
+            self.seen.open -= 1
+        refused = endpoint_objection(body, manners) or self.scripted_error(script)
+        if refused is not None:
+            return refused
+        if script.html:
+            return web.Response(text="<html>hello</html>", content_type="text/html")
+        compacts = name == "compact"
+        return web.json_response(compaction(body, self.number) if compacts else input_tokens(body))
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """POST …/responses."""

@@ -9,6 +9,7 @@ import pytest
 from handrail.cli.main import cli
 from handrail.core.policy import SWITCH_VARIABLES
 from handrail.core.profiles import PROFILES
+from handrail.core.proxies import PROXY_VARIABLES
 from handrail.errors import CATALOGUE, Code
 from handrail.server.app import OPEN, ROUTES
 from handrail.settings.options import (
@@ -73,6 +74,7 @@ def variables() -> set[str]:
         API_KEY_VARIABLE,
         OPENAI_KEY_VARIABLE,
         *SWITCH_VARIABLES,
+        *PROXY_VARIABLES,
         *(option.variable for option in OPTIONS if option.variable),
     }
 
@@ -112,6 +114,8 @@ def test_every_profile_and_what_it_drops_is_described(name: str) -> None:
     profile = PROFILES[name]
     for field in (*profile.drops, *profile.refuses, *(profile.takes or ())):
         assert f"`{field}`" in text
+    section = text.partition(f"## `{name}`")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`(/responses/\w+)`", section)) == {e.path for e in profile.endpoints}
 
 
 def commands(group: click.Group, prefix: str = "handrail") -> list[tuple[str, click.Command]]:

@@ -81,6 +81,8 @@ STATUS = {
     "invalid_api_key": 401,
     "origin_not_allowed": 403,
     "not_found": 404,
+    "model_not_found": 404,
+    "unsupported_endpoint": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,
     "payload_too_large": 413,

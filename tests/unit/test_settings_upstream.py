@@ -1,9 +1,11 @@
 """Settings of the upstream: its base URL as an SDK would take it, and its credential."""
 
+import base64
 from typing import Any
 
 import pytest
 
+from handrail.cli.config import explained
 from tests.unit.reading import FILE, KEY, KEYS, Read, refusal
 
 CALLER = {"HANDRAIL_CALLER_KEY": KEY}
@@ -202,3 +204,59 @@ def test_whether_an_upstream_runs_background_itself_is_known(
 def test_the_codex_backend_cannot_be_said_to_run_background(read: Read) -> None:
     text = refusal(read, "upstream.runs_background = true", flags={"upstream.profile": "codex"})
     assert text.startswith(f"{FILE}: upstream.runs_background: the Codex backend stores nothing")
+
+
+def test_without_a_variable_calls_are_direct(read: Read) -> None:
+    settings = read()
+    assert settings.target.proxy is None
+    assert (settings.values["upstream.proxy"], settings.sources["upstream.proxy"]) == (
+        None,
+        "not set",
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "shown", "login"),
+    [
+        ("http://p.example:3128", "http://p.example:3128", None),
+        ("p.example:3128/", "http://p.example:3128", None),
+        ("https://ann:s3%3Acr3t%C3%BC@p.example", "https://p.example", "ann:s3:cr3tü"),
+        ("http://ann@[fd00::1]:8080", "http://[fd00::1]:8080", "ann:"),
+    ],
+)
+def test_a_proxy_is_taken_from_the_environment_and_shown_without_its_login(
+    read: Read, value: str, shown: str, login: str | None
+) -> None:
+    settings = read(env={**KEYS, "https_proxy": value})
+    proxy = settings.target.proxy
+    assert proxy is not None
+    assert proxy.url == shown
+    secret = proxy.authorization.reveal() if proxy.authorization else None
+    encoded = login and f"Basic {base64.b64encode(login.encode()).decode()}"
+    assert secret == encoded
+    assert settings.target.name == "openai https://api.openai.com/v1"
+    row = ("upstream.proxy", shown, "environment https_proxy")
+    assert row in explained(settings)
+    for text in (repr(settings), str(explained(settings))):
+        assert "cr3t" not in text
+        assert encoded is None or encoded[-4:] not in text
+
+
+def test_a_local_upstream_needs_no_exception_from_the_proxy(read: Read) -> None:
+    env = {**KEYS, "HTTP_PROXY": "http://p:1", "ALL_PROXY": "socks5://s:1"}
+    settings = read(flags={"upstream.url": "http://127.0.0.1:8000/v1"}, env=env)
+    assert settings.target.proxy is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HTTPS_PROXY", "socks5://ann:secret@s:1"),
+        ("all_proxy", "socks5h://s:1"),
+        ("http_proxy", "http://ann:secret@p:port"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_stops_the_start(read: Read, name: str, value: str) -> None:
+    text = refusal(read, env={**KEYS, name: value})
+    assert text.startswith(f"{name}: ")
+    assert "secret" not in text

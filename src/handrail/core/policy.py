@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, Never
 
+from handrail.core.profiles import Endpoint
 from handrail.core.wire import CreateRequest
 from handrail.errors import Code, ConfigInvalid, RequestRejected
 
@@ -177,6 +178,32 @@ def decide(
         plan = _upstream_run(kept, allowed, able=able) if by_upstream else kept
     _refuse_unsupported(request, plan)
     return _continued(request, plan, executor)
+
+
+def decide_endpoint(
+    request: CreateRequest, *, endpoint: Endpoint, switch: Switch, caller: CallerPolicy
+) -> Plan:
+    """The plan for a call to an endpoint beside create: the same guardrails, and always stateless.
+
+    There is no run and no stream of it, so what asks for one is refused and never ignored. Raises
+    RequestRejected when a guardrail forbids the call.
+    """
+    if request.background:
+        _allow_background(switch, caller)  # who has not opted in gets the same words as anywhere
+        raise _not_of(endpoint, "background", "a call to it is never run in the background")
+    if request.stream:
+        raise _not_of(endpoint, "stream", "it answers with one JSON object")
+    plan = _stateless(request, caller)
+    _refuse_unsupported(request, plan)
+    return _continued(request, plan, Executor.GATEWAY)
+
+
+def _not_of(endpoint: Endpoint, field: str, why: str) -> RequestRejected:
+    return RequestRejected(
+        Code.UNSUPPORTED_PARAMETER,
+        f"Unsupported parameter: '{field}' is not supported by '{endpoint}': {why}.",
+        param=field,
+    )
 
 
 def _stateless(request: CreateRequest, caller: CallerPolicy) -> Plan:

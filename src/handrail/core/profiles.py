@@ -20,6 +20,21 @@ class AddReasoning(StrEnum):
     NEVER = "never"
 
 
+class Endpoint(StrEnum):
+    """What some upstreams have beside create, named by the last segment of its path.
+
+    Each is one JSON body in and one out: never a stream, never run in the background, never kept.
+    """
+
+    COMPACT = "compact"
+    INPUT_TOKENS = "input_tokens"
+
+    @property
+    def path(self) -> str:
+        """Where it is, below the base URL."""
+        return f"/responses/{self.value}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """The rule table of one upstream kind.
@@ -29,7 +44,8 @@ class Profile:
     cannot be left out without changing what was asked, so the caller gets the 400 from us.
     `runs_background`: the server can keep and run background responses itself. `translates`: fields
     of the older API, and what they are called here. `headers`: request headers of the caller that
-    may go along, by exact name or `prefix-*`.
+    may go along, by exact name or `prefix-*`. `endpoints`: what the upstream has beside create; a
+    call to another one is not sent. `lists_only`: it has no route for one model, only the list.
     """
 
     name: str
@@ -45,6 +61,8 @@ class Profile:
     completes: bool = False
     translates: Mapping[str, str] = field(default_factory=dict)
     headers: tuple[str, ...] = ()
+    endpoints: frozenset[Endpoint] = frozenset()
+    lists_only: bool = False
 
 
 _OLDER: Final = MappingProxyType(
@@ -58,6 +76,7 @@ OPENAI: Final = Profile(
     add_reasoning=AddReasoning.WHEN_REASONING,
     translates=_OLDER,
     headers=("openai-beta", "x-client-request-id"),
+    endpoints=frozenset({Endpoint.COMPACT, Endpoint.INPUT_TOKENS}),
 )
 
 # The ChatGPT Codex backend: `store` must be an explicit false, `stream` true, `input` a list, and
@@ -99,6 +118,8 @@ CODEX: Final = Profile(
         "x-client-request-id",
         "x-codex-*",
     ),
+    endpoints=frozenset({Endpoint.COMPACT}),
+    lists_only=True,
 )
 
 # Servers that speak the protocol in part (transformers, llama.cpp, vLLM). transformers answers 422

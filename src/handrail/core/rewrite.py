@@ -5,15 +5,16 @@ Each step is one small function that changes the body and says so in a Step; the
 the top level is always re-encoded, and the original bytes are never sent as they came (G9).
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from msgspec import Raw
 
 from handrail.core import items as item_rules
 from handrail.core import provider_options, wire
-from handrail.core.profiles import ENCRYPTED_REASONING, AddReasoning, Profile
+from handrail.core.profiles import ENCRYPTED_REASONING, AddReasoning, Endpoint, Profile
 from handrail.core.tool_outputs import Repaired, repaired
 from handrail.core.wire import Body, CreateRequest
 from handrail.errors import Code, RequestRejected
@@ -32,14 +33,27 @@ class Step:
 class UpstreamRequest:
     """A body ready to leave. `streams` says whether it asks for SSE.
 
-    `added_include` is True when `reasoning.encrypted_content` is there only because we put it
-    there: a 400 about it is then ours to mend (G7).
+    `models` are those it has gone by, the caller's own first. `added_include` is True when
+    `reasoning.encrypted_content` is there only because we put it there: a 400 about it is then ours
+    to mend (G7).
     """
 
     body: Mapping[str, Raw]
     streams: bool
     added_include: bool
     steps: tuple[Step, ...]
+    models: tuple[str, ...] = ("",)
+
+    def with_model(self, model: str) -> "UpstreamRequest":
+        """The same request to another model."""
+        reason = "the upstream does not serve the one before to this account"
+        step = Step(field="model", action=f"changed to {model}", reason=reason)
+        return replace(
+            self,
+            body={**self.body, "model": wire.raw(model)},
+            steps=(*self.steps, step),
+            models=(*self.models, model),
+        )
 
     def without_added_include(self) -> "UpstreamRequest":
         """The same request without what we added to `include`."""
@@ -50,9 +64,22 @@ class UpstreamRequest:
         else:
             body.pop("include", None)
         step = Step(field="include", action="removed", reason="the upstream refused what we added")
-        return UpstreamRequest(
-            body=body, streams=self.streams, added_include=False, steps=(*self.steps, step)
-        )
+        return replace(self, body=body, added_include=False, steps=(*self.steps, step))
+
+
+_PLAIN: Final = re.compile(r"[^A-Za-z0-9_.\[\]-]")
+_MAX_HEADER: Final = 1_000
+
+
+def steps_header(steps: Sequence[Step]) -> str:
+    """The steps for a reply header: visible ASCII, bounded; "" when there are none.
+
+    Fields may have names that the caller made up, so nothing of them but plain letters is shown.
+    """
+    told = [f"{_PLAIN.sub('?', step.field[:64])}: {step.action}" for step in steps]
+    text = ", ".join(told).encode("ascii", "replace").decode()
+    text = "".join(char if char.isprintable() and char != ";" else "?" for char in text)
+    return text if len(text) <= _MAX_HEADER else f"{text[:_MAX_HEADER]}..."
 
 
 def upstream_request(
@@ -83,7 +110,9 @@ def upstream_request(
     if continues is not None:
         extra_fields |= {"previous_response_id"}
     _fit_fields(body, steps, profile=profile, extra_fields=extra_fields)
-    return UpstreamRequest(body=body, streams=streams, added_include=added, steps=tuple(steps))
+    return UpstreamRequest(
+        body=body, streams=streams, added_include=added, steps=tuple(steps), models=(request.model,)
+    )
 
 
 def upstream_run_request(
@@ -117,8 +146,41 @@ def upstream_run_request(
     if wire.is_set(body, "input"):
         item_rules.read(body["input"])  # only what can be read may leave (G9)
     _fit_fields(body, steps, profile=profile, extra_fields=extra_fields | UPSTREAM_RUN_FIELDS)
-    return UpstreamRequest(body=body, streams=stream, added_include=False, steps=tuple(steps))
+    return UpstreamRequest(
+        body=body, streams=stream, added_include=False, steps=tuple(steps), models=(request.model,)
+    )
 
+
+def endpoint_request(
+    request: CreateRequest,
+    *,
+    endpoint: Endpoint,
+    profile: Profile,
+    extra_fields: frozenset[str] = frozenset(),
+) -> UpstreamRequest:
+    """The upstream body for a call to an endpoint beside create.
+
+    The input goes out as a create's would. Raises RequestRejected for what the profile can
+    neither take nor leave out.
+    """
+    body: Body = dict(request.body)
+    steps: list[Step] = []
+    _strip(body, steps, GATEWAY_FIELDS)
+    _write_previous(body, None)
+    steps.extend(
+        Step(field=field, action="removed", reason=f"no field of {endpoint}")
+        for field in _CREATE_ONLY
+        if body.pop(field, None) is not None
+    )
+    _write_input(body, steps, profile=profile, whole=True)
+    _fit_fields(body, steps, profile=profile, extra_fields=extra_fields)
+    return UpstreamRequest(
+        body=body, streams=False, added_include=False, steps=tuple(steps), models=(request.model,)
+    )
+
+
+# They say how a create is kept and told, and an endpoint that does neither answers 400 to them.
+_CREATE_ONLY: Final = ("store", "stream", "stream_options", "include")
 
 # Read by the gateway and meant for nobody behind it.
 GATEWAY_FIELDS: Final = ("providerOptions", "background", "background_options", "conversation")

@@ -119,6 +119,9 @@ PROVIDER_FIELDS: Final[Mapping[str, tuple[Kind, ...]]] = MappingProxyType(
 class CreateRequest:
     """A create request: the whole body, and the few fields that policy decides on.
 
+    A call to an endpoint beside create is read into one too, so that the same rules see the same
+    fields; `model` is "" where none was given.
+
     `provider` is providerOptions.openai. `store` and `provider_store` (its `store`) are None when
     unset or null. `include` and `previous_response_id` are those of the first of body and provider
     options that sets them, None when neither does.
@@ -357,6 +360,32 @@ def read_create(data: bytes) -> CreateRequest:
     Raises RequestRejected for JSON that cannot be read and for a wrong type in any field of
     CREATE_FIELDS. Which combinations are allowed is `policy`'s business, not this function's.
     """
+    request = _read(data)
+    if not request.model and not request.has("prompt"):
+        raise _no_model()
+    return request
+
+
+def read_compact(data: bytes) -> CreateRequest:
+    """The body of a call to `compact`, read as strictly as a create's; it must name a model."""
+    request = _read(data)
+    if not request.model:
+        raise _no_model()
+    return request
+
+
+def read_input_tokens(data: bytes) -> CreateRequest:
+    """The body of a call to `input_tokens`, read as strictly; OpenAI's API demands no field."""
+    return _read(data)
+
+
+def _no_model() -> RequestRejected:
+    return RequestRejected(
+        Code.MISSING_PARAMETER, "Missing required parameter: 'model'.", param="model"
+    )
+
+
+def _read(data: bytes) -> CreateRequest:
     body = parse_object(data)
     check_kinds(body, CREATE_FIELDS)
     options = nested(nested(body, "providerOptions"), "openai", prefix="providerOptions.")
@@ -365,15 +394,10 @@ def read_create(data: bytes) -> CreateRequest:
     include = strings(body, "include")
     if include is None:
         include = strings(options, "include", prefix=prefix)
-    model = string(body, "model")
-    if not model and not is_set(body, "prompt"):
-        raise RequestRejected(
-            Code.MISSING_PARAMETER, "Missing required parameter: 'model'.", param="model"
-        )
     return CreateRequest(
         body=body,
         provider=options,
-        model=model or "",
+        model=string(body, "model") or "",
         stream=boolean(body, "stream") or False,
         background=boolean(body, "background") or False,
         store=boolean(body, "store"),

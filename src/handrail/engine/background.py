@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -14,7 +14,7 @@ from handrail.core.fold import Fold
 from handrail.core.lifecycle import CANCEL_REFUSED, State, is_final
 from handrail.core.policy import Plan
 from handrail.core.responses import RunError
-from handrail.core.rewrite import upstream_request
+from handrail.core.rewrite import Step, upstream_request
 from handrail.core.wire import Body, CreateRequest
 from handrail.engine.clock import Clock
 from handrail.engine.closing import closing, fold_frames, object_of
@@ -27,6 +27,15 @@ from handrail.telemetry import get_logger
 
 MAX_ITEM_IDS: Final = 10_000
 BATCH: Final = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """A run that is kept: its id, the queued response as JSON, what will be changed upstream."""
+
+    id: str
+    response: bytes
+    steps: tuple[Step, ...]
 
 
 class Background:
@@ -56,17 +65,17 @@ class Background:
         caller: str,
         target: Target,
         limits: Limits,
-    ) -> tuple[str, bytes]:
-        """Keep the run, durably; its id and the queued response as JSON.
+    ) -> Accepted:
+        """Keep the run, durably, before returning.
 
         Raises RequestRejected for what the target could never take, for an `item_reference` to
         nothing we keep and for a full queue, and StoreFailed when it cannot be kept.
         """
         request = await self._with_references(request, caller)
         # What the upstream can never take is refused now, not after the caller has gone.
-        upstream_request(
+        steps = upstream_request(
             request, profile=target.profile, stream=True, extra_fields=target.extra_fields
-        )
+        ).steps
         run_id = self._new_id()
         now = self._clock.now()
         response = responses.opening(request, plan=plan, response_id=run_id, created_at=int(now))
@@ -89,7 +98,7 @@ class Background:
         await self._store.accept(run, limits=limits)
         self._executor.wake()
         self._logger.info("run_accepted", run=run_id, caller=caller, decision=plan.header())
-        return run_id, shown
+        return Accepted(id=run_id, response=shown, steps=steps)
 
     async def _with_references(self, request: CreateRequest, caller: str) -> CreateRequest:
         value = request.body.get("input")

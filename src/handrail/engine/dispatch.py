@@ -6,22 +6,32 @@ only where `core.retry` says so. What comes back is a reply whose body is still 
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from handrail.core import wire
-from handrail.core.profiles import ENCRYPTED_REASONING
+from handrail.core.mending import mended
 from handrail.core.retry import verdict
-from handrail.core.rewrite import UpstreamRequest
+from handrail.core.rewrite import Step, UpstreamRequest
 from handrail.core.upstream_errors import refusal
 from handrail.engine.clock import Clock
-from handrail.errors import HandrailError, UpstreamRefused
+from handrail.errors import HandrailError
 from handrail.settings.model import Target
 from handrail.telemetry import get_logger
 from handrail.upstream.client import UpstreamCall, UpstreamClient, UpstreamReply
 
 MAX_ERROR_BYTES: Final = 256 * 1024
 ERROR_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """An upstream's reply to a create, its body unread, and all that was changed to get it."""
+
+    reply: UpstreamReply
+    steps: tuple[Step, ...]
+
 
 BeforeSend = Callable[[], Awaitable[None]]
 
@@ -47,8 +57,9 @@ class Dispatcher:
         headers: Mapping[str, str],
         before_send: BeforeSend = _nothing,
         persistent: bool = False,
-    ) -> AsyncIterator[UpstreamReply]:
-        """POST `request` to the target's /responses; the reply, closed when the block is left.
+        path: str = "/responses",
+    ) -> AsyncIterator[Answered]:
+        """POST `request` to the target's `path`; the reply, closed when the block is left.
 
         `before_send` is awaited before every call. `persistent` allows waiting and calling again
         under the never-twice rule (background runs); a foreground caller gets the error instead
@@ -61,14 +72,16 @@ class Dispatcher:
             calls += 1
             try:
                 reply = await self._call(
-                    target, "/responses", method="POST", headers=headers, request=request
+                    target, path, method="POST", headers=headers, request=request
                 )
+                answered = Answered(reply=reply, steps=request.steps)
                 del request  # a long stream must not keep a large request alive
                 break
             except HandrailError as error:
-                if request.added_include and _is_about_include(error):
-                    # We put it there and the model does not take it: ours to mend, once (G7).
-                    request = request.without_added_include()
+                better = mended(request, error, fallbacks=target.model_fallbacks)
+                if better is not None:
+                    request = better
+                    self._log.info("upstream_call_mended", step=request.steps[-1])
                     continue
                 decision = verdict(error, calls=calls)
                 if not persistent or not decision.again:
@@ -76,7 +89,7 @@ class Dispatcher:
                 self._log.info("upstream_call_again", reason=decision.reason, wait=decision.wait)
                 await self._clock.sleep(decision.wait)
         try:
-            yield reply
+            yield answered
         finally:
             reply.close()
 
@@ -115,6 +128,7 @@ class Dispatcher:
                 headers=outgoing,
                 body=body,
                 reply_seconds=target.reply_seconds,
+                proxy=target.proxy,
             )
         )
         if 200 <= reply.status < 300:
@@ -124,10 +138,3 @@ class Dispatcher:
         finally:
             reply.close()
         raise refusal(reply.status, reply.headers, said, now=self._clock.now(), secrets=secrets)
-
-
-def _is_about_include(error: HandrailError) -> bool:
-    if not isinstance(error, UpstreamRefused) or error.upstream_status not in (400, 422):
-        return False
-    about = f"{error.fault.param} {error.fault.message}".lower()
-    return "include" in about or ENCRYPTED_REASONING in about or "encrypted content" in about

@@ -151,9 +151,9 @@ class Execution:
                 asyncio.timeout(self._max_seconds),
                 self._dispatcher.create(
                     target, request, headers={}, before_send=before_send, persistent=True
-                ) as reply,
+                ) as answered,
             ):
-                return await self._read(run, log, target=target, reply=reply)
+                return await self._read(run, log, target=target, reply=answered.reply)
         except TimeoutError:
             message = f"The response took longer than {self._max_seconds:.0f} s."
             return State.FAILED, RunError(cause="deadline_exceeded", message=message)
@@ -217,7 +217,7 @@ def _take(event: Event, log: RunLog) -> Outcome | None:
 
 def _run_error(error: HandrailError) -> RunError:
     fault = error.fault
-    if isinstance(error, UpstreamRefused) and error.upstream_status == 429:
+    if isinstance(error, UpstreamRefused) and fault.status == 429:
         return RunError(cause=fault.type, message=fault.message, code="rate_limit_exceeded")
     code = fault.code if fault.code in responses.ERROR_CODES else "server_error"
     return RunError(cause=fault.code or fault.type, message=fault.message, code=code)

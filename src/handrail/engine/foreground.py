@@ -15,11 +15,11 @@ from handrail.core.fold import Fold
 from handrail.core.lifecycle import State
 from handrail.core.policy import Plan
 from handrail.core.responses import RunError
-from handrail.core.rewrite import UpstreamRequest, upstream_request
+from handrail.core.rewrite import Step, UpstreamRequest, upstream_request
 from handrail.core.upstream_errors import failure
 from handrail.core.wire import Body, CreateRequest
 from handrail.engine.clock import Clock
-from handrail.engine.dispatch import Dispatcher
+from handrail.engine.dispatch import Answered, Dispatcher
 from handrail.engine.reading import MAX_REPLY_BYTES, EventReader, read_response
 from handrail.engine.relay import Relay, RelayManner
 from handrail.errors import Code, UpstreamFailed
@@ -86,6 +86,24 @@ def prepare(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointCall:
+    """One call to an endpoint beside create, ready to leave."""
+
+    target: Target
+    headers: Mapping[str, str]
+    path: str
+    outgoing: UpstreamRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What goes into the headers of a reply: the upstream's own, and what was changed for it."""
+
+    headers: Mapping[str, str]
+    steps: tuple[Step, ...]
+
+
 class Foreground:
     """Answers stateless calls."""
 
@@ -94,9 +112,10 @@ class Foreground:
         self._clock = clock
         self._heartbeat_seconds = heartbeat_seconds
 
-    async def answer(self, call: StatelessCall) -> tuple[bytes, Mapping[str, str]]:
-        """The response as JSON, and the upstream's headers. Raises HandrailError."""
-        async with self._open(call) as reply:
+    async def answer(self, call: StatelessCall) -> tuple[bytes, Said]:
+        """The response as JSON, and what was said beside it. Raises HandrailError."""
+        async with self._open(call) as answered:
+            reply = answered.reply
             if "event-stream" in reply.headers.get("content-type", ""):
                 body = await self._collect(call, reply)
             else:
@@ -104,28 +123,38 @@ class Foreground:
                 body = read_response(await reply.read(limit=MAX_REPLY_BYTES, idle_seconds=idle))
                 completer = _completer(call)
                 body = completer.response(body) if completer else body
-            return wire.encode({**body, "store": wire.FALSE}), reply.headers
+            return wire.encode({**body, "store": wire.FALSE}), _said(answered)
+
+    async def pass_on(self, call: EndpointCall) -> tuple[bytes, Said]:
+        """The upstream's JSON object, and what was said beside it. Raises HandrailError."""
+        async with self._dispatcher.create(
+            call.target, call.outgoing, headers=call.headers, path=call.path
+        ) as answered:
+            idle = call.target.idle_seconds
+            said = await answered.reply.read(limit=MAX_REPLY_BYTES, idle_seconds=idle)
+            return wire.encode(read_response(said)), _said(answered)
 
     @asynccontextmanager
-    async def stream(self, call: StatelessCall) -> AsyncIterator[tuple[Relay, Mapping[str, str]]]:
-        """A relay of the upstream's events, and its headers. Raises HandrailError on opening."""
-        async with self._open(call) as reply:
+    async def stream(self, call: StatelessCall) -> AsyncIterator[tuple[Relay, Said]]:
+        """A relay of the upstream's events. Raises HandrailError on opening."""
+        async with self._open(call) as answered:
+            reply = answered.reply
             relay = Relay(
                 self._reader(call, reply),
                 manner=call.manner,
                 clock=self._clock,
                 patience=self._heartbeat_seconds,
             )
-            yield relay, reply.headers
+            yield relay, _said(answered)
             # The caller has everything by now; this only saves the next call a handshake.
             await reply.finish()
 
     @asynccontextmanager
-    async def _open(self, call: StatelessCall) -> AsyncIterator[UpstreamReply]:
+    async def _open(self, call: StatelessCall) -> AsyncIterator[Answered]:
         async with self._dispatcher.create(
             call.target, call.take_outgoing(), headers=call.headers
-        ) as reply:
-            yield reply
+        ) as answered:
+            yield answered
 
     def _reader(self, call: StatelessCall, reply: UpstreamReply) -> EventReader:
         return EventReader(
@@ -157,6 +186,10 @@ class Foreground:
             reason = said or responses.upstream_error(fold.snapshot)
             raise failure(reason, now=self._clock.now())
         return {**fold.snapshot, "output": wire.raw(fold.output())}
+
+
+def _said(answered: Answered) -> Said:
+    return Said(headers=answered.reply.headers, steps=answered.steps)
 
 
 def _completer(call: StatelessCall) -> Completer | None:

@@ -35,6 +35,8 @@ Handler = Callable[..., Awaitable[None]]
 ROUTES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
     {
         "/v1/responses": {"POST": "create"},
+        "/v1/responses/compact": {"POST": "compact"},
+        "/v1/responses/input_tokens": {"POST": "input_tokens"},
         "/v1/responses/{id}": {"GET": "retrieve", "DELETE": "delete"},
         "/v1/responses/{id}/cancel": {"POST": "cancel"},
         "/v1/responses/{id}/input_items": {"GET": "input_items"},
@@ -71,6 +73,8 @@ class App:
         self._logger = get_logger()
         self._handlers: Mapping[str, Handler] = {
             "create": responses.create,
+            "compact": responses.compact,
+            "input_tokens": responses.input_tokens,
             "retrieve": responses.retrieve,
             "delete": responses.delete,
             "cancel": responses.cancel,
@@ -168,14 +172,16 @@ class App:
 
 def match(raw_path: bytes) -> tuple[str, Mapping[str, str]]:
     """The route of a raw path, "" when there is none, and what its braces stand for."""
+    path = raw_path.decode("latin-1")
+    if path in ROUTES and "{" not in path:
+        return path, {}  # first: "compact" has the form of an id
     found = _RESPONSE.match(raw_path)
     if found is not None:
         suffix = (found[2] or b"").decode()
         return f"/v1/responses/{{id}}{suffix}", {"response_id": found[1].decode()}
     if raw_path.startswith(_MODEL) and len(raw_path) > len(_MODEL):
-        return "/v1/models/{model}", {"model": unquote(raw_path[len(_MODEL) :].decode("latin-1"))}
-    path = raw_path.decode("latin-1")
-    return (path if path in ROUTES and "{" not in path else ""), {}
+        return "/v1/models/{model}", {"model": unquote(path[len(_MODEL) :])}
+    return "", {}
 
 
 def _of_method(exchange: Exchange, path: str) -> str:

@@ -1,10 +1,11 @@
-"""GET /v1/models: the upstream's own list, passed on."""
+"""GET /v1/models: the upstream's own list, in a form that every client can read."""
 
 import re
 from typing import Final
 from urllib.parse import quote
 
-from handrail.core import wire
+from handrail.core import models, wire
+from handrail.core.wire import Body
 from handrail.engine.dispatch import Dispatcher
 from handrail.engine.reading import read_response
 from handrail.errors import Code, RequestRejected
@@ -24,19 +25,34 @@ class Models:
 
     async def list(self, exchange: Exchange, _: Caller, settings: Settings) -> None:
         """GET /v1/models. `client_version`, which Codex CLI sends, goes along."""
-        version = exchange.query().get("client_version", "")
-        suffix = f"?client_version={version}" if _VERSION.match(version) else ""
-        await self._get(exchange, settings, f"/models{suffix}")
+        await exchange.reply(200, wire.encode(await self._all(exchange, settings)))
 
     async def one(self, exchange: Exchange, _: Caller, settings: Settings, *, model: str) -> None:
-        """GET /v1/models/{id}; ids may hold slashes, as those of model hubs do."""
+        """GET /v1/models/{id}; ids may hold slashes, as those of model hubs do.
+
+        Looked up in the list where the upstream has no route for one model.
+        """
         segments = model.split("/")
         if not _ID.match(model) or "." in segments or ".." in segments:
-            raise RequestRejected(
-                Code.NOT_FOUND, f"The model '{model[:80]}' does not exist.", param="model"
-            )
-        await self._get(exchange, settings, f"/models/{quote(model, safe='/:@+')}")
+            raise _not_found(model)
+        if not settings.target.profile.lists_only:
+            path = f"/models/{quote(model, safe='/:@+')}"
+            return await exchange.reply(200, wire.encode(await self._get(settings, path)))
+        entry = models.find(await self._all(exchange, settings), model)
+        if entry is None:
+            raise _not_found(model)
+        return await exchange.reply(200, bytes(entry))
 
-    async def _get(self, exchange: Exchange, settings: Settings, path: str) -> None:
-        body = await self._dispatcher.get(settings.target, path, limit=MAX_BYTES)
-        await exchange.reply(200, wire.encode(read_response(body)))
+    async def _all(self, exchange: Exchange, settings: Settings) -> Body:
+        version = exchange.query().get("client_version", "")
+        suffix = f"?client_version={version}" if _VERSION.match(version) else ""
+        return models.both_shapes(await self._get(settings, f"/models{suffix}"))
+
+    async def _get(self, settings: Settings, path: str) -> Body:
+        return read_response(await self._dispatcher.get(settings.target, path, limit=MAX_BYTES))
+
+
+def _not_found(model: str) -> RequestRejected:
+    return RequestRejected(
+        Code.MODEL_NOT_FOUND, f"The model '{model[:80]}' does not exist.", param="model"
+    )

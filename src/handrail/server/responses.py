@@ -1,20 +1,23 @@
 """The routes under /v1/responses: parse, ask policy, hand to the engine, answer.
 
 No decision is taken here. The order in `create` is the point: nothing at all happens between
-parsing and `policy.decide`.
+parsing and `policy.decide`, nor, at the endpoints beside it, `policy.decide_endpoint`.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from handrail.core import wire
 from handrail.core.items import DEFAULT_PAGE, MAX_PAGE, PageRequest
-from handrail.core.policy import Mode, Plan, decide
+from handrail.core.policy import Mode, Plan, decide, decide_endpoint
+from handrail.core.profiles import Endpoint, Profile
+from handrail.core.rewrite import Step, endpoint_request, steps_header
 from handrail.core.wire import CreateRequest
-from handrail.engine.background import Background
+from handrail.engine.background import Accepted, Background
 from handrail.engine.clock import Clock
-from handrail.engine.foreground import Foreground, StatelessCall, prepare
+from handrail.engine.foreground import EndpointCall, Foreground, Said, StatelessCall, prepare
 from handrail.engine.relay import Relay
 from handrail.errors import Code, HandrailError, RequestRejected, fault
 from handrail.server.exchange import Exchange
@@ -30,6 +33,11 @@ _PASSED_BACK: Final = (
     "openai-version",
     "x-codex-turn-state",
     "x-reasoning-included",
+)
+
+
+_READERS: Final[Mapping[Endpoint, Callable[[bytes], CreateRequest]]] = MappingProxyType(
+    {Endpoint.COMPACT: wire.read_compact, Endpoint.INPUT_TOKENS: wire.read_input_tokens}
 )
 
 
@@ -58,20 +66,19 @@ class Responses:
         # From here on nobody holds the request: what follows may stream for hours.
         if isinstance(work, StatelessCall):
             return await self._answer_stateless(exchange, plan, work)
-        run_id, queued = work
-        headers = {"handrail-decision": plan.header()}
+        headers = {"handrail-decision": _decision(plan, work.steps)}
         if not plan.stream:
-            return await exchange.reply(200, queued, headers=headers)
-        chunks = await self._background.follow(run_id, caller=caller.policy.name, after=-1)
+            return await exchange.reply(200, work.response, headers=headers)
+        chunks = await self._background.follow(work.id, caller=caller.policy.name, after=-1)
         return await exchange.stream(chunks, headers=headers)
 
     async def _accept(
         self, exchange: Exchange, caller: Caller, settings: Settings
-    ) -> tuple[Plan, StatelessCall | tuple[str, bytes]]:
-        """Read and decide: a stateless call to make, or the id and object of a kept run."""
+    ) -> tuple[Plan, StatelessCall | Accepted]:
+        """Read and decide: a stateless call to make, or a kept run."""
         _require_json(exchange)
         data = await exchange.body(limit=settings.max_body_bytes, inflating=self._inflating)
-        request = await _parsed(data)
+        request = await _parsed(data, wire.read_create)
         plan = decide(request, switch=settings.switch, caller=caller.policy)
         if plan.stream:
             exchange.require_streaming()
@@ -112,6 +119,37 @@ class Responses:
                 stop = HandrailError(fault(Code.SHUTTING_DOWN, "The gateway is shutting down."))
                 await exchange.finish(relay.end(stop))
             raise
+
+    async def compact(self, exchange: Exchange, caller: Caller, settings: Settings) -> None:
+        """POST /v1/responses/compact."""
+        await self._pass_on(exchange, caller, settings, endpoint=Endpoint.COMPACT)
+
+    async def input_tokens(self, exchange: Exchange, caller: Caller, settings: Settings) -> None:
+        """POST /v1/responses/input_tokens."""
+        await self._pass_on(exchange, caller, settings, endpoint=Endpoint.INPUT_TOKENS)
+
+    async def _pass_on(
+        self, exchange: Exchange, caller: Caller, settings: Settings, *, endpoint: Endpoint
+    ) -> None:
+        target = settings.target
+        _require_endpoint(target.profile, endpoint)
+        _require_json(exchange)
+        data = await exchange.body(limit=settings.max_body_bytes, inflating=self._inflating)
+        request = await _parsed(data, _READERS[endpoint])
+        plan = decide_endpoint(
+            request, endpoint=endpoint, switch=settings.switch, caller=caller.policy
+        )
+        outgoing = endpoint_request(
+            request, endpoint=endpoint, profile=target.profile, extra_fields=target.extra_fields
+        )
+        call = EndpointCall(
+            target=target,
+            headers=_forwarded(exchange, target.profile.headers),
+            path=endpoint.path,
+            outgoing=outgoing,
+        )
+        body, said = await self._foreground.pass_on(call)
+        await exchange.reply(200, body, headers=_reply_headers(plan, said))
 
     async def retrieve(
         self, exchange: Exchange, caller: Caller, _: Settings, *, response_id: str
@@ -161,11 +199,20 @@ class Responses:
         await exchange.reply(200, body)
 
 
-async def _parsed(data: bytes) -> CreateRequest:
+async def _parsed(data: bytes, read: Callable[[bytes], CreateRequest]) -> CreateRequest:
     # Tens of megabytes take tens of milliseconds, which other streams would feel.
     if len(data) > _PARSE_INLINE:
-        return await asyncio.to_thread(wire.read_create, data)
-    return wire.read_create(data)
+        return await asyncio.to_thread(read, data)
+    return read(data)
+
+
+def _require_endpoint(profile: Profile, endpoint: Endpoint) -> None:
+    if endpoint not in profile.endpoints:
+        raise RequestRejected(
+            Code.UNSUPPORTED_ENDPOINT,
+            f"'{endpoint}' is not supported here: upstreams of the profile '{profile.name}' do not "
+            "have it.",
+        )
 
 
 def _require_json(exchange: Exchange) -> None:
@@ -190,15 +237,20 @@ def _forwarded(exchange: Exchange, allowed: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _reply_headers(plan: Plan, said: Mapping[str, str]) -> dict[str, str]:
+def _decision(plan: Plan, steps: Sequence[Step]) -> str:
+    told = steps_header(steps)
+    return f"{plan.header()}; steps={told}" if told else plan.header()
+
+
+def _reply_headers(plan: Plan, said: Said) -> dict[str, str]:
     passed = {
         name.lower(): value
-        for name, value in said.items()
+        for name, value in said.headers.items()
         if name.lower() in _PASSED_BACK or name.lower().startswith("x-ratelimit-")
     }
-    headers = {"handrail-decision": plan.header(), **passed}
-    if "x-request-id" in said:
-        headers["handrail-upstream-request-id"] = said["x-request-id"]
+    headers = {"handrail-decision": _decision(plan, said.steps), **passed}
+    if "x-request-id" in said.headers:
+        headers["handrail-upstream-request-id"] = said.headers["x-request-id"]
     return headers
 
 

@@ -4,6 +4,7 @@ Loading raises ConfigInvalid with one line that names the file or variable: a se
 be read never falls back to another.
 """
 
+import base64
 import hashlib
 import re
 import tomllib
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from handrail.core.policy import (
     BackgroundPolicy,
@@ -22,8 +23,9 @@ from handrail.core.policy import (
     resolve_switch,
 )
 from handrail.core.profiles import CODEX, PROFILES, Profile
+from handrail.core.proxies import proxy_for, proxy_variable
 from handrail.errors import ConfigInvalid
-from handrail.settings.model import Caller, Secret, Settings, Target
+from handrail.settings.model import Caller, Proxy, Secret, Settings, Target
 from handrail.settings.options import (
     API_KEY_VARIABLE,
     CALLER_KEY_VARIABLE,
@@ -318,7 +320,32 @@ def _target(
         model_fallbacks=values["upstream.model_fallbacks"],
         reply_seconds=values["upstream.reply_timeout"],
         idle_seconds=values["upstream.idle_timeout"],
+        proxy=_proxy(url, values, environment=environment, sources=sources),
     )
+
+
+def _proxy(
+    url: str,
+    values: dict[str, Any],
+    *,
+    environment: Mapping[str, str],
+    sources: dict[str, str],
+) -> Proxy | None:
+    # Chosen here once and for all, and not by the HTTP client with each call: what is in force can
+    # be shown, and a proxy that cannot be used stops the start.
+    values["upstream.proxy"], sources["upstream.proxy"] = None, "not set"
+    given = proxy_for(url, environment)
+    if given is None:
+        return None
+    parts = urlsplit(given)
+    authorization = None
+    if parts.username is not None:
+        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        authorization = Secret(f"Basic {base64.b64encode(login.encode()).decode()}")
+    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    values["upstream.proxy"] = shown
+    sources["upstream.proxy"] = f"environment {proxy_variable(url, environment)}"
+    return Proxy(url=shown, authorization=authorization)
 
 
 def _runs_background(profile: Profile, values: dict[str, Any], sources: Mapping[str, str]) -> bool:

@@ -1,7 +1,7 @@
 """The settings as one frozen value."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,20 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    """The proxy that a target is called through.
+
+    `url` holds no credential and may be shown; `authorization` is the value of the header that
+    does, None without any.
+    """
+
+    url: str
+    authorization: Secret | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A configured upstream. Timeouts in seconds."""
+    """A configured upstream. Timeouts in seconds. `proxy` is None for direct calls."""
 
     url: str
     profile: Profile
@@ -39,6 +51,7 @@ class Target:
     model_fallbacks: Mapping[str, tuple[str, ...]]
     reply_seconds: float
     idle_seconds: float
+    proxy: Proxy | None
 
     @property
     def name(self) -> str:

@@ -183,8 +183,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         flag="--upstream",
         read=_text,
         default=None,
-        meaning="Base URL, as an SDK would take it; only /responses and /models are appended. By "
-        "default the profile's own.",
+        meaning="Base URL, as an SDK would take it; only /responses, what is below that, and "
+        "/models are appended. By default the profile's own.",
     ),
     Option(
         path="upstream.profile",

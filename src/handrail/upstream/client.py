@@ -2,26 +2,33 @@
 
 aiohttp underneath (five times httpx2's speed here); nothing above this file names it, so that a
 faster transport can take its place. Settings that matter, each found out the hard way by somebody:
-no redirects (a 307 would carry the prompt elsewhere), no proxy or netrc from the environment, no
+no redirects (a 307 would carry the prompt elsewhere), no netrc and no proxy but the target's, no
 cookies, identity coding only (a compressed reply can be a bomb), no pool limit (admission is ours),
 and our own deadlines, because aiohttp's read time-out starts again with every byte.
 """
 
 import asyncio
 import contextlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol, Self
+from typing import Any, Final, Protocol, Self
 from urllib.parse import urlsplit
 
 import aiohttp
 from yarl import URL
 
 from handrail.errors import Code, UpstreamFailed
+from handrail.settings.model import Proxy
 
 SLICE_BYTES: Final = 16_384
 """Read in slices of this size: uvloop's own are 256 KiB, which a stalled stream would hold."""
 
+PROXY_LOGIN_WANTED: Final = 407
+"""The one status that only the proxy can mean."""
+
+_LOGIN: Final = "proxy-authorization"
+_IN_PIECES: Final = 1 << 20
 _CONNECT_SECONDS: Final = 10.0
 _FINISH_SECONDS: Final = 0.25
 
@@ -35,6 +42,7 @@ class UpstreamCall:
     headers: Mapping[str, str]
     body: bytes | None
     reply_seconds: float
+    proxy: Proxy | None
 
 
 class UpstreamReply(Protocol):
@@ -167,21 +175,24 @@ class AiohttpClient:
 
     async def send(self, call: UpstreamCall) -> AiohttpReply:
         """See the port."""
+        via = " through its proxy" if call.proxy else ""
         try:
             async with asyncio.timeout(call.reply_seconds):
                 reply = await self._session.request(
                     call.method,
                     URL(call.url, encoded=True),
-                    data=call.body,
-                    headers=call.headers,
+                    data=_paced(call.body),
                     allow_redirects=False,
+                    **_headers(call),
                 )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise UpstreamFailed(
                 Code.UPSTREAM_UNREACHABLE,
-                f"The upstream {origin(call.url)} cannot be reached ({_cause(error)}).",
+                f"The upstream {origin(call.url)} cannot be reached{via} ({_cause(error)}).",
                 sent=False,
             ) from error
+        except aiohttp.ClientHttpProxyError as error:
+            raise _refused_by_proxy(call, error.status) from error
         except TimeoutError as error:
             raise UpstreamFailed(
                 Code.UPSTREAM_STALLED,
@@ -192,6 +203,9 @@ class AiohttpClient:
                 Code.UPSTREAM_ENDED_EARLY,
                 f"The upstream closed the connection before it answered ({_cause(error)}).",
             ) from error
+        if call.proxy is not None and reply.status == PROXY_LOGIN_WANTED:
+            reply.close()
+            raise _refused_by_proxy(call, reply.status)
         if reply.headers.get("content-encoding", "identity").lower() != "identity":
             reply.close()
             raise UpstreamFailed(
@@ -203,6 +217,33 @@ class AiohttpClient:
     async def close(self) -> None:
         """See the port."""
         await self._session.close()
+
+
+def _paced(body: bytes | None) -> bytes | io.BytesIO | None:
+    # aiohttp writes a file in slices and lets others run between them, but bytes all at once; it
+    # warns of the latter, and where warnings are errors the call fails.
+    return io.BytesIO(body) if body is not None and len(body) > _IN_PIECES else body
+
+
+def _headers(call: UpstreamCall) -> dict[str, Any]:
+    """The headers of a call, and where it goes through a proxy, what is for that one."""
+    proxy = call.proxy
+    if proxy is None:
+        return {"headers": call.headers}
+    # The login beside the URL and not in it: aiohttp's errors show the URL that they are about.
+    login = {} if proxy.authorization is None else {_LOGIN: proxy.authorization.reveal()}
+    if urlsplit(call.url).scheme == "https":
+        # It opens a tunnel first, and what goes through that is no business of the proxy's.
+        return {"headers": call.headers, "proxy": URL(proxy.url), "proxy_headers": login}
+    return {"headers": {**call.headers, **login}, "proxy": URL(proxy.url)}
+
+
+def _refused_by_proxy(call: UpstreamCall, status: int) -> UpstreamFailed:
+    return UpstreamFailed(
+        Code.UPSTREAM_UNREACHABLE,
+        f"The proxy in front of the upstream {origin(call.url)} answered {status}.",
+        sent=False,
+    )
 
 
 def origin(url: str) -> str:

@@ -100,6 +100,7 @@ def test_the_codex_backend_only_streams_lists_and_always_wants_encrypted_reasoni
     assert codex.strips_ids
     assert codex.add_reasoning is AddReasoning.ALWAYS
     assert codex.takes is None
+    assert [name for name, profile in PROFILES.items() if profile.lists_only] == ["codex"]
 
 
 # Seen refused there as "Unsupported parameter", or never sent by its own client.

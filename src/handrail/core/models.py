@@ -1,0 +1,94 @@
+"""The list of models, in one body that the SDKs and Codex CLI both can read.
+
+The SDKs read `data`, Codex CLI reads `models`, and each leaves the other's key alone.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from handrail.core import wire
+from handrail.core.wire import Body
+from handrail.errors import Code, UpstreamFailed
+
+_ENTRIES: Final = msgspec.json.Decoder(list[Raw])
+
+
+class _Slug(msgspec.Struct):
+    """What of a Codex entry names the model."""
+
+    slug: str
+
+
+class _Id(msgspec.Struct):
+    """What of an SDK entry names the model."""
+
+    id: str
+
+
+_SLUG: Final = msgspec.json.Decoder(_Slug)
+_ID: Final = msgspec.json.Decoder(_Id)
+
+
+def both_shapes(body: Mapping[str, Raw]) -> Body:
+    """The upstream's list with `data` and `models`; what it has given itself stays as it is.
+
+    From `models` alone (the Codex backend) `data` is derived. From `data` alone there is nothing
+    to derive: Codex's entries describe prompts and tools that only its own backend knows, and an
+    empty list makes it use its built-in catalogue. Raises UpstreamFailed when neither is a list.
+    """
+    shaped = dict(body)
+    if not _is_list(body, "data"):
+        if not _is_list(body, "models"):
+            raise UpstreamFailed(
+                Code.UPSTREAM_PROTOCOL_ERROR,
+                "The upstream's list of models has neither 'data' nor 'models'.",
+            )
+        shaped["data"] = wire.raw([_derived(slug) for slug in _slugs(body["models"])])
+    if not _is_list(body, "models"):
+        shaped["models"] = wire.raw([])
+    if not wire.is_set(body, "object"):
+        shaped["object"] = wire.raw("list")
+    return shaped
+
+
+def find(body: Mapping[str, Raw], model: str) -> Raw | None:
+    """The entry of `data` with this id in a list of both shapes, None when there is none."""
+    for entry in _entries(body["data"]):
+        try:
+            if _ID.decode(entry).id == model:
+                return entry
+        except (msgspec.DecodeError, RecursionError):
+            continue  # an entry that nobody could read is not the one
+    return None
+
+
+def _is_list(body: Mapping[str, Raw], field: str) -> bool:
+    return wire.is_set(body, field) and wire.kind_of(body[field]) is wire.Kind.ARRAY
+
+
+def _entries(value: Raw) -> list[Raw]:
+    try:
+        return _ENTRIES.decode(value)
+    except (msgspec.DecodeError, RecursionError):
+        # Parsed once already, but how deep a parser gets depends on who calls it.
+        raise UpstreamFailed(
+            Code.UPSTREAM_PROTOCOL_ERROR, "The upstream's list of models cannot be read."
+        ) from None
+
+
+def _slugs(models: Raw) -> list[str]:
+    found = []
+    for entry in _entries(models):
+        try:
+            found.append(_SLUG.decode(entry).slug)
+        except (msgspec.DecodeError, RecursionError):
+            continue  # without a name it cannot be asked for
+    return found
+
+
+def _derived(slug: str) -> dict[str, object]:
+    # `created` is required by the SDK's model and unknown here.
+    return {"id": slug, "object": "model", "created": 0, "owned_by": "openai"}

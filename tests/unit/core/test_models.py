@@ -1,0 +1,106 @@
+"""One list of models for two kinds of client."""
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Raw
+
+from handrail.core import wire
+from handrail.core.models import both_shapes, find
+from handrail.errors import UpstreamFailed
+from tests.unit.core.generated import JSON, spelled
+
+Json = dict[str, Any]
+ENTRY = {"id": "gpt-x", "object": "model", "created": 5, "owned_by": "somebody", "new": 1.50}
+CODEX = {"slug": "gpt-codex", "display_name": "Codex", "priority": 1, "visibility": "hide"}
+DERIVED = {"id": "gpt-codex", "object": "model", "created": 0, "owned_by": "openai"}
+
+
+def shaped(body: Json) -> Json:
+    """What a client gets for this list of the upstream."""
+    result: Json = json.loads(
+        wire.encode(both_shapes(wire.parse_object(json.dumps(body).encode())))
+    )
+    return result
+
+
+def test_a_list_for_sdks_gets_an_empty_one_for_codex() -> None:
+    body = {"object": "list", "data": [ENTRY]}
+    assert shaped(body) == {**body, "models": []}
+
+
+def test_a_list_for_codex_gets_one_for_sdks() -> None:
+    assert shaped({"models": [CODEX]}) == {"object": "list", "data": [DERIVED], "models": [CODEX]}
+
+
+def test_what_the_upstream_says_in_both_shapes_stays_as_it_is() -> None:
+    body = {"object": "list", "data": [ENTRY], "models": [{"name": "llama", "model": "llama"}]}
+    assert shaped(body) == body
+
+
+def test_other_keys_survive_byte_for_byte() -> None:
+    body = both_shapes(wire.parse_object(b'{"data":[ ],"has_more" : false,"x":{"a" : 1.50}}'))
+    assert body["x"] == Raw(b'{"a" : 1.50}')
+    assert body["data"] == Raw(b"[ ]")
+    assert body["has_more"] == Raw(b"false")
+
+
+@pytest.mark.parametrize("nothing", [{}, {"data": None}, {"data": {}}, {"data": "x"}])
+def test_a_key_that_holds_no_list_counts_as_not_given(nothing: Json) -> None:
+    assert shaped({**nothing, "models": [CODEX]})["data"] == [DERIVED]
+    with pytest.raises(UpstreamFailed) as caught:
+        shaped({**nothing, "models": None})
+    assert caught.value.fault.code == "upstream_protocol_error"
+
+
+def test_a_list_that_is_no_list_for_codex_is_replaced() -> None:
+    assert shaped({"data": [], "models": {"a": 1}, "object": None}) == {
+        "object": "list",
+        "data": [],
+        "models": [],
+    }
+
+
+def test_entries_without_a_name_are_passed_over() -> None:
+    odd: list[Any] = [5, None, [], {}, {"slug": 5}, {"slug": None}, CODEX, "x", [[]]]
+    assert shaped({"models": odd})["data"] == [DERIVED]
+    listed = both_shapes(wire.parse_object(json.dumps({"data": [*odd, ENTRY]}).encode()))
+    found = find(listed, "gpt-x")
+    assert found is not None
+    assert json.loads(bytes(found)) == ENTRY
+    assert find(listed, "5") is None
+
+
+def test_a_model_is_found_by_its_whole_id_only() -> None:
+    listed = both_shapes(wire.parse_object(json.dumps({"models": [CODEX]}).encode()))
+    found = find(listed, "gpt-codex")
+    assert found is not None
+    assert json.loads(bytes(found)) == DERIVED
+    for other in ("gpt", "gpt-codex-mini", "GPT-CODEX", ""):
+        assert find(listed, other) is None
+
+
+def test_no_depth_breaks_what_reads_the_list_again() -> None:
+    for depth in range(900, 1_000):
+        nested = Raw(b"[" * depth + b"]" * depth)
+        for field in ("data", "models"):
+            with contextlib.suppress(UpstreamFailed):
+                assert find(both_shapes({field: nested}), "x") is None
+
+
+@given(body=spelled(st.dictionaries(st.sampled_from(["data", "models", "object", "x"]), JSON)))
+def test_any_object_becomes_a_list_of_both_shapes_or_is_the_upstreams_failure(body: bytes) -> None:
+    given_ = wire.parse_object(body)
+    try:
+        result = both_shapes(given_)
+    except UpstreamFailed:
+        assert not isinstance(json.loads(body).get("data"), list)
+        return
+    assert isinstance(json.loads(bytes(result["data"])), list)
+    assert isinstance(json.loads(bytes(result["models"])), list)
+    assert result.get("x") == given_.get("x")
+    assert find(result, "no such model") is None

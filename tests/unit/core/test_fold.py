@@ -226,7 +226,6 @@ def test_a_done_text_replaces_the_deltas_unless_it_is_blank(whole: str, text: st
         ("content", {"type": "output_text", "text": ""}, "ab"),
         ("content", {"type": "output_text", "text": None}, "ab"),
         ("content", {"type": "output_audio", "text": "whole"}, "ab"),
-        ("content", {"text": "whole"}, "ab"),
         ("summary", {"type": "summary_text", "text": "whole"}, "whole"),
     ],
 )
@@ -310,9 +309,7 @@ def test_an_item_that_never_finished_is_incomplete(item: Json, status: str | Non
         ("response.failed", "incomplete"),
     ],
 )
-def test_an_item_without_an_end_of_its_own_shares_that_of_the_response(
-    end: str, status: str
-) -> None:
+def test_an_item_without_its_own_end_shares_that_of_the_response(end: str, status: str) -> None:
     fold = folded(event("response.output_text.delta", delta="x"), closing([], type_=end))
     assert fold.output()[0]["status"] == status
 

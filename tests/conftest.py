@@ -39,6 +39,11 @@ class Scripted:
         return int(self.origin.rpartition(":")[2])
 
     @property
+    def server(self) -> Upstream:
+        """The server itself."""
+        return self._upstream
+
+    @property
     def seen(self) -> Seen:
         """What has arrived."""
         return self._upstream.seen

@@ -204,6 +204,7 @@ class ResponseNotFound(HandrailError):
     """No response of that id for this caller; another caller's id gives the very same answer."""
 
     def __init__(self, response_id: str) -> None:
+        self.id = response_id
         super().__init__(
             Fault(
                 status=404,

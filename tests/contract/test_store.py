@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from handrail.core.admission import Limits
 from handrail.core.lifecycle import State
 from handrail.errors import RequestRejected, StoreFailed
-from handrail.store.base import Closing, NewRun, Run, Segment, Store
+from handrail.store.base import Closing, NewRun, Remote, Run, Segment, Store
 from handrail.store.sqlite import SqliteStore
 from handrail.store.vault import Vault
 
@@ -334,3 +335,42 @@ async def test_what_is_kept_survives_closing_and_opening(tmp_path: Path, now: No
     assert row is not None
     assert (row.state, row.last_seq) == (State.IN_PROGRESS, 3)
     await second.close()
+
+
+def remote(response_id: str = "resp_far", caller: str = "ann", **fields: Any) -> Remote:
+    """Where a response is."""
+    values = {"target": "openai x", "created_at": 1_000_000.0, "expires_at": 1_000_060.0, **fields}
+    return Remote(id=response_id, caller=caller, **values)
+
+
+async def test_where_a_response_is_is_known_to_its_caller_alone(store: Store) -> None:
+    assert await store.remember(remote())
+    assert await store.locate("resp_far", caller="ann") == remote()
+    assert await store.locate("resp_far", caller="bob") is None
+    assert await store.locate("resp_near", caller="ann") is None
+
+
+async def test_an_id_that_another_caller_has_is_not_taken_over(store: Store) -> None:
+    assert await store.remember(remote())
+    assert not await store.remember(remote(caller="bob"))
+    assert not await store.remember(remote(target="openai y"))
+    assert await store.locate("resp_far", caller="ann") == remote()
+    later = remote(created_at=1_000_001.0, expires_at=1_000_090.0)
+    assert await store.remember(later)
+    assert await store.locate("resp_far", caller="ann") == later
+
+
+async def test_what_is_forgotten_is_unknown(store: Store) -> None:
+    await store.remember(remote())
+    await store.forget("resp_far", caller="bob")
+    assert await store.locate("resp_far", caller="ann") is not None
+    await store.forget("resp_far", caller="ann")
+    assert await store.locate("resp_far", caller="ann") is None
+
+
+async def test_a_place_that_nobody_asks_for_expires(store: Store, now: Now) -> None:
+    await store.remember(remote())
+    now.seconds += 61
+    assert await store.locate("resp_far", caller="ann") is None
+    await store.sweep(limit=10)
+    assert await store.remember(remote(caller="bob", expires_at=2_000_000.0))

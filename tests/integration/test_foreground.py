@@ -44,6 +44,24 @@ async def test_a_stream_is_strictly_valid_numbered_and_whole(start: Start, manne
         assert len(final.output_text.split()) == 5 or manners == "codex"
 
 
+@pytest.mark.parametrize("manners", ["openai", "vllm", "codex"])
+@pytest.mark.parametrize("background", [True, False])
+async def test_an_event_that_the_upstream_sends_twice_is_told_once(
+    start: Start, manners: str, background: bool
+) -> None:
+    async with (
+        start(manners=manners, flags={"background.enabled": True}) as gateway,
+        gateway.client() as client,
+    ):
+        stream = await client.responses.create(
+            model="m", input="hi [[words=5 twice=3]]", stream=True, background=background
+        )
+        events: list[Any] = [event async for event in stream]
+        deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+        assert "".join(deltas) == "call1 1 2 3 4 "
+        assert len({event.sequence_number for event in events}) == len(events)
+
+
 @pytest.mark.parametrize("manners", MANNERS)
 async def test_a_cut_answer_is_incomplete_whatever_the_server_calls_it(
     start: Start, manners: str

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +162,29 @@ async def test_a_full_disk_refuses_new_runs_ends_running_ones_honestly_and_stops
         filler.unlink()
         again = await client.responses.create(model="m", input="after", background=True)
         assert (await finished(client, again.id)).status == "completed"
+
+
+async def test_what_cannot_be_remembered_is_not_left_running_at_the_upstream(
+    start: Start, upstream: Scripted, small_disk: Path
+) -> None:
+    toml = 'background.enabled = true\nbackground.executor = "upstream"\n'
+    async with (
+        start(manners="storing", profile="openai", name="disk/data", toml=toml) as gateway,
+        gateway.client() as client,
+    ):
+        kept = await client.responses.create(model="m", input="[[first=60]]", background=True)
+        with (small_disk / "filler").open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+
+        async def create_many() -> None:
+            for _ in range(2_000):  # what room there is inside the files is used up by some
+                await client.responses.create(model="m", input="hi [[first=60]]", background=True)
+
+        with pytest.raises(openai.InternalServerError) as error:
+            await create_many()
+        assert (error.value.status_code, error.value.code) == (503, "storage_full")
+        *before, last = upstream.server.storing.kept.values()
+        assert last.snapshot["status"] == "cancelled"
+        assert all(other.snapshot["status"] == "queued" for other in before)
+        assert (await client.responses.retrieve(kept.id)).status == "queued"

@@ -15,15 +15,16 @@ What it does is chosen by the request. The last user text may hold directives in
     stall=N        after N words, fall silent                 drop=N     … cut the connection
     eof=N          … end without a terminal event             malformed=N  … send what is no JSON
     error=N        … send an `error` event and end            fail       end with response.failed
+    twice=N        … send the latest event once more
     incomplete     end with response.incomplete
 
 The path chooses the manners: /openai/v1 (insists on an explicit store:false), /codex (the strict
 Codex backend), /transformers/v1, /llamacpp/v1, /vllm/v1 (as the real servers of those names were
-seen to behave). The first also has /responses/compact and /responses/input_tokens, the second
-/responses/compact; both know the directives `before`, `status` and `html`. A model whose name
-starts with "plain" refuses encrypted reasoning; one whose name starts with "obliging" calls the
-first function that it is offered, without being told. GET /seen tells what arrived, POST /forget
-starts counting anew.
+seen to behave), /storing/v1 (keeps responses, and runs them in the background itself). The first
+also has /responses/compact and /responses/input_tokens, the second /responses/compact; both know
+the directives `before`, `status` and `html`. A model whose name starts with "plain" refuses
+encrypted reasoning, with "unserved" is not served, with "obliging" calls the first function that it
+is offered, without being told. GET /seen tells what arrived, POST /forget starts counting anew.
 """
 
 from tests.scripted_upstream.server import (

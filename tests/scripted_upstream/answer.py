@@ -37,6 +37,7 @@ class Answer:
         self.reply = reply
         self.manners = manners
         self.sequence = 0
+        self.last = b""
         self.output: list[Json] = []
         self.response: Json = {
             "id": f"resp_upstream{number}",
@@ -79,7 +80,8 @@ class Answer:
         if self.manners == "transformers":
             data = json.loads(json.dumps(data), object_hook=_without_nulls)
         head = "" if self.manners == "transformers" else f"event: {kind}\n"
-        await self.reply.write(f"{head}data: {json.dumps(data)}\n\n".encode())
+        self.last = f"{head}data: {json.dumps(data)}\n\n".encode()
+        await self.reply.write(self.last)
 
     async def open(self) -> None:
         """The lifecycle events at the beginning."""
@@ -149,6 +151,8 @@ async def speak(answer: Answer, script: Script, request: web.Request, *, number:
 
 async def misbehave(answer: Answer, script: Script, request: web.Request, *, count: int) -> None:
     """What goes wrong after `count` words."""
+    if count == script.twice:
+        await answer.reply.write(answer.last)
     if count == script.stall:
         await asyncio.sleep(3_600)
     if count == script.drop and request.transport is not None:

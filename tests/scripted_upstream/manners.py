@@ -70,5 +70,10 @@ def _items(body: Json) -> list[Json]:
 def _refuse(manners: str, message: str, param: str) -> web.Response:
     if manners == "codex":
         return web.json_response({"detail": message}, status=400)
+    return refuse(message, param)
+
+
+def refuse(message: str, param: str | None, status: int = 400) -> web.Response:
+    """An error in the API's envelope."""
     error = {"message": message, "type": "invalid_request_error", "param": param, "code": None}
-    return web.json_response({"error": error}, status=400)
+    return web.json_response({"error": error}, status=status)

@@ -28,6 +28,7 @@ class Script:
     eof: int = -1
     malformed: int = -1
     error: int = -1
+    twice: int = -1
     reasoning: bool = False
     html: bool = False
     usage_limit: bool = False

@@ -12,6 +12,7 @@ from tests.scripted_upstream.answer import Answer, Cut, speak
 from tests.scripted_upstream.endpoints import ENDPOINTS, compaction, input_tokens
 from tests.scripted_upstream.manners import endpoint_objection, objection
 from tests.scripted_upstream.script import Json, Script, script_of
+from tests.scripted_upstream.storing import Storing
 
 MODEL = {"id": "scripted", "object": "model", "created": 1, "owned_by": "handrail"}
 SDK_MODELS = {"object": "list", "data": [MODEL], "first_id": "scripted"}
@@ -68,6 +69,7 @@ class Upstream:
     def __init__(self) -> None:
         self.seen = Seen()
         self.number = 0
+        self.storing = Storing(self.play)
 
     def app(self) -> web.Application:
         """The aiohttp application."""
@@ -82,6 +84,10 @@ class Upstream:
         app.router.add_get("/{manners}/models", self.models)
         app.router.add_get("/{manners}/v1/models", self.models)
         app.router.add_get("/{manners}/v1/models/{id:.+}", self.models)
+        app.router.add_get("/storing/v1/responses/{id}", self.storing.retrieve)
+        app.router.add_delete("/storing/v1/responses/{id}", self.storing.delete)
+        app.router.add_post("/storing/v1/responses/{id}/cancel", self.storing.cancel)
+        app.router.add_get("/storing/v1/responses/{id}/input_items", self.storing.input_items)
         app.router.add_get("/seen", self.tell)
         app.router.add_post("/forget", self.forget)
         return app
@@ -156,8 +162,12 @@ class Upstream:
         """A refusal, a JSON object or a stream."""
         await asyncio.sleep(script.before)
         refused = objection(body, manners) or self.scripted_error(script)
+        if refused is None and manners == "storing":
+            refused = self.storing.objection(body)
         if refused is not None:
             return refused
+        if manners == "storing" and body.get("background"):
+            return await self.storing.create(request, body, script, number=number)
         streams = body.get("stream", manners == "transformers")
         reply = web.StreamResponse(headers={"content-type": "text/event-stream"})
         if not streams:

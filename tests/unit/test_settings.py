@@ -35,6 +35,12 @@ ROWS: dict[str, tuple[Any, str, Any, Attribute]] = {
     "upstream.api_key_env": (None, '"SPARE"', "SPARE", lambda s: s.values["upstream.api_key_env"]),
     "upstream.extra_fields": ((), "[]", frozenset(), lambda s: s.target.extra_fields),
     "upstream.runs_background": (True, "false", False, lambda s: s.target.runs_background),
+    "upstream.encrypted_reasoning": (
+        "when_reasoning",
+        '"never"',
+        "never",
+        lambda s: s.target.profile.add_reasoning,
+    ),
     "upstream.model_fallbacks": (
         {},
         '{ "a" = ["b", "c"] }',
@@ -170,6 +176,7 @@ WORDS = {
     "log.level": ["debug", "info", "warning", "error"],
     "upstream.profile": ["openai", "codex", "compatible"],
     "background.executor": ["gateway", "upstream"],
+    "upstream.encrypted_reasoning": ["always", "when_reasoning", "never"],
 }
 
 BAD: dict[str, list[str]] = {
@@ -180,6 +187,7 @@ BAD: dict[str, list[str]] = {
     "upstream.url": TEXT,
     "upstream.profile": [*WORD, '"azure"'],
     "upstream.runs_background": BOOLEAN,
+    "upstream.encrypted_reasoning": WORD,
     "upstream.model_fallbacks": ["5", '"x"', "[]"],
     "background.executor": WORD,
     "upstream.api_key_env": TEXT,

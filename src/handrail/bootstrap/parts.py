@@ -15,6 +15,7 @@ from handrail.engine.journal import Journal
 from handrail.engine.retention import Retention
 from handrail.engine.tail import Tails
 from handrail.engine.targets import Targets
+from handrail.engine.upstream_runs import UpstreamRuns
 from handrail.server.models import Models
 from handrail.server.responses import Responses
 from handrail.settings.model import Settings
@@ -55,6 +56,49 @@ def build(
     dispatcher = Dispatcher(client, clock=clock)
     tails = Tails(store, heartbeat_seconds=heartbeat)
     journal = Journal(store=store, tails=tails, clock=clock)
+    executor = _executor(
+        settings, store=store, dispatcher=dispatcher, journal=journal, targets=targets, clock=clock
+    )
+    background = Background(
+        store=store, executor=executor, tails=tails, clock=clock, new_id=new_response_id
+    )
+    upstream_runs = UpstreamRuns(
+        dispatcher=dispatcher,
+        store=store,
+        targets=targets,
+        clock=clock,
+        heartbeat_seconds=heartbeat,
+    )
+    responses = Responses(
+        foreground=Foreground(dispatcher, clock=clock, heartbeat_seconds=heartbeat),
+        background=background,
+        upstream_runs=upstream_runs,
+        clock=clock,
+        new_id=new_response_id,
+    )
+    return Parts(
+        owner=executor.owner,
+        client=client,
+        tails=tails,
+        journal=journal,
+        executor=executor,
+        retention=Retention(store=store, clock=clock),
+        background=background,
+        responses=responses,
+        models=Models(dispatcher),
+    )
+
+
+def _executor(
+    settings: Callable[[], Settings],
+    *,
+    store: Store,
+    dispatcher: Dispatcher,
+    journal: Journal,
+    targets: Targets,
+    clock: Clock,
+) -> LocalExecutor:
+    first = settings()
     execution = Execution(
         dispatcher=dispatcher,
         journal=journal,
@@ -64,32 +108,11 @@ def build(
         max_seconds=first.max_run_seconds,
         max_bytes=first.max_output_bytes,
     )
-    owner = secrets.token_hex(8)
-    executor = LocalExecutor(
-        owner=owner,
+    return LocalExecutor(
+        owner=secrets.token_hex(8),
         store=store,
         execute=execution.run,
         limits=lambda: settings().limits,
-    )
-    background = Background(
-        store=store, executor=executor, tails=tails, clock=clock, new_id=new_response_id
-    )
-    responses = Responses(
-        foreground=Foreground(dispatcher, clock=clock, heartbeat_seconds=heartbeat),
-        background=background,
-        clock=clock,
-        new_id=new_response_id,
-    )
-    return Parts(
-        owner=owner,
-        client=client,
-        tails=tails,
-        journal=journal,
-        executor=executor,
-        retention=Retention(store=store, clock=clock),
-        background=background,
-        responses=responses,
-        models=Models(dispatcher),
     )
 
 

@@ -23,6 +23,7 @@ from handrail.upstream.client import UpstreamCall, UpstreamClient, UpstreamReply
 
 MAX_ERROR_BYTES: Final = 256 * 1024
 ERROR_SECONDS: Final = 10.0
+SSE: Final = "text/event-stream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,11 +94,20 @@ class Dispatcher:
         finally:
             reply.close()
 
-    async def get(self, target: Target, path: str, *, limit: int) -> bytes:
-        """The body of a GET at the target. Raises UpstreamRefused and UpstreamFailed."""
-        reply = await self._call(target, path, method="GET")
+    async def ask(self, target: Target, path: str, *, limit: int, method: str = "GET") -> bytes:
+        """The body of an answer of the target. Raises UpstreamRefused and UpstreamFailed."""
+        reply = await self._call(target, path, method=method)
         try:
             return await reply.read(limit=limit, idle_seconds=target.idle_seconds)
+        finally:
+            reply.close()
+
+    @asynccontextmanager
+    async def listen(self, target: Target, path: str) -> AsyncIterator[UpstreamReply]:
+        """A stream of the target; closed when the block is left. Raises as `ask` does."""
+        reply = await self._call(target, path, method="GET", accept=SSE)
+        try:
+            yield reply
         finally:
             reply.close()
 
@@ -109,6 +119,7 @@ class Dispatcher:
         method: str,
         headers: Mapping[str, str] = MappingProxyType({}),
         request: UpstreamRequest | None = None,
+        accept: str = "application/json",
     ) -> UpstreamReply:
         outgoing = {**headers, "accept-encoding": "identity", "user-agent": "handrail"}
         secrets = []
@@ -116,11 +127,10 @@ class Dispatcher:
             secrets = [target.api_key.reveal()]
             outgoing["authorization"] = f"Bearer {secrets[0]}"
         body = None
-        outgoing["accept"] = "application/json"
+        outgoing["accept"] = SSE if request is not None and request.streams else accept
         if request is not None:
             body = wire.encode(request.body)
             outgoing["content-type"] = "application/json"
-            outgoing["accept"] = "text/event-stream" if request.streams else "application/json"
         reply = await self._client.send(
             UpstreamCall(
                 method=method,

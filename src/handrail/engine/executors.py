@@ -42,7 +42,7 @@ class LocalExecutor:
         execute: Callable[[Run], Awaitable[None]],
         limits: Callable[[], Limits],
     ) -> None:
-        self._owner = owner
+        self.owner = owner
         self._store = store
         self._execute = execute
         self._limits = limits
@@ -85,7 +85,7 @@ class LocalExecutor:
                     pass
 
     async def _start_one(self, group: asyncio.TaskGroup) -> bool:
-        run = await self._store.claim(owner=self._owner, limits=self._limits())
+        run = await self._store.claim(owner=self.owner, limits=self._limits())
         if run is None:
             return False
         self._running[run.id] = group.create_task(self._guarded(run), name=f"run {run.id}")

@@ -82,6 +82,7 @@ def prepare(
             profile=target.profile,
             stream=plan.stream,
             extra_fields=target.extra_fields,
+            continues=plan.continues,
         ),
     )
 

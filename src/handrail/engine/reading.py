@@ -41,6 +41,8 @@ class EventReader:
         self._is_json = "json" in reply.headers.get("content-type", "")
         self._ended = False
         self._problem: UpstreamFailed | None = None
+        self._latest = (0, 0)  # number and hash of an event; the event itself may be large
+        self._counts = False  # the upstream's sequence numbers
 
     async def read(self, *, patience: float) -> list[Event] | None:
         """The next events; [] after `patience` seconds without any, None at the end.
@@ -78,15 +80,24 @@ class EventReader:
         try:
             for frame in self._decoder.feed(chunk) if chunk else self._decoder.finish():
                 event = events.read(frame)
-                if event is not None and self._completer is not None:
+                if event is None or self._is_repeated(event):
+                    continue
+                if self._completer is not None:
                     event = self._completer.complete(event)
-                if event is not None:
-                    found.append(event)
+                found.append(event)
         except (MalformedEvent, sse.FrameTooLarge) as error:
             return found, UpstreamFailed(
                 Code.UPSTREAM_PROTOCOL_ERROR, f"The upstream sent what is no event: {error}."
             )
         return found, None
+
+    def _is_repeated(self, event: Event) -> bool:
+        # Two deltas may well say the same; but not under one number, where numbers count at all.
+        if event.number is None:
+            return False
+        before, self._latest = self._latest, (event.number, hash(event.data))
+        self._counts = self._counts or event.number > before[0]
+        return self._counts and self._latest == before
 
     async def _read_object(self) -> list[Event]:
         body = await self._reply.read(limit=MAX_REPLY_BYTES, idle_seconds=self._idle_seconds)

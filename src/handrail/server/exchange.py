@@ -76,6 +76,10 @@ class Exchange:
 
     def query(self) -> dict[str, str]:
         """The query's fields. Raises RequestRejected for one that stands twice or is no text."""
+        return dict(self.query_pairs())
+
+    def query_pairs(self) -> list[tuple[str, str]]:
+        """The same in its order, with each of a repeated `include`."""
         try:
             pairs = parse_qsl(
                 self.query_string.decode("ascii"),
@@ -87,9 +91,8 @@ class Exchange:
             raise RequestRejected(
                 Code.INVALID_VALUE, "The query string cannot be read.", param="query"
             ) from None
-        fields = dict(pairs)
         for name, _ in pairs:
-            # `include[]` is the one that SDKs repeat; nothing here reads it.
+            # `include[]` is the one that SDKs repeat.
             if sum(other == name for other, _ in pairs) > 1 and name not in (
                 "include[]",
                 "include",
@@ -99,7 +102,7 @@ class Exchange:
                     f"The query parameter '{name[:80]}' is given twice.",
                     param=name[:80],
                 )
-        return fields
+        return pairs
 
     def require_streaming(self) -> None:
         """Raise RequestRejected for a client that cannot read a stream of unknown length."""

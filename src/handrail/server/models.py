@@ -49,7 +49,7 @@ class Models:
         return models.both_shapes(await self._get(settings, f"/models{suffix}"))
 
     async def _get(self, settings: Settings, path: str) -> Body:
-        return read_response(await self._dispatcher.get(settings.target, path, limit=MAX_BYTES))
+        return read_response(await self._dispatcher.ask(settings.target, path, limit=MAX_BYTES))
 
 
 def _not_found(model: str) -> RequestRejected:

@@ -5,7 +5,7 @@ parsing and `policy.decide`, nor, at the endpoints beside it, `policy.decide_end
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
@@ -19,9 +19,11 @@ from handrail.engine.background import Accepted, Background
 from handrail.engine.clock import Clock
 from handrail.engine.foreground import EndpointCall, Foreground, Said, StatelessCall, prepare
 from handrail.engine.relay import Relay
-from handrail.errors import Code, HandrailError, RequestRejected, fault
+from handrail.engine.upstream_runs import UpstreamRun, UpstreamRuns
+from handrail.errors import Code, HandrailError, RequestRejected, ResponseNotFound, fault
 from handrail.server.exchange import Exchange
 from handrail.settings.model import Caller, Settings
+from handrail.store.base import Remote
 
 MAX_CURSOR: Final = 2**53 - 1
 _PARSE_INLINE: Final = 1 << 20
@@ -49,11 +51,13 @@ class Responses:
         *,
         foreground: Foreground,
         background: Background,
+        upstream_runs: UpstreamRuns,
         clock: Clock,
         new_id: Callable[[], str],
     ) -> None:
         self._foreground = foreground
         self._background = background
+        self._upstream_runs = upstream_runs
         self._clock = clock
         self._new_id = new_id
         self.draining = False
@@ -66,6 +70,8 @@ class Responses:
         # From here on nobody holds the request: what follows may stream for hours.
         if isinstance(work, StatelessCall):
             return await self._answer_stateless(exchange, plan, work)
+        if isinstance(work, UpstreamRun):
+            return await self._answer_upstream(exchange, plan, work)
         headers = {"handrail-decision": _decision(plan, work.steps)}
         if not plan.stream:
             return await exchange.reply(200, work.response, headers=headers)
@@ -74,29 +80,43 @@ class Responses:
 
     async def _accept(
         self, exchange: Exchange, caller: Caller, settings: Settings
-    ) -> tuple[Plan, StatelessCall | Accepted]:
-        """Read and decide: a stateless call to make, or a kept run."""
+    ) -> tuple[Plan, StatelessCall | UpstreamRun | Accepted]:
+        """Read and decide: a call to make, or a kept run."""
         _require_json(exchange)
         data = await exchange.body(limit=settings.max_body_bytes, inflating=self._inflating)
         request = await _parsed(data, wire.read_create)
-        plan = decide(request, switch=settings.switch, caller=caller.policy)
+        target = settings.target
+        name = caller.policy.name
+        plan = decide(
+            request,
+            switch=settings.switch,
+            caller=caller.policy,
+            executor=settings.executor,
+            able=target.runs_background,
+        )
         if plan.stream:
             exchange.require_streaming()
+        headers = _forwarded(exchange, target.profile.headers)
+        if plan.mode is Mode.UPSTREAM:
+            return plan, await self._upstream_runs.prepare(
+                request, plan=plan, caller=name, target=target, headers=headers
+            )
         if plan.mode is Mode.BACKGROUND:
             if self.draining:
                 raise HandrailError(fault(Code.SHUTTING_DOWN, "The gateway is shutting down."))
             return plan, await self._background.submit(
                 request,
                 plan=plan,
-                caller=caller.policy.name,
-                target=settings.target,
+                caller=name,
+                target=target,
                 limits=settings.limits,
             )
+        await self._upstream_runs.check_previous(plan.continues, caller=name, target=target)
         return plan, prepare(
             request,
             plan=plan,
-            target=settings.target,
-            headers=_forwarded(exchange, settings.target.profile.headers),
+            target=target,
+            headers=headers,
             response_id=self._new_id(),
             created_at=int(self._clock.now()),
             numbered_heartbeat=_is_codex(exchange),
@@ -108,6 +128,14 @@ class Responses:
             return await exchange.reply(200, body, headers=_reply_headers(plan, said))
         async with self._foreground.stream(call) as (relay, said):
             await self._relay(exchange, relay, _reply_headers(plan, said))
+        return None
+
+    async def _answer_upstream(self, exchange: Exchange, plan: Plan, run: UpstreamRun) -> None:
+        if not plan.stream:
+            body, said = await self._upstream_runs.create(run)
+            return await exchange.reply(200, body, headers=_reply_headers(plan, said))
+        async with self._upstream_runs.stream(run) as (events, said):
+            await exchange.stream(events, headers=_reply_headers(plan, said))
         return None
 
     async def _relay(self, exchange: Exchange, relay: Relay, headers: Mapping[str, str]) -> None:
@@ -157,22 +185,47 @@ class Responses:
         """GET /v1/responses/{id}, also with stream and starting_after."""
         query = exchange.query()
         name = caller.policy.name
-        if not _flag(query, "stream", default=False):
-            if "starting_after" in query:
-                raise RequestRejected(
-                    Code.INVALID_VALUE,
-                    "'starting_after' has a meaning only with stream=true.",
-                    param="starting_after",
-                )
-            body = await self._background.retrieve(response_id, caller=name)
-            return await exchange.reply(200, body)
-        exchange.require_streaming()
-        chunks = await self._background.follow(
-            response_id,
+        if _flag(query, "stream", default=False):
+            return await self._resume(exchange, caller=name, response_id=response_id)
+        if "starting_after" in query:
+            raise RequestRejected(
+                Code.INVALID_VALUE,
+                "'starting_after' has a meaning only with stream=true.",
+                param="starting_after",
+            )
+        body = await self._either(
+            self._background.retrieve(response_id, caller=name),
+            lambda remote: self._upstream_runs.retrieve(remote, _passed_on(exchange)),
             caller=name,
-            after=_cursor(query),
-            obfuscation=_flag(query, "include_obfuscation", default=True),
         )
+        return await exchange.reply(200, body)
+
+    async def _either(
+        self,
+        kept: Awaitable[bytes],
+        elsewhere: Callable[[Remote], Awaitable[bytes]],
+        *,
+        caller: str,
+    ) -> bytes:
+        """What the gateway's own store says, or else what the upstream says that has it."""
+        try:
+            return await kept
+        except ResponseNotFound as error:
+            return await elsewhere(await self._upstream_runs.locate(error.id, caller=caller))
+
+    async def _resume(self, exchange: Exchange, *, caller: str, response_id: str) -> None:
+        exchange.require_streaming()
+        query = exchange.query()
+        after = _cursor(query)
+        obfuscation = _flag(query, "include_obfuscation", default=True)
+        try:
+            chunks = await self._background.follow(
+                response_id, caller=caller, after=after, obfuscation=obfuscation
+            )
+        except ResponseNotFound:
+            remote = await self._upstream_runs.locate(response_id, caller=caller)
+            async with self._upstream_runs.follow(remote, _passed_on(exchange)) as events:
+                return await exchange.stream(events)
         return await exchange.stream(chunks)
 
     async def cancel(
@@ -180,14 +233,18 @@ class Responses:
     ) -> None:
         """POST /v1/responses/{id}/cancel."""
         await exchange.body(limit=settings.max_body_bytes, inflating=self._inflating)
-        body = await self._background.cancel(response_id, caller=caller.policy.name)
+        name = caller.policy.name
+        kept = self._background.cancel(response_id, caller=name)
+        body = await self._either(kept, self._upstream_runs.cancel, caller=name)
         await exchange.reply(200, body)
 
     async def delete(
         self, exchange: Exchange, caller: Caller, _: Settings, *, response_id: str
     ) -> None:
         """DELETE /v1/responses/{id}."""
-        body = await self._background.delete(response_id, caller=caller.policy.name)
+        name = caller.policy.name
+        kept = self._background.delete(response_id, caller=name)
+        body = await self._either(kept, self._upstream_runs.delete, caller=name)
         await exchange.reply(200, body)
 
     async def input_items(
@@ -195,7 +252,12 @@ class Responses:
     ) -> None:
         """GET /v1/responses/{id}/input_items."""
         page = _page(exchange.query())
-        body = await self._background.input_items(response_id, caller=caller.policy.name, page=page)
+        name = caller.policy.name
+        body = await self._either(
+            self._background.input_items(response_id, caller=name, page=page),
+            lambda remote: self._upstream_runs.input_items(remote, _passed_on(exchange)),
+            caller=name,
+        )
         await exchange.reply(200, body)
 
 
@@ -258,6 +320,25 @@ def _is_codex(exchange: Exchange) -> bool:
     return exchange.header(b"originator").startswith("codex") or exchange.header(
         b"user-agent"
     ).startswith("codex")
+
+
+# What of a query is for whoever keeps the response.
+_QUERY: Final = frozenset(
+    {
+        "after",
+        "include",
+        "include[]",
+        "include_obfuscation",
+        "limit",
+        "order",
+        "starting_after",
+        "stream",
+    }
+)
+
+
+def _passed_on(exchange: Exchange) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in exchange.query_pairs() if name in _QUERY]
 
 
 def _flag(query: Mapping[str, str], name: str, *, default: bool) -> bool:

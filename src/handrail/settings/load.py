@@ -9,6 +9,7 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -22,7 +23,7 @@ from handrail.core.policy import (
     StorePolicy,
     resolve_switch,
 )
-from handrail.core.profiles import CODEX, PROFILES, Profile
+from handrail.core.profiles import CODEX, PROFILES, AddReasoning, Profile
 from handrail.core.proxies import proxy_for, proxy_variable
 from handrail.errors import ConfigInvalid
 from handrail.settings.model import Caller, Proxy, Secret, Settings, Target
@@ -311,12 +312,15 @@ def _target(
             f"{sources['upstream.extra_fields']}: upstream.extra_fields has a meaning only for "
             "the profile compatible; the others take unknown fields anyway."
         )
+    runs_background = _runs_background(profile, values, sources)
+    adds = values["upstream.encrypted_reasoning"] or profile.add_reasoning
+    values["upstream.encrypted_reasoning"] = adds
     return Target(
         url=url,
-        profile=profile,
+        profile=replace(profile, add_reasoning=AddReasoning(adds)),
         api_key=_api_key(profile, values, environment=environment, sources=sources),
         extra_fields=frozenset(values["upstream.extra_fields"]),
-        runs_background=_runs_background(profile, values, sources),
+        runs_background=runs_background,
         model_fallbacks=values["upstream.model_fallbacks"],
         reply_seconds=values["upstream.reply_timeout"],
         idle_seconds=values["upstream.idle_timeout"],

@@ -15,7 +15,7 @@ from handrail.core.policy import (
     StoreFalsePolicy,
     StorePolicy,
 )
-from handrail.core.profiles import PROFILES
+from handrail.core.profiles import PROFILES, AddReasoning
 from handrail.errors import ConfigInvalid
 
 CALLER_KEY_VARIABLE: Final = "HANDRAIL_CALLER_KEY"
@@ -207,6 +207,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
         default=None,
         meaning="Whether the upstream can keep and run background responses itself. The profile "
         "openai can, codex cannot; of compatible servers vLLM can, with its own store switched on.",
+    ),
+    Option(
+        path="upstream.encrypted_reasoning",
+        read=_word(*AddReasoning),
+        default=None,
+        meaning="When reasoning.encrypted_content is added to include: always, when_reasoning "
+        "(the body has reasoning) or never. By default codex always, openai when_reasoning, "
+        "compatible never.",
     ),
     Option(
         path="upstream.model_fallbacks",

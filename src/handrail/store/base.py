@@ -96,6 +96,17 @@ class Slice:
     last_seq: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remote:
+    """A response that an upstream runs and keeps: whose it is and where. Times in unix seconds."""
+
+    id: str
+    caller: str
+    target: str
+    created_at: float
+    expires_at: float
+
+
 Close = Callable[[Run, Sequence[bytes]], Closing | None]
 """Builds the end of a run from its row and its stored frames; None leaves the run as it is."""
 
@@ -158,7 +169,22 @@ class Store(Protocol):
         """The unfinished runs of callers that are not among `callers`."""
 
     async def sweep(self, *, limit: int) -> int:
-        """Destroy up to `limit` runs whose retention is over, and say how many."""
+        """Destroy up to `limit` runs whose retention is over, and say how many.
+
+        Forgets the remotes whose time is over as well.
+        """
+
+    async def remember(self, remote: Remote) -> bool:
+        """Keep where a response is, durably, before returning.
+
+        False when the id is another caller's, or another upstream's; nothing was written then.
+        """
+
+    async def locate(self, response_id: str, *, caller: str) -> Remote | None:
+        """Where a response of `caller` is; None when it is not known."""
+
+    async def forget(self, response_id: str, *, caller: str) -> None:
+        """The upstream no longer has this response."""
 
     async def counts(self) -> Mapping[str, int]:
         """How many runs are `waiting` and `running`."""

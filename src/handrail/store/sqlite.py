@@ -12,6 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -22,7 +23,7 @@ from handrail.core import wire
 from handrail.core.admission import Limits, next_caller
 from handrail.core.lifecycle import State
 from handrail.errors import Code, ConfigInvalid, RequestRejected
-from handrail.store.base import Close, Closing, NewRun, Run, Segment, Slice
+from handrail.store.base import Close, Closing, NewRun, Remote, Run, Segment, Slice
 from handrail.store.migrate import migrate
 from handrail.store.queries import load, parse
 from handrail.store.vault import Sealer, Vault
@@ -285,6 +286,7 @@ class SqliteStore:
     async def sweep(self, *, limit: int) -> int:
         def work(connection: sqlite3.Connection) -> int:
             values = {"now": self._now(), "limit": limit}
+            connection.execute(SQL["forget_expired"], values)
             rows = connection.execute(SQL["expired"], values).fetchall()
             return sum(self._destroy(connection, row["id"], row["caller"]) for row in rows)
 
@@ -361,6 +363,17 @@ class SqliteStore:
             return found
 
         return await self._read(work)
+
+    async def remember(self, remote: Remote) -> bool:
+        return await self._changed("remember", asdict(remote))
+
+    async def locate(self, response_id: str, *, caller: str) -> Remote | None:
+        values = {"id": response_id, "caller": caller, "now": self._now()}
+        row = await self._read(lambda c: c.execute(SQL["locate"], values).fetchone())
+        return None if row is None else Remote(**dict(row))
+
+    async def forget(self, response_id: str, *, caller: str) -> None:
+        await self._changed("forget", {"id": response_id, "caller": caller})
 
     async def abandoned(self, *, owner: str) -> Sequence[str]:
         return await self._read(

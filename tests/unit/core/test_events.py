@@ -35,6 +35,14 @@ def test_the_sdk_knows_every_lifecycle_event_but_the_old_ending() -> None:
     assert events.LIFECYCLE - known == {"response.done"}
 
 
+def test_a_stream_is_opened_and_closed_by_the_events_that_carry_a_snapshot() -> None:
+    opening = ["response.created", "response.in_progress", "response.queued"]
+    closing = ["response.completed", "response.done", "response.failed", "response.incomplete"]
+    assert sorted(events.OPENING) == opening
+    assert sorted(events.CLOSING) == closing
+    assert events.LIFECYCLE == events.OPENING | events.CLOSING
+
+
 @pytest.mark.parametrize("data", [b"", b"[DONE]"])
 def test_comments_and_the_done_marker_are_no_events(data: bytes) -> None:
     assert events.read(Frame("", data, b": hi\n\n")) is None
@@ -85,6 +93,26 @@ def test_data_on_several_lines_becomes_one() -> None:
 def test_data_that_is_no_object_with_a_type_is_malformed(data: bytes) -> None:
     with pytest.raises(MalformedEvent):
         read(data)
+
+
+def test_what_is_malformed_says_what_was_expected() -> None:
+    with pytest.raises(MalformedEvent, match=r"^no event: Expected `str`"):
+        read(b'{"type":5}')
+    with pytest.raises(MalformedEvent, match=r"^no event: the type is not a word$"):
+        read(b'{"type":"a b"}')
+    with pytest.raises(MalformedEvent, match=r"^no JSON object: Expected `object`"):
+        Event("a", None, b"[]", b"").body()
+
+
+def test_an_event_too_deep_to_be_read_is_malformed() -> None:
+    deep = b'{"x":' + b"[" * 5_000 + b"]" * 5_000 + b"}"
+    with pytest.raises(MalformedEvent, match=r"^no JSON object: "):
+        Event("a", None, deep, b"").body()
+
+
+def test_a_number_on_two_lines_is_no_number() -> None:
+    with pytest.raises(MalformedEvent):
+        events.read(parse_frame(b'data: {"type":"a","sequence_number":1\ndata: 2}\n\n'))
 
 
 @pytest.mark.parametrize("end", ["\\n", "\\r", "\\n\\n", "\\r\\n"])
@@ -140,11 +168,33 @@ def test_an_event_under_another_number_keeps_everything_else_as_it_was(before: s
         b'{"type":"a","sequence_number":9,"x":{"sequence_number":9}}',
         b'{"type":"a","sequence_number":9,"x":"\\u0041"}',
         b'{"type":"a","sequence_number":9,"x":"\\"sequence_number\\":9"}',
+        b'{"type":"a","x":{"sequence_number":9}}',
+        b'{"type":"a","x":{"sequence_number":8},"sequence_number":9}',
+        b'{"type":"a","x":{"sequence_number":8},"\\u0073equence_number":9}',
+        b'{"type":"abcdefg1234567890","sequence_number" : 9}',
     ],
 )
 def test_only_the_events_own_number_changes(data: bytes) -> None:
     again = read(data).numbered(12)
     assert json.loads(again.data) == {**json.loads(data), "sequence_number": 12}
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        '{"sequence_number":%s, "type":"a"}',
+        '{"type":"a", "x": 1.50 ,"sequence_number":%s }',
+        '{"type":"a","x": [{"type":"b"}],"sequence_number":%s}',
+    ],
+)
+@pytest.mark.parametrize(("old", "new"), [(0, 1), (9, 10), (1_234_567_890, 7)])
+def test_where_the_number_stands_once_every_other_byte_stays(
+    layout: str, old: int, new: int
+) -> None:
+    wanted = (layout % new).encode()
+    assert read((layout % old).encode()).numbered(new) == Event(
+        "a", new, wanted, b"event: a\ndata: " + wanted + b"\n\n"
+    )
 
 
 @given(st.integers(0, 2**53), st.integers(0, 2**53))
@@ -197,6 +247,7 @@ def test_padding_is_left_out_of_an_event_whose_number_is_null() -> None:
         ("response.completed", "incomplete", State.INCOMPLETE),
         ("response.completed", "failed", State.FAILED),
         ("response.done", "incomplete", State.INCOMPLETE),
+        ("response.incomplete", "completed", State.COMPLETED),
         # A status that is no end says nothing.
         ("response.completed", "in_progress", State.COMPLETED),
         ("response.failed", "queued", State.FAILED),
@@ -215,3 +266,8 @@ def test_an_end_without_a_snapshot_is_judged_by_its_type(type_: str) -> None:
     wanted = {"response.done": "completed"}.get(type_, type_.removeprefix("response."))
     assert events.closing_state(closing(type_, {})) == wanted
     assert events.closing_state(closing(type_, None)) == wanted
+
+
+def test_an_event_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        read(b'{"type":"a"}').number = 5  # type: ignore[misc]

@@ -50,8 +50,12 @@ def test_every_cue_leads_where_the_contract_says(state: State, cue: Cue) -> None
 
 
 def test_a_wrong_cue_names_the_cue_and_the_state() -> None:
-    with pytest.raises(WrongCue, match="'sent' does not apply to a run that is completed"):
+    with pytest.raises(WrongCue, match=r"^'sent' does not apply to a run that is completed\.$"):
         next_state(State.COMPLETED, Cue.SENT)
+
+
+def test_every_cue_is_named_in_words_of_its_own() -> None:
+    assert list(Cue) == ["sent", "completed", "cut_short", "broke", "cancel"]
 
 
 def test_a_queued_run_is_cancelled_without_running() -> None:

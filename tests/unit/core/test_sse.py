@@ -129,6 +129,12 @@ def test_what_is_passed_on_reads_the_same_again(chunks: list[bytes]) -> None:
         (b"event: a\ndata: x\n\n", "a", b"x"),
         (b"event: a\nevent: b\ndata: x\n\n", "b", b"x"),
         (b"event: \xff\ndata: x\n\n", "\ufffd", b"x"),
+        (b"data: x\nevent: \xff\n\n", "\ufffd", b"x"),
+        (b"event: a\ndata:x\n\n", "a", b"x"),
+        (b"event: a\ndata: x\ndata: y\n\n", "a", b"x\ny"),
+        (b"event: a\ndata: x\nid: 1\n\n", "a", b"x"),
+        (b"event: a\nretry: 5\n\n", "a", b""),
+        (b"event: a\n: comment\n\n", "a", b""),
         (b"data: x\ndata: y\n\n", "", b"x\ny"),
         (b"data:x\nid: 1\ndata: \n\n", "", b"x\n"),
         (b": hi\ndata: x\n\n", "", b"x"),
@@ -161,6 +167,19 @@ def test_a_carriage_return_at_the_very_end_may_complete_an_event() -> None:
     assert decoder.finish() == []
 
 
+def test_finishing_twice_delivers_nothing_that_the_end_cut_off() -> None:
+    decoder = Decoder(limit=100)
+    assert decoder.feed(b"data: x\r") == []
+    assert decoder.finish() == decoder.finish() == []
+
+
+def test_the_line_end_that_completes_an_event_is_no_part_of_the_next() -> None:
+    decoder = Decoder(limit=20)
+    assert decoder.feed(b"data: x\n") == []
+    assert [frame.data for frame in decoder.feed(b"\ndata: " + b"y" * 14)] == [b"x"]
+    assert [frame.data for frame in decoder.feed(b"\n\n")] == [b"y" * 14]
+
+
 def test_an_unfinished_event_may_be_as_large_as_the_bound_and_not_larger() -> None:
     decoder = Decoder(limit=20)
     assert len(decoder.feed(b"data: 0123456789\n\ndata: " + b"x" * 14)) == 1
@@ -171,6 +190,15 @@ def test_an_unfinished_event_may_be_as_large_as_the_bound_and_not_larger() -> No
 def test_the_bound_is_on_one_event_and_not_on_the_stream() -> None:
     decoder = Decoder(limit=20)
     assert sum(len(decoder.feed(b"data: 0123456789\n\n")) for _ in range(100)) == 100
+
+
+def test_the_bound_is_the_same_after_an_event_in_pieces() -> None:
+    decoder = Decoder(limit=20)
+    pieces = [b"data: 01234", b"56789\n", b"\n"]
+    assert sum(len(decoder.feed(piece)) for piece in pieces * 100) == 100
+    assert decoder.feed(b"data: " + b"x" * 14) == []
+    with pytest.raises(FrameTooLarge):
+        decoder.feed(b"x")
 
 
 def test_an_endless_line_in_small_chunks_is_refused_too() -> None:
@@ -195,3 +223,8 @@ def test_a_keep_alive_is_a_comment_that_parsers_skip() -> None:
     (frame,) = frames([sse.COMMENT])
     assert (frame.event, frame.data, frame.raw) == ("", b"", sse.COMMENT)
     assert sse.COMMENT.startswith(b":")
+
+
+def test_a_frame_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        sse.parse_frame(b"data: x\n\n").data = b""  # type: ignore[misc]

@@ -117,3 +117,22 @@ select value from meta where name = :name;
 -- name: put_meta
 -- Set once, at creation.
 insert into meta (name, value) values (:name, :value);
+
+-- name: remember
+-- Where an upstream's response is; an id that another caller has is not taken over.
+insert into remotes (id, caller, target, created_at, expires_at)
+values (:id, :caller, :target, :created_at, :expires_at)
+on conflict (id) do update set created_at = excluded.created_at, expires_at = excluded.expires_at
+where caller = excluded.caller and target = excluded.target;
+
+-- name: locate
+-- Where this caller's response is.
+select * from remotes where id = :id and caller = :caller and expires_at > :now;
+
+-- name: forget
+-- The upstream no longer has it.
+delete from remotes where id = :id and caller = :caller;
+
+-- name: forget_expired
+-- Nobody has asked for these in a long time.
+delete from remotes where expires_at <= :now;

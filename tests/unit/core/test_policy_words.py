@@ -1,0 +1,123 @@
+"""What the guardrails say: refusals and reasons name who decided, what, and what to do instead."""
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from handrail.core import wire
+from handrail.core.policy import (
+    CallerPolicy,
+    Executor,
+    Plan,
+    StoreFalsePolicy,
+    StorePolicy,
+    decide,
+    parse_boolean,
+    resolve_switch,
+)
+from handrail.errors import ConfigInvalid, RequestRejected
+
+OURS, THEIRS = "HANDRAIL_BACKGROUND_RESPONSES", "CODEX_AUTH_BACKGROUND_RESPONSES"
+ANN = CallerPolicy(name="ann", retention_seconds=4_321)
+
+
+def decided(fields: dict[str, Any], *, file: bool = True, caller: CallerPolicy = ANN) -> Plan:
+    """The plan for a create with these fields, where the file alone sets the switch."""
+    switch = resolve_switch(flag=None, environment={}, file=file)
+    data = json.dumps({"model": "m", **fields}).encode()
+    return decide(wire.read_create(data), switch=switch, caller=caller)
+
+
+def refusal(fields: dict[str, Any], **options: Any) -> str:
+    """The message of the refusal of a create with these fields."""
+    with pytest.raises(RequestRejected) as caught:
+        decided(fields, **options)
+    return caught.value.fault.message
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ({"flag": True}, "flag --background"),
+        ({"flag": False}, "flag --no-background"),
+        ({"environment": {OURS: "1"}}, f"environment {OURS}"),
+        ({"environment": {THEIRS: "0"}}, f"environment {THEIRS}"),
+        ({"file": False}, "file [background] enabled"),
+        ({}, "default"),
+    ],
+)
+def test_the_switch_names_the_very_setting_that_decided(said: dict[str, Any], name: str) -> None:
+    switch = resolve_switch(**{"flag": None, "environment": {}, "file": None, **said})
+    assert switch.source == name
+
+
+def test_a_long_wrong_boolean_is_repeated_up_to_forty_characters() -> None:
+    with pytest.raises(ConfigInvalid, match=f"X: '{'x' * 40}' is not a boolean; use 1, true"):
+        parse_boolean("x" * 5_000, name="X")
+
+
+def test_the_refusal_of_background_says_which_source_left_it_off() -> None:
+    text = refusal({"background": True}, file=False)
+    assert " disabled. It is off (file [background] enabled). To opt in: " in text
+
+
+def test_the_refusal_of_store_true_names_the_caller() -> None:
+    caller = CallerPolicy(name="ann", store=StorePolicy.REFUSE)
+    text = refusal({"store": True}, caller=caller)
+    assert text.startswith("store=true is refused for the caller 'ann' (")
+
+
+@pytest.mark.parametrize(
+    ("field", "instead"),
+    [
+        ("conversation", "send the history as 'input'."),
+        ("background_options", "this gateway runs background responses itself."),
+    ],
+)
+def test_the_refusal_of_an_unsupported_field_says_what_to_do_without_it(
+    field: str, instead: str
+) -> None:
+    text = refusal({field: {"id": "x"}})
+    assert text.startswith(f"Unsupported parameter: '{field}'.")
+    assert text.endswith(instead)
+
+
+def test_the_reasons_say_in_sentences_who_enabled_it_and_how_long_it_is_kept() -> None:
+    assert [reason.text for reason in decided({"background": True}).reasons] == [
+        "Background mode is on: file [background] enabled.",
+        "Handrail keeps the response for 4321 s after its end.",
+    ]
+
+
+def test_the_reason_for_a_polling_window_says_that_it_is_short_and_why() -> None:
+    caller = CallerPolicy(name="ann", store_false=StoreFalsePolicy.GATEWAY)
+    plan = decided({"background": True, "store": False}, caller=caller)
+    kept = "Handrail keeps the response for the polling window of 600 s only."
+    assert plan.reasons[-1].text == f"store=false: {kept}"
+
+
+def by_upstream(*, able: bool) -> Plan:
+    """The plan for a background response where the upstream is to run it."""
+    switch = resolve_switch(flag=None, environment={}, file=True)
+    request = wire.read_create(b'{"model":"m","background":true}')
+    return decide(request, switch=switch, caller=ANN, executor=Executor.UPSTREAM, able=able)
+
+
+def test_a_run_by_the_upstream_is_told_with_who_enabled_it_and_who_keeps_it() -> None:
+    names = [reason.name for reason in by_upstream(able=True).reasons]
+    assert names == ["background=enabled(file)", "store=upstream"]
+
+
+def test_the_refusal_of_a_run_by_the_upstream_names_both_settings_that_change_it() -> None:
+    with pytest.raises(RequestRejected) as caught:
+        by_upstream(able=False)
+    assert 'executor = "gateway"' in caught.value.fault.message
+    assert "upstream.runs_background = true" in caught.value.fault.message
+
+
+def test_a_reason_cannot_be_changed_after_the_decision() -> None:
+    (reason,) = decided({}).reasons
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(reason, "text", "")  # noqa: B010

@@ -12,7 +12,7 @@ from typing import Any, Final, TextIO
 
 import structlog
 
-from handrail.core.redact import MASK, SECRET_NAMES, scrub
+from handrail.core.redact import redacted
 
 LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -36,12 +36,9 @@ def get_logger() -> Logger:
 
 
 def redact(_logger: object, _method: str, entry: MutableMapping[str, Any]) -> Any:
-    """Mask every value whose name says secret, and every text that looks like one."""
+    """Mask every value whose name says secret, and every text that looks like one, at any depth."""
     for name, value in entry.items():
-        if name.lower() in SECRET_NAMES:
-            entry[name] = MASK
-        elif isinstance(value, str):
-            entry[name] = scrub(value)
+        entry[name] = redacted(name, value)
     return entry
 
 

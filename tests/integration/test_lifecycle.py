@@ -264,6 +264,19 @@ async def test_a_failed_upstream_ends_the_run_honestly_and_keeps_what_there_was(
             assert upstream.seen.calls == number
 
 
+async def test_an_event_beyond_every_bound_is_an_answer_and_the_run_can_be_read(
+    start: Start,
+) -> None:
+    huge = "[[words=1 size=9000000]]"  # an event may have 8 MiB
+    async with start(manners="codex", **BACKGROUND) as gateway, gateway.client() as client:
+        with pytest.raises(openai.InternalServerError) as caught:
+            await client.responses.create(model="m", input=huge)
+        assert (caught.value.status_code, caught.value.code) == (502, "upstream_protocol_error")
+        queued = await client.responses.create(model="m", input=huge, background=True)
+        response = await finished(client, queued.id)
+        assert (response.status, response.error.type) == ("failed", "upstream_protocol_error")
+
+
 async def test_an_incomplete_and_a_failed_answer_keep_the_upstreams_reason(start: Start) -> None:
     async with start(**BACKGROUND) as gateway, gateway.client() as client:
         queued = await client.responses.create(model="m", input="[[incomplete]]", background=True)

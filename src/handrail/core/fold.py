@@ -32,6 +32,15 @@ class _Piece(msgspec.Struct):
     code: str = ""
 
 
+class _PartEvent(msgspec.Struct):
+    """A part that is whole."""
+
+    part: Json
+    output_index: _Index = 0
+    content_index: _Index = 0
+    summary_index: _Index = 0
+
+
 class _ItemEvent(msgspec.Struct):
     """An item that begins or is whole."""
 
@@ -50,6 +59,7 @@ class _NoteEvent(msgspec.Struct):
 _ITEM: Final = msgspec.json.Decoder(_ItemEvent)
 _NOTE: Final = msgspec.json.Decoder(_NoteEvent)
 _OUTPUT: Final = msgspec.json.Decoder(list[Json] | None)
+_PART: Final = msgspec.json.Decoder(_PartEvent)
 _PIECE: Final = msgspec.json.Decoder(_Piece)
 
 # event family -> (list of parts in the item, type of a part, field that the text goes to).
@@ -78,14 +88,27 @@ _TEXT_EVENTS: Final[Mapping[str, _Text]] = MappingProxyType(
     }
 )
 
+# (list of parts, type of a part) -> field of its text
+_PART_TEXTS: Final[Mapping[tuple[str | None, str], str]] = MappingProxyType(
+    {(parts, kind): field for parts, kind, field in _TEXTS.values() if parts is not None}
+)
+_PART_EVENTS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "response.content_part.done": "content",
+        "response.reasoning_summary_part.done": "summary",
+    }
+)
+
 _Place = tuple[int, str | None, int, str, str]
 
 
 class Fold:
     """The reducer. Feed it every event in order; ask for the response at any time.
 
-    `output_item.done` replaces what the deltas of that item had built up; a terminal event's own
-    output replaces everything, unless it is empty (the Codex backend ends with an empty list).
+    The first terminal event ends it: what comes after that changes nothing, so that the result
+    does not depend on how the stream was cut into chunks. `output_item.done` replaces what the
+    deltas of that item had built up; a terminal event's own output replaces everything, unless it
+    is empty (the Codex backend ends with an empty list).
     """
 
     def __init__(self) -> None:
@@ -99,6 +122,8 @@ class Fold:
 
     def apply(self, event: Event) -> None:
         """Take one event in. Raises MalformedEvent when its content has the wrong shape."""
+        if self.state is not None:
+            return
         try:
             self._apply(event)
         except (msgspec.DecodeError, RecursionError) as error:
@@ -117,6 +142,8 @@ class Fold:
             self._take_text(text, _PIECE.decode(event.data))
         elif event.type in ("response.output_item.added", "response.output_item.done"):
             self._take_item(_ITEM.decode(event.data), whole=event.type.endswith(".done"))
+        elif event.type in _PART_EVENTS:
+            self._take_part(_PART_EVENTS[event.type], _PART.decode(event.data))
         elif event.type == "response.output_text.annotation.added":
             note = _NOTE.decode(event.data)
             place = (note.output_index, note.content_index)
@@ -131,6 +158,15 @@ class Fold:
         elif said := getattr(piece, field):
             # A blank `done` must not wipe what was streamed (defect D-34 of the reference).
             texts[:] = [said]
+
+    def _take_part(self, parts: str, event: _PartEvent) -> None:
+        # The text of a part that is whole is the same as that of its own `done`, if there was one.
+        kind = str(event.part.get("type"))
+        field = _PART_TEXTS.get((parts, kind), "")
+        said = event.part.get(field)
+        if isinstance(said, str) and said:
+            index = event.summary_index if parts == "summary" else event.content_index
+            self._texts[event.output_index, parts, index, kind, field] = [said]
 
     def _take_item(self, event: _ItemEvent, *, whole: bool) -> None:
         index = event.output_index
@@ -153,7 +189,7 @@ class Fold:
         return self._snapshot
 
     def output(self) -> list[Json]:
-        """The output items so far, those that never finished marked `incomplete`."""
+        """The output items so far; those that never finished are as complete as the response is."""
         if self._final:
             return self._final
         indexes = sorted({*self._items, *(place[0] for place in self._texts)})
@@ -162,7 +198,7 @@ class Fold:
     def _item(self, index: int) -> Json:
         if index in self._done:
             return self._items[index]
-        item = dict(self._items.get(index) or {"type": "message", "role": "assistant"})
+        item = dict(self._items.get(index) or self._unannounced(index))
         for (at, parts, part_index, kind, field), texts in sorted(
             self._texts.items(), key=lambda entry: (entry[0][0], entry[0][2])
         ):
@@ -180,8 +216,16 @@ class Fold:
                 item["content"] = content
         # A reasoning item need not have a status, but none may say that it is still under way.
         if item.get("status", "" if item["type"] == "reasoning" else None) in (None, "in_progress"):
-            item["status"] = "incomplete"
+            # An end that says `completed` speaks for items too whose own end was left out.
+            item["status"] = "completed" if self.state is State.COMPLETED else "incomplete"
         return item
+
+    def _unannounced(self, index: int) -> Json:
+        """What an item is whose beginning never came: its texts tell."""
+        kinds = {kind for at, _, _, kind, _ in self._texts if at == index}
+        if kinds & {"summary_text", "reasoning_text"}:
+            return {"type": "reasoning", "summary": []}
+        return {"type": "message", "role": "assistant"}
 
 
 def _put_part(item: Json, place: tuple[str, int], part: Json) -> None:

@@ -1,7 +1,7 @@
 """What counts as secret, and how it is masked. Used on every log line and upstream message."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 MASK: Final = "[redacted]"
@@ -46,6 +46,19 @@ def scrub(text: str, secrets: Iterable[str] = ()) -> str:
     for pattern in _PATTERNS:
         text = pattern.sub(MASK, text)
     return text
+
+
+def redacted(name: str, value: object) -> object:
+    """`value` without secrets, as it may be logged under `name`; lists and mappings all through."""
+    if name.lower() in SECRET_NAMES:
+        return MASK
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, Mapping):
+        return {key: redacted(str(key), inner) for key, inner in value.items()}
+    if type(value) in (list, tuple):  # a named tuple or another sequence stays what it is
+        return [redacted("", inner) for inner in value]  # type: ignore[attr-defined]
+    return value
 
 
 def masked(value: str) -> str:

@@ -263,7 +263,7 @@ def _write_stream(body: Body, steps: list[Step], *, streams: bool, wanted: bool)
 def _write_include(
     body: Body, steps: list[Step], *, request: CreateRequest, profile: Profile
 ) -> bool:
-    names = list(request.include or ())
+    names = list(dict.fromkeys(request.include or ()))
     if names:
         _tell_included(body, steps)
     wanted = profile.add_reasoning is AddReasoning.ALWAYS or (

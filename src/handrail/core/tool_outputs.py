@@ -58,7 +58,6 @@ def repaired(items: list[Body], heads: list[Head]) -> Repaired:
     answerable: set[tuple[str, str]] = set()
     called: set[str] = set()
     given: set[tuple[str, str]] = set()
-    answered: set[str] = set()
     for head in heads:
         kind = head.type or "message"
         if kind in _OUTPUT_OF:
@@ -66,11 +65,10 @@ def repaired(items: list[Body], heads: list[Head]) -> Repaired:
             called.add(id_)
             answerable.update([(output, id_) for output in _ANSWERED_BY[kind]])
         elif kind in _OUTPUTS:
-            id_ = _call_id(head)
-            answered.add(id_)
-            given.add((kind, id_))
+            given.add((kind, _call_id(head)))
     orphans = given - answerable
-    missing = called - answered - {""}
+    # An output of another kind becomes words, so it answers nothing.
+    missing = called - {id_ for _, id_ in given - orphans} - {""}
     if not orphans and not missing:
         return Repaired(items=items, heads=heads)
     return _mended(items, heads, orphans=orphans, missing=missing)

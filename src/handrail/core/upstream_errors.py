@@ -154,9 +154,12 @@ def refusal(
             Code.UPSTREAM_PROTOCOL_ERROR, f"The upstream answered {status}, which is no answer."
         )
     else:
+        said = error or {"message": body[:MAX_MESSAGE].decode(errors="replace")}
         if not error.get("message"):
-            error = {**error, "message": _no_message(status, headers, body)}
+            error = {**error, "message": _no_message(status, headers, body=body, error=error)}
         problem = _translated(status, headers, error, rule=rule, now=now, secrets=secrets)
+        # Words that are no error object are not passed on, but may well say how long to wait.
+        problem = replace(problem, retry_after=retry_after(headers, said, now=now))
     return UpstreamRefused(problem, upstream_status=status)
 
 
@@ -284,7 +287,12 @@ def _named_param(error: Mapping[str, Any]) -> str | None:
     return found[1].rstrip(".") if found else None
 
 
-def _no_message(status: int, headers: Mapping[str, str], body: bytes) -> str:
+def _no_message(
+    status: int, headers: Mapping[str, str], *, body: bytes, error: Mapping[str, Any]
+) -> str:
+    word = _text(error.get("code")) or _text(error.get("type"))
+    if word:
+        return f"The upstream answered {status}: {word}."
     if not body.strip():
         return f"The upstream answered {status} with an empty body."
     if "html" in headers.get("content-type", "") or body.lstrip()[:1] == b"<":

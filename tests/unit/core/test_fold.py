@@ -190,8 +190,9 @@ def test_deltas_build_the_part_that_their_event_names(
     (item,) = fold.output()
     assert item[parts][0]["type"] == kind
     assert item[parts][0][field] == "abc"
-    wanted = {"type": "message", "role": "assistant", "status": "incomplete"}
-    assert {name: item[name] for name in wanted} == wanted
+    assert item["type"] == ("reasoning" if "reasoning" in family else "message")
+    if item["type"] == "message":
+        assert (item["role"], item["status"]) == ("assistant", "incomplete")
 
 
 @pytest.mark.parametrize(
@@ -216,6 +217,40 @@ def test_a_done_text_replaces_the_deltas_unless_it_is_blank(whole: str, text: st
     deltas = [event("response.output_text.delta", delta=piece) for piece in "ab"]
     fold = folded(*deltas, event("response.output_text.done", text=whole))
     assert fold.output()[0]["content"][0]["text"] == text
+
+
+@pytest.mark.parametrize(
+    ("parts", "part", "text"),
+    [
+        ("content", {"type": "output_text", "text": "whole"}, "whole"),
+        ("content", {"type": "output_text", "text": ""}, "ab"),
+        ("content", {"type": "output_text", "text": None}, "ab"),
+        ("content", {"type": "output_audio", "text": "whole"}, "ab"),
+        ("summary", {"type": "summary_text", "text": "whole"}, "whole"),
+    ],
+)
+def test_a_part_that_is_whole_says_its_text(parts: str, part: Json, text: str) -> None:
+    name = {"content": "output_text", "summary": "reasoning_summary_text"}[parts]
+    end = {"content": "content_part", "summary": "reasoning_summary_part"}[parts]
+    deltas = [event(f"response.{name}.delta", delta=piece) for piece in "ab"]
+    assert folded(*deltas, event(f"response.{end}.done", part=part)).output()[0][parts] == [
+        folded(event(f"response.{name}.done", text=text)).output()[0][parts][0]
+    ]
+
+
+LATE = [
+    event("response.completed", response={"id": "b", "output": []}),
+    event("response.failed", response={"id": "b", "error": {"message": "late"}}),
+    event("response.output_text.delta", delta="late"),
+    event("response.output_item.done", item=None),
+]
+
+
+@pytest.mark.parametrize("late", LATE, ids=lambda late: str(late.type))
+def test_nothing_follows_the_first_end(late: Event) -> None:
+    fold = folded(closing(None), late)
+    assert (bytes(fold.snapshot["id"]), fold.output()) == (b'"resp_1"', [])
+    assert fold.state is State.COMPLETED
 
 
 def test_parts_stand_in_the_order_of_their_index_whenever_they_came() -> None:
@@ -263,6 +298,20 @@ def test_annotations_go_to_their_part_and_those_without_one_are_left_out() -> No
 def test_an_item_that_never_finished_is_incomplete(item: Json, status: str | None) -> None:
     (found,) = folded(event("response.output_item.added", output_index=0, item=item)).output()
     assert found.get("status") == status
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        ("response.completed", "completed"),
+        ("response.done", "completed"),
+        ("response.incomplete", "incomplete"),
+        ("response.failed", "incomplete"),
+    ],
+)
+def test_an_item_without_its_own_end_shares_that_of_the_response(end: str, status: str) -> None:
+    fold = folded(event("response.output_text.delta", delta="x"), closing([], type_=end))
+    assert fold.output()[0]["status"] == status
 
 
 def test_items_without_a_place_are_taken_in_order() -> None:
@@ -318,6 +367,7 @@ BAD: list[tuple[str, Json]] = [
     ("response.output_item.added", {"output_index": 0, "item": None}),
     ("response.output_item.added", {"output_index": -1, "item": {}}),
     ("response.output_text.annotation.added", {"output_index": []}),
+    ("response.content_part.done", {"part": "x"}),
     ("response.completed", {"response": []}),
     ("response.completed", {"response": {"status": 5}}),
 ]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handrail.core.redact import MASK, SECRET_NAMES, masked, scrub
+from handrail.core.redact import MASK, SECRET_NAMES, masked, redacted, scrub
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,20 @@ def test_a_secret_shows_four_characters_when_it_can_spare_them(value: str, shown
 def test_the_names_of_secrets_are_lower_case_as_headers_are() -> None:
     assert {"authorization", "cookie", "set-cookie", "x-api-key"} <= SECRET_NAMES
     assert {name.lower() for name in SECRET_NAMES} == SECRET_NAMES
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("password", "p", MASK),
+        ("Token", 5, MASK),
+        ("words", "plain", "plain"),
+        ("words", "key sk-aaaaaaaaaaaa", f"key {MASK}"),
+        ("count", 5, 5),
+        ("list", [{"password": "p", "n": 1}], [{"password": MASK, "n": 1}]),
+        ("headers", {"Cookie": "a=b", "accept": "x@y.org"}, {"Cookie": MASK, "accept": MASK}),
+        ("pair", ("a", ["Bearer abcdefgh"]), ["a", [MASK]]),
+    ],
+)
+def test_a_secret_is_masked_at_any_depth(name: str, value: object, shown: object) -> None:
+    assert redacted(name, value) == shown

@@ -122,6 +122,12 @@ def test_encrypted_reasoning_is_asked_for_where_it_must_travel_with_the_items(
     assert ("include" in request.body) is bool(wanted)
 
 
+@EVERY
+def test_what_is_asked_for_twice_is_sent_once(profile: str) -> None:
+    body = rewritten({"include": [OTHER, ENCRYPTED, OTHER]}, profile=profile).body
+    assert wire.strings(body, "include") == (OTHER, ENCRYPTED)
+
+
 def test_what_we_added_to_include_can_be_taken_back() -> None:
     request = rewritten({"reasoning": {}, "include": [OTHER]})
     plain = request.without_added_include()
@@ -285,6 +291,21 @@ def test_compaction_items_are_never_dropped(profile: str) -> None:
         {"type": "compaction_trigger"},
     ]
     assert sent({"input": given}, profile=profile)["input"] == given
+
+
+@EVERY
+def test_the_callers_instructions_leave_as_they_were_written(profile: str) -> None:
+    body = rewritten({"instructions": "Be  brief.\n"}, profile=profile).body
+    assert wire.string(body, "instructions") == "Be  brief.\n"
+    assert "instructions" not in rewritten(profile=profile).body
+
+
+@EVERY
+def test_a_limit_on_output_is_left_out_only_where_the_backend_refuses_it(profile: str) -> None:
+    made = rewritten({"max_output_tokens": 5}, profile=profile)
+    refused = profile == "codex"
+    assert ("max_output_tokens" not in made.body) is refused
+    assert any(step.field == "max_output_tokens" for step in made.steps) is refused
 
 
 def test_what_no_rule_touches_leaves_byte_for_byte() -> None:

@@ -77,9 +77,11 @@ def test_an_output_whose_call_is_gone_becomes_words(output: Json, text: str) -> 
     assert after(output, USER) == ([message, USER], 1, 0)
 
 
-def test_a_custom_tools_output_does_not_answer_a_function() -> None:
-    whole, orphaned, missing = after(CALL, {**OUTPUT, "type": "custom_tool_call_output"})
-    assert (whole[0], whole[1]["role"], orphaned, missing) == (CALL, "assistant", 1, 0)
+@pytest.mark.parametrize("kind", ["custom_tool_call_output", "local_shell_call_output"])
+def test_an_output_of_another_kind_does_not_answer_a_function(kind: str) -> None:
+    whole, orphaned, missing = after(CALL, {**OUTPUT, "type": kind})
+    assert whole[:2] == [CALL, {**OUTPUT, "output": BROKEN_OFF}]
+    assert (whole[2]["role"], orphaned, missing) == ("assistant", 1, 1)
 
 
 def test_a_long_orphan_is_cut() -> None:
@@ -119,7 +121,14 @@ _IDS = st.sampled_from(["a", "b", " a ", ""])
 _ITEM = st.fixed_dictionaries(
     {
         "type": st.sampled_from(
-            ["function_call", "function_call_output", "custom_tool_call", "message"]
+            [
+                "function_call",
+                "function_call_output",
+                "custom_tool_call",
+                "custom_tool_call_output",
+                "local_shell_call",
+                "message",
+            ]
         )
     },
     optional={"call_id": _IDS, "output": st.text(max_size=5)},

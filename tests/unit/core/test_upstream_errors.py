@@ -129,6 +129,12 @@ def test_an_answer_that_says_nothing_is_described(
     assert "nginx" not in fault.message
 
 
+@pytest.mark.parametrize("place", ["code", "type"])
+def test_an_error_without_a_message_is_told_by_its_code_or_type(place: str) -> None:
+    fault = told(404, {"error": {place: "usage_limit_reached"}})
+    assert (fault.status, fault.message) == (429, "The upstream answered 404: usage_limit_reached.")
+
+
 def test_codes_that_are_no_words_are_left_out() -> None:
     fault = told(400, {"error": {"message": "m", "code": 400, "param": ["x"], "type": {}}})
     assert (fault.code, fault.param, fault.type) == (None, None, "invalid_request_error")
@@ -177,6 +183,13 @@ def test_the_time_to_wait_goes_along_with_the_error() -> None:
     assert told(429, {"error": {"message": "m"}}, {"retry-after": "7"}).retry_after == 7.0
     assert told(503, {"error": {"message": "Try again in 1.2s."}}).retry_after == 1.2
     assert told(429, {"error": {"message": "m"}}).retry_after is None
+
+
+def test_words_that_are_no_error_object_may_say_how_long_to_wait() -> None:
+    fault = told(429, b"Too many requests, try again in 5 seconds.")
+    assert (fault.retry_after, "Too many" in fault.message) == (5.0, False)
+    assert told(503, b"<html>Retry after 2 min</html>").retry_after == 120.0
+    assert told(429, b"try again in 5 seconds", {"retry-after": "7"}).retry_after == 7.0
 
 
 @pytest.mark.parametrize("kind", ["usage_limit_reached", "insufficient_quota"])

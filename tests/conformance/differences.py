@@ -1,0 +1,289 @@
+"""Where Handrail differs from the recorded reference, on purpose: by row, with the reason.
+
+A reason is a defect of the reference (D-1 … D-42, the list of docs/explanation/
+reference-conformance.md) or one of REASONS. Each entry says what ours does instead; the walk fails
+when ours does anything else, and when the row passes after all.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tests.conformance.recorded import ABSENT
+
+REASONS: Final = {
+    "stricter": "What cannot be meant is refused, with a 400 that names the parameter or by "
+    "stopping the start, or is not read, where the reference guesses or passes it on.",
+    "understood": "Handrail reads what the reference drops: text without an index, `on` and "
+    "`off`, fractions, more ways to say how long to wait.",
+    "honest": "The upstream's own words and figures: no rewritten advice, no 60 s that nobody "
+    "named.",
+    "order": "A header that says it outright wins over the body, and of the quota windows none "
+    "is waited for that may not bind.",
+    "whose-fault": "The status says who can mend it: a refused credential is the operator's "
+    "(503), a plan without the model is no limit that passes (403, not 429).",
+    "one-end": "A stream has one end, its first terminal event; one without an end, or one that "
+    "is no stream of events, is a 502 and never a 200.",
+    "never-twice": "A create that was answered with a 2xx is not sent again, whatever it held.",
+    "both-halves": "Calls and outputs are mended in one step; the recording shows one half alone.",
+    "shape": "The same in another envelope: items with every key that the API's types require, "
+    "200 for every success, and no field that only says no.",
+    "later": "Shaped by a later issue (model catalogue, effort, tools, fast session, injected "
+    "prompts, several accounts); until then it goes through as the caller sent it.",
+    "open": "Not explained yet: a gap of ours that the page names.",
+}
+
+SENT: Final = "<as the caller sent it>"
+"""Stands for the caller's own value of a term."""
+
+SHAPED: Final = "<whatever is shaped>"
+"""As a term: every one that differs and is not named beside it, each as the caller sent it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Departure:
+    """One term in which ours differs, what ours says, and why."""
+
+    reason: str
+    term: str
+    ours: Any
+
+
+DIFFERENCES: dict[str, tuple[Departure, ...]] = {}
+
+
+_SPACED: Final = frozenset({"about_the_account", "deferred_trim", "next_model", "raw_text"})
+
+
+def _differs(file: str, numbers: Iterable[int], reason: str, **terms: Any) -> None:
+    """Rows of a file differ in these terms. A second call for a row adds to the first."""
+    found = tuple(
+        Departure(
+            reason=reason, term=term.replace("_", " ") if term in _SPACED else term, ours=ours
+        )
+        for term, ours in terms.items()
+    )
+    for number in numbers:
+        key = f"{file}-{number:03}" if file != "pluginEndToEnd" else f"{file}-{number:02}"
+        DIFFERENCES[key] = (*DIFFERENCES.get(key, ()), *found)
+
+
+# --- items ----------------------------------------------------------------------------------------
+
+_MESSAGE: Final = {"type": "message", "role": "user"}
+_CALL: Final = {"type": "function_call", "call_id": "a", "name": "run", "arguments": "{}"}
+_BROKEN_OFF: Final = {
+    "type": "function_call_output",
+    "call_id": "a",
+    "output": "Operation cancelled by user",
+}
+_QUOTED: Final = {
+    "type": "message",
+    "role": "assistant",
+    "content": "[Previous tool result; call_id=a]: o",
+}
+
+_differs("filterInput", [3], "stricter", outcome="item_reference_not_found: input[0].id")
+_differs(
+    "filterInput",
+    [7],
+    "D-17",
+    input=[{**_MESSAGE, "content": [{"type": "input_text", "text": "string input"}]}],
+)
+_differs("filterInput", [9], "stricter", outcome="invalid_type: input")
+_differs("filterInput", [11], "stricter", outcome="invalid_type: input[0]")
+_differs(
+    "normalizeOrphanedToolOutputs", [19, 21], "both-halves", input=[_CALL, _BROKEN_OFF, _QUOTED]
+)
+_differs("injectMissingToolOutputs", [11], "both-halves", input=[_CALL, _BROKEN_OFF, _QUOTED])
+
+# --- streams --------------------------------------------------------------------------------------
+
+
+def _said(text: str, **keys: Any) -> dict[str, Any]:
+    content = [{"type": "output_text", "text": text, "annotations": []}]
+    return {
+        "type": "message",
+        "role": "assistant",
+        "content": content,
+        "status": "completed",
+    } | keys
+
+
+_SSE: Final = "convertSseToJson"
+_differs(_SSE, [3], "shape", output=[_said("Hello", id="msg_1")])
+_differs(_SSE, [5], "D-34", output=[_said("Hello", id="msg_1")])
+_differs(_SSE, [7], "shape", output=[_said("no item")])
+_differs(_SSE, [9], "D-34", output=[_said("too big")])
+_differs(_SSE, [11], "stricter", outcome="502 upstream_protocol_error")
+_differs(_SSE, [13], "understood", output=[_said("noindex")])
+_differs(
+    _SSE,
+    [19],
+    "shape",
+    output=[{"type": "reasoning", "summary": [{"type": "summary_text", "text": "second"}]}],
+)
+_differs(
+    _SSE,
+    [21],
+    "shape",
+    output=[
+        _said("think", id="msg_1", phase="commentary"),
+        _said("done", id="m2", phase="final_answer"),
+    ],
+)
+_differs(_SSE, [23], "shape", output=[_said("p")])
+_differs(_SSE, [27], "shape", output=[_said("part")])
+_differs(
+    _SSE, [29], "D-34", output=[_said("") | {"content": [{"type": "refusal", "refusal": "no"}]}]
+)
+_differs(_SSE, [31], "D-23", code="server_error", message="boom")
+_differs(_SSE, [33], "one-end", outcome="answered")
+_differs(_SSE, [37, 39, 41, 43, 47], "one-end", outcome="502 upstream_ended_early")
+_differs(_SSE, [49], "D-34", raw_text=ABSENT, id="resp_ml", output=[])
+_differs(_SSE, [51], "one-end", id="a")
+_differs(_SSE, [53, 55], "one-end", outcome="502 upstream_protocol_error")
+_differs(_SSE, [57], "open", raw_text=ABSENT, output=[])
+_differs(_SSE, [59], "one-end", output=[])
+_differs(_SSE, [63], "shape", http=200)
+_differs(_SSE, [65], "D-40", outcome="504 upstream_stalled")
+
+_differs("isEmptyResponse", [1, 3, 11, 21], "never-twice", repeated=False)
+_differs("isEmptyResponse", [13, 15, 17, 23, 25], "D-4", repeated=False)
+
+# --- errors, and how long to wait -----------------------------------------------------------------
+
+_ERROR: Final = "handleErrorResponse"
+_differs(_ERROR, [1, 3, 17, 21, 27, 45, 51], "honest", wait=None)
+_differs(_ERROR, [25], "D-26", wait=300.0)
+_differs(_ERROR, [31], "order", wait=5.0)
+_differs(_ERROR, [33], "order", wait=30.0)
+_differs(_ERROR, [37], "D-26", wait=1.0)
+_differs(_ERROR, [49], "D-26", wait=1.2)
+_differs(
+    _ERROR,
+    [53],
+    "honest",
+    message="The upstream answered 404: usage_not_included.",
+    type="invalid_request_error",
+)
+_differs(_ERROR, [59], "whose-fault", outcome="403")
+_differs(_ERROR, [61, 63], "honest", code="model_not_supported", type="invalid_request_error")
+_differs(
+    _ERROR,
+    [61],
+    "honest",
+    message="The 'gpt-5.4' model is not supported when using Codex with a ChatGPT account.",
+)
+_differs(
+    _ERROR,
+    [63],
+    "honest",
+    message="The model `gpt-9` does not exist or you do not have access to it.",
+)
+_differs(_ERROR, [65], "D-24", message="bad")
+_differs(_ERROR, [67], "D-24", message="string error")
+_differs(_ERROR, [69, 71], "whose-fault", outcome="503")
+_differs(_ERROR, [75], "understood", wait=3.0)
+
+_differs("errorClassification", [5], "later", about_the_account=False)
+_differs("errorClassification", [31, 33], "later", next_model=None)
+_differs(
+    "errorClassification", [43, 45, 47, 49], "later", outcome="503 upstream_credentials_rejected"
+)
+
+_differs("parseRetryAfterBodyMs", [13], "understood", wait=30.0)
+_differs("parseRetryAfterHeaderMs", [11], "stricter", wait=None)
+_differs("parseRetryAfterHintMs", [3], "understood", wait=0.0015)
+
+# --- URLs, headers, switches, logs ----------------------------------------------------------------
+
+_URL: Final = "rewriteUrlForCodex"
+_differs(_URL, [1, 33, 35], "D-27", outcome="https://chatgpt.com/backend-api/codex/responses")
+_differs(_URL, [3, 5, 7], "D-3", outcome="answered from the store")
+_differs(_URL, [9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29], "D-27", outcome="404")
+
+_NO_ACCOUNT: Final = {
+    "chatgpt-account-id": ABSENT,
+    "openai-beta": ABSENT,
+    "originator": ABSENT,
+}
+_differs("createCodexHeaders", [1, 3, 5], "later", **_NO_ACCOUNT)
+_differs("createCodexHeaders", [3], "later", session_id=ABSENT, conversation_id=ABSENT)
+_differs("createCodexHeaders", [9], "understood", outcome="sent")
+
+_differs("resolveProxyUrlForRequest", [19], "D-42", proxy=None)
+_differs("resolveProxyUrlForRequest", [25], "D-42", proxy="http://a:1")
+
+_differs("getBackgroundResponses", [47, 49, 51, 53, 55, 57], "stricter", outcome="the start stops")
+_differs("parseBooleanEnv", [9], "understood", outcome=True)
+_differs("parseBooleanEnv", [11], "stricter", outcome="the start stops")
+
+_differs("redaction", [7, 15, 17], "D-37", masked=True)
+
+# --- requests: background -------------------------------------------------------------------------
+
+_BACKGROUND: Final = "backgroundMode"
+_differs(_BACKGROUND, range(33, 48, 2), "stricter", outcome="invalid_type: store")
+_differs(_BACKGROUND, [49, 51, 53, 55], "stricter", outcome="item_reference_not_found: input[1].id")
+_differs(_BACKGROUND, [49, 51, 53, 55], "shape", background=ABSENT)
+_differs(_BACKGROUND, [57, 59, 61, 63], "stricter", outcome="invalid_type: background")
+_differs(_BACKGROUND, [69], "D-11", outcome="invalid_type: include")
+_differs(_BACKGROUND, [65, 67, 71, 73, 75, 77, 83, 85, 89, 93], "D-10", input=SENT)
+_differs(_BACKGROUND, [65, 67, 71, 73, 75, 77, 79, 81, 83, 85, 89, 93], "D-6", stream=False)
+_differs(_BACKGROUND, [71, 75], "D-15", providerOptions=ABSENT)
+_differs(_BACKGROUND, [73], "later", include=ABSENT)
+_differs(_BACKGROUND, [87], "stricter", outcome="unsupported_parameter: conversation")
+_differs(_BACKGROUND, [89], "D-13", model="gpt-4o")
+
+# --- requests: the transform and the layer around it ----------------------------------------------
+
+_LAYER: Final = "transformRequestForCodex"
+_differs(_LAYER, [1], "D-2", outcome="sent")
+_differs(_LAYER, [3], "D-2", outcome="Responses background mode requires store=true")
+_differs(_LAYER, [9, 11, 13], "later", **{SHAPED: SENT})
+_differs(_LAYER, [9, 11], "later", deferred_trim=ABSENT)
+_differs(_LAYER, [11], "shape", background=ABSENT)
+_differs(_LAYER, [15, 21], "D-2", outcome="invalid_json")
+_differs(_LAYER, [17], "stricter", outcome="invalid_type")
+_differs(_LAYER, [19], "stricter", outcome="missing_required_parameter: model")
+_differs(_LAYER, [25], "D-2", outcome="invalid_type")
+_differs(_LAYER, [27], "D-2", outcome="invalid_type: model")
+
+_TRANSFORM: Final = "transformRequestBody"
+_differs(_TRANSFORM, [1, 7], "D-17", input=[])
+_differs(_TRANSFORM, [3], "stricter", outcome="missing_required_parameter: model")
+_differs(_TRANSFORM, [5], "D-2", outcome="invalid_type: model")
+_differs(_TRANSFORM, [11], "D-2", outcome="invalid_type")
+_differs(_TRANSFORM, [15], "stricter", outcome="unsupported_parameter: conversation")
+_differs(_TRANSFORM, [19], "stricter", outcome="item_reference_not_found: input[0].id")
+_differs(_TRANSFORM, [23], "stricter", outcome="invalid_type: input[0]")
+_differs(_TRANSFORM, [31, 33], "D-2", outcome="invalid_type: include")
+_differs(_TRANSFORM, [35], "later", include=["reasoning.encrypted_content"])
+_differs(_TRANSFORM, [49], "stricter", outcome="invalid_type: reasoning")
+_differs(_TRANSFORM, [77], "stricter", outcome="invalid_type: tools")
+_differs(
+    _TRANSFORM,
+    [n for n in (*range(37, 66, 2), *range(73, 124, 2)) if n not in (49, 77)],
+    "later",
+    **{SHAPED: SENT},
+)
+_differs(_TRANSFORM, [55], "D-15", providerOptions=ABSENT)
+_differs(_TRANSFORM, [55, 67, 69, 71], "D-17", prompt_cache_retention=ABSENT)
+_differs(_TRANSFORM, [71], "D-15", providerOptions=ABSENT)
+
+# --- the life of a background response ------------------------------------------------------------
+
+_LIFE: Final = "pluginEndToEnd"
+_differs(_LIFE, [3], "D-4", calls=1)
+_differs(_LIFE, [4], "D-5", outcome="200")
+_differs(_LIFE, [5], "D-6", state="queued")
+_differs(_LIFE, [6], "D-6", outcome="200")
+_differs(_LIFE, [3, 4, 5, 6, 14], "D-5", store=False, background=ABSENT)
+_differs(_LIFE, [7, 11], "D-4", calls=0)
+_differs(_LIFE, [8], "D-3", calls=0)
+_differs(_LIFE, [9], "D-7", calls=0, message="Response with id 'resp_bg' not found.")
+_differs(_LIFE, [10, 12], "D-4", outcome="200", calls=0)
+_differs(_LIFE, [13], "D-8", calls=0, kind="text/event-stream")
+_differs(_LIFE, [15], "D-27", path="/backend-api/codex/responses")
+_differs(_LIFE, [15], "D-24", message="Not Found")

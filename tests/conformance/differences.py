@@ -20,8 +20,8 @@ REASONS: Final = {
     "named.",
     "order": "A header that says it outright wins over the body, and of the quota windows none "
     "is waited for that may not bind.",
-    "whose-fault": "The status says who can mend it: a refused credential is the operator's "
-    "(503), a plan without the model is no limit that passes (403, not 429).",
+    "whose-fault": "The status says who can mend it: a refused credential or payment is the "
+    "operator's (503), a plan without the model is no limit that passes (403, not 429).",
     "one-end": "A stream has one end, its first terminal event; one without an end, or one that "
     "is no stream of events, is a 502 and never a 200.",
     "never-twice": "A create that was answered with a 2xx is not sent again, whatever it held.",
@@ -30,7 +30,6 @@ REASONS: Final = {
     "200 for every success, and no field that only says no.",
     "later": "Shaped by a later issue (model catalogue, effort, tools, fast session, injected "
     "prompts, several accounts); until then it goes through as the caller sent it.",
-    "open": "Not explained yet: a gap of ours that the page names.",
 }
 
 SENT: Final = "<as the caller sent it>"
@@ -143,7 +142,7 @@ _differs(_SSE, [37, 39, 41, 43, 47], "one-end", outcome="502 upstream_ended_earl
 _differs(_SSE, [49], "D-34", raw_text=ABSENT, id="resp_ml", output=[])
 _differs(_SSE, [51], "one-end", id="a")
 _differs(_SSE, [53, 55], "one-end", outcome="502 upstream_protocol_error")
-_differs(_SSE, [57], "open", raw_text=ABSENT, output=[])
+_differs(_SSE, [57], "one-end", outcome="502 upstream_protocol_error")
 _differs(_SSE, [59], "one-end", output=[])
 _differs(_SSE, [63], "shape", http=200)
 _differs(_SSE, [65], "D-40", outcome="504 upstream_stalled")
@@ -186,7 +185,7 @@ _differs(_ERROR, [67], "D-24", message="string error")
 _differs(_ERROR, [69, 71], "whose-fault", outcome="503")
 _differs(_ERROR, [75], "understood", wait=3.0)
 
-_differs("errorClassification", [5], "later", about_the_account=False)
+_differs("errorClassification", [7], "whose-fault", about_the_account=True)
 _differs("errorClassification", [31, 33], "later", next_model=None)
 _differs(
     "errorClassification", [43, 45, 47, 49], "later", outcome="503 upstream_credentials_rejected"

@@ -1,5 +1,7 @@
 """What upstreams answer and how it reaches a client, through the real SDK."""
 
+from typing import Any
+
 import openai
 import pytest
 
@@ -79,3 +81,19 @@ async def test_a_fraction_of_a_second_is_told_exactly_and_never_shortened(start:
             await client.responses.create(model="m", input="hi [[status=429 retry_after=1.25]]")
         headers = caught.value.response.headers
         assert (headers["retry-after"], headers["retry-after-ms"]) == ("2", "1250")
+
+
+@pytest.mark.parametrize("background", [True, False])
+async def test_a_response_that_is_only_queued_is_no_end_of_a_stream(
+    start: Start, background: bool
+) -> None:
+    async with (
+        start(flags={"background.enabled": True}) as gateway,
+        gateway.client(_strict_response_validation=False) as client,
+    ):
+        stream = await client.responses.create(
+            model="m", input="hi [[queued]]", stream=True, background=background
+        )
+        events: list[Any] = [event async for event in stream]
+        assert events[-1].type == "response.failed"
+        assert events[-1].response.error.type == "upstream_protocol_error"

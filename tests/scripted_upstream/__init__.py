@@ -11,6 +11,7 @@ What it does is chosen by the request. The last user text may hold directives in
     reasoning      put a reasoning item first, encrypted if the request includes that
     status=N retry_after=S           answer N with an error
     times=N        whatever goes wrong goes wrong only in the first N calls of the tag
+    queued         answer with a queued response as JSON, whatever was asked
     html           the body of that error is an HTML page     usage_limit   … is Codex's usage limit
     stall=N        after N words, fall silent                 drop=N     … cut the connection
     eof=N          … end without a terminal event             malformed=N  … send what is no JSON

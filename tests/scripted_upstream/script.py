@@ -31,6 +31,7 @@ class Script:
     twice: int = -1
     reasoning: bool = False
     html: bool = False
+    queued: bool = False
     usage_limit: bool = False
     fail: bool = False
     incomplete: bool = False

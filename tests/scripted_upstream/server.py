@@ -168,6 +168,8 @@ class Upstream:
             return refused
         if manners == "storing" and body.get("background"):
             return await self.storing.create(request, body, script, number=number)
+        if script.queued:
+            return web.json_response({"id": f"resp_{number}", "status": "queued", "output": []})
         streams = body.get("stream", manners == "transformers")
         reply = web.StreamResponse(headers={"content-type": "text/event-stream"})
         if not streams:

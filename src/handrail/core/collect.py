@@ -15,7 +15,7 @@ MAX_STREAM_BYTES: Final = 256 << 20
 
 
 class Collector:
-    """Takes a stream's bytes in, in any chunks, and gives the response that it amounts to.
+    """Takes a stream in, as bytes or as events, and gives the response that it amounts to.
 
     A stream of more than `limit` bytes is none.
     """
@@ -28,7 +28,7 @@ class Collector:
         self._size = 0
 
     def feed(self, chunk: bytes) -> bool:
-        """Take bytes in; whether the terminal event has come.
+        """Take bytes in, in any chunks; whether the terminal event has come.
 
         Raises UpstreamFailed for what is no event, and beyond the limit.
         """
@@ -37,18 +37,27 @@ class Collector:
             raise _no_event(f"the stream is larger than {self._limit} bytes")
         try:
             for frame in self._decoder.feed(chunk):
-                self._take(frame)
+                event = events.read(frame)
+                if event is not None:
+                    self.take(event)
         except (events.MalformedEvent, sse.FrameTooLarge) as error:
             raise _no_event(str(error)) from None
         return self._fold.state is not None
 
-    def _take(self, frame: sse.Frame) -> None:
-        event = events.read(frame)
-        if event is None or self._fold.state is not None:
-            return
-        if event.type == events.ERROR:
-            self._said = responses.error_event(event)
-        self._fold.apply(event)
+    def take(self, event: events.Event) -> bool:
+        """Take one event in; whether it, or one before it, was the terminal event.
+
+        Raises UpstreamFailed for an event of the wrong shape.
+        """
+        if self._fold.state is not None:
+            return True
+        try:
+            if event.type == events.ERROR:
+                self._said = responses.error_event(event)
+            self._fold.apply(event)
+        except events.MalformedEvent as error:
+            raise _no_event(str(error)) from None
+        return self._fold.state is not None
 
     def response(self, *, now: float) -> Body:
         """The response, with `store: false`. `now` is in unix seconds.
@@ -63,6 +72,8 @@ class Collector:
         if self._fold.state in (None, State.FAILED):
             reason = self._said or responses.upstream_error(self._fold.snapshot)
             raise failure(reason, now=now)
+        if not self._fold.snapshot:
+            raise _no_event("the stream ended without a response")
         return {
             **self._fold.snapshot,
             "output": wire.raw(self._fold.output()),

@@ -139,12 +139,12 @@ def refusal(
     """The error to raise for an upstream answer that is no success.
 
     `headers` has lower-case names, `now` is in unix seconds, `secrets` are masked wherever they
-    turn up in the upstream's words. A 401 or 403 is about *our* credential, so the caller learns
+    turn up in the upstream's words. A 401, 402 or 403 is about *our* account, so the caller learns
     only that, unless it says that the plan behind the credential does not include the model.
     """
     error = _error_object(body)
     rule = _rule(status, error)
-    if status in (401, 403) and rule is None:
+    if status in (401, 402, 403) and rule is None:
         problem = fault(
             Code.UPSTREAM_CREDENTIALS_REJECTED,
             "The upstream rejected the gateway's own credential; its operator has to mend that.",

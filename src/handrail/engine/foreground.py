@@ -9,20 +9,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from handrail.core import events, responses, wire
+from handrail.core import responses, wire
+from handrail.core.collect import Collector
 from handrail.core.complete import Completer
-from handrail.core.fold import Fold
-from handrail.core.lifecycle import State
 from handrail.core.policy import Plan
-from handrail.core.responses import RunError
 from handrail.core.rewrite import Step, UpstreamRequest, upstream_request
-from handrail.core.upstream_errors import failure
 from handrail.core.wire import Body, CreateRequest
 from handrail.engine.clock import Clock
 from handrail.engine.dispatch import Answered, Dispatcher
 from handrail.engine.reading import MAX_REPLY_BYTES, EventReader, read_response
 from handrail.engine.relay import Relay, RelayManner
-from handrail.errors import Code, UpstreamFailed
 from handrail.settings.model import Target
 from handrail.upstream.client import UpstreamReply
 
@@ -167,26 +163,11 @@ class Foreground:
 
     async def _collect(self, call: StatelessCall, reply: UpstreamReply) -> Body:
         reader = self._reader(call, reply)
-        fold = Fold()
-        said: RunError | None = None
+        whole = Collector()
         while (batch := await reader.read(patience=call.target.idle_seconds)) is not None:
-            for event in batch:
-                try:
-                    if event.type == events.ERROR:
-                        said = responses.error_event(event)
-                    fold.apply(event)
-                except events.MalformedEvent as error:
-                    raise UpstreamFailed(Code.UPSTREAM_PROTOCOL_ERROR, str(error)) from error
-            if fold.state is not None:
+            if any(whole.take(event) for event in batch):
                 break
-        if fold.state is None and said is None:
-            raise UpstreamFailed(
-                Code.UPSTREAM_ENDED_EARLY, "The upstream's stream ended without a terminal event."
-            )
-        if fold.state in (None, State.FAILED):
-            reason = said or responses.upstream_error(fold.snapshot)
-            raise failure(reason, now=self._clock.now())
-        return {**fold.snapshot, "output": wire.raw(fold.output())}
+        return whole.response(now=self._clock.now())
 
 
 def _said(answered: Answered) -> Said:

@@ -6,14 +6,14 @@ from typing import Final
 import msgspec
 
 from handrail.core import events, sse, wire
+from handrail.core.collect import MAX_EVENT_BYTES
 from handrail.core.complete import Completer
 from handrail.core.events import Event, MalformedEvent
-from handrail.core.lifecycle import TERMINAL_EVENT
+from handrail.core.lifecycle import TERMINAL_EVENT, State
 from handrail.engine.clock import Clock
 from handrail.errors import Code, UpstreamFailed
 from handrail.upstream.client import UpstreamReply
 
-MAX_EVENT_BYTES: Final = 8 << 20
 MAX_REPLY_BYTES: Final = 64 << 20
 
 
@@ -103,7 +103,12 @@ class EventReader:
         body = await self._reply.read(limit=MAX_REPLY_BYTES, idle_seconds=self._idle_seconds)
         self._ended = True
         response = read_response(body)
-        status = wire.string(response, "status") if wire.is_set(response, "status") else ""
+        status = wire.string(response, "status")
+        if status in (State.QUEUED, State.IN_PROGRESS):
+            raise UpstreamFailed(
+                Code.UPSTREAM_PROTOCOL_ERROR,
+                f"The upstream answered with a response that is {status}, and with no stream.",
+            )
         kind = TERMINAL_EVENT.get(status, events.COMPLETED)  # type: ignore[call-overload]
         event = events.lifecycle_event(kind, response, number=0)
         return [event if self._completer is None else self._completer.complete(event)]

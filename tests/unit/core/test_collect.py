@@ -104,3 +104,12 @@ def test_an_endless_stream_is_an_error() -> None:
     collector.feed(b": twenty bytes.....\n")
     with pytest.raises(UpstreamFailed, match="larger than 20 bytes"):
         collector.feed(b":")
+
+
+@pytest.mark.parametrize("response", ["null", "{}"])
+def test_an_end_without_a_response_is_none(response: str) -> None:
+    whole = collect.Collector()
+    data = f'{{"type":"response.completed","response":{response}}}'
+    assert whole.feed(f"data: {data}\n\n".encode())
+    with pytest.raises(UpstreamFailed, match="without a response"):
+        whole.response(now=0.0)

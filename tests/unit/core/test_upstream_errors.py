@@ -34,7 +34,7 @@ def test_an_error_object_keeps_its_message_code_type_and_param() -> None:
     assert fault == Fault(status=404, type="t", code="c", message="No such model.", param="model")
 
 
-@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("status", [401, 402, 403])
 def test_a_refused_credential_is_ours_and_nothing_of_the_answer_is_told(status: int) -> None:
     body = {"error": {"message": "key sk-abcdefghijkl of org X", "code": "token_expired"}}
     fault = told(status, body, {"retry-after": "1"})

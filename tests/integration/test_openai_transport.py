@@ -298,7 +298,7 @@ async def test_other_apis_pass_unchanged(recorder: Recorder) -> None:
     url, seen = recorder
     body = {"model": "m", "background": True, "store": True}
     async with asynchronous(url, OFF) as client:
-        for path in ("/embeddings", "/responses/input_tokens", "/deployments/my-responses/x"):
+        for path in ("/embeddings", "/files", "/deployments/my-responses/x"):
             await client.post(path, body=body, cast_to=object)
     assert [json.loads(entry[2]) for entry in seen] == [body] * 3
 
@@ -339,18 +339,28 @@ async def test_every_path_that_ends_so_is_a_create(recorder: Recorder, path: str
 
 
 @pytest.mark.parametrize("settings", [OFF, LibrarySettings(switch=ON), UPSTREAM_RUN])
-async def test_compact_takes_no_background(recorder: Recorder, settings: LibrarySettings) -> None:
+@pytest.mark.parametrize("path", ["/responses/compact", "/responses/input_tokens"])
+async def test_the_endpoints_beside_create_take_no_background(
+    recorder: Recorder, settings: LibrarySettings, path: str
+) -> None:
     url, seen = recorder
     async with asynchronous(url, settings) as client:
         with pytest.raises(openai.BadRequestError) as caught:
-            await client.post(
-                "/responses/compact", body={"model": "m", "background": True}, cast_to=object
-            )
+            await client.post(path, body={"model": "m", "background": True}, cast_to=object)
         assert caught.value.param == "background"
         assert seen == []
         body = {"model": "m", "input": "hi", "background": False, "providerOptions": {}}
-        await client.post("/responses/compact", body=body, cast_to=object)
+        await client.post(path, body=body, cast_to=object)
     assert json.loads(seen[0][2]) == {"model": "m", "input": "hi"}
+
+
+async def test_an_endpoint_that_the_upstream_lacks_is_not_called(recorder: Recorder) -> None:
+    url, seen = recorder
+    settings = LibrarySettings().for_profile("codex")
+    async with asynchronous(url, settings) as client:
+        with pytest.raises(openai.NotFoundError) as caught:
+            await client.post("/responses/input_tokens", body={"model": "m"}, cast_to=object)
+    assert (caught.value.code, seen) == ("unsupported_endpoint", [])
 
 
 async def test_a_redirect_does_not_carry_a_request_elsewhere(

@@ -5,7 +5,7 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
@@ -84,8 +84,7 @@ class Prepared:
     @property
     def decision(self) -> str:
         """What was decided and done, as the `handrail-decision` reply header tells it."""
-        told = steps_header(self.steps)
-        return f"{self.plan.header()}; steps={told}" if told else self.plan.header()
+        return decision(self.plan, self.steps)
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -99,6 +98,12 @@ class Prepared:
     def _change(self, step: Step) -> Change:
         top = top_level(step.field)
         return Change(step=step, before=self.given.get(top), after=self.request.body.get(top))
+
+
+def decision(plan: Plan, steps: Sequence[Step]) -> str:
+    """What was decided and done, as the `handrail-decision` reply header tells it."""
+    told = steps_header(steps)
+    return f"{plan.header()}; steps={told}" if told else plan.header()
 
 
 def top_level(path: str) -> str:

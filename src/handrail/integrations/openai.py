@@ -20,15 +20,17 @@ such as batches, come past.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Final, Self
 
 from handrail.core import prepare as pipeline
 from handrail.core import wire
 from handrail.core.collect import Collector
+from handrail.core.endpoints import READERS, prepare_endpoint
 from handrail.core.mending import mended
 from handrail.core.policy import Mode
 from handrail.core.prepare import Prepared
+from handrail.core.profiles import Endpoint
 from handrail.core.upstream_errors import refusal
 from handrail.engine.clock import SystemClock
 from handrail.errors import Code, Fault, HandrailError, RequestRejected, fault
@@ -48,8 +50,9 @@ __all__ = ["AsyncHandrailTransport", "HandrailTransport"]
 # They describe the bytes of one body, and do not fit another one.
 _OF_THE_BODY: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
-# They say how a create is kept and told, and `compact` answers 400 to them.
-_OF_A_CREATE: Final = frozenset({"store", "stream", "stream_options", "include"})
+_ENDPOINTS: Final[Mapping[Route, Endpoint]] = MappingProxyType(
+    {Route.COMPACT: Endpoint.COMPACT, Route.INPUT_TOKENS: Endpoint.INPUT_TOKENS}
+)
 
 _NEEDS_STORE: Final = (
     "This background response needs a store, and there is none inside the SDK. Run the gateway "
@@ -108,10 +111,12 @@ class _Rules:
         self.settings.caller(self.caller)  # a wrong name is told now and not with the first call
 
     def call(self, route: Route, request: httpx2.Request) -> _Call:
-        """What leaves for a create or compact whose body has been read. Raises RequestRejected."""
+        """What leaves for a guarded call whose body has been read. Raises RequestRejected."""
         _require_json(request.headers)
+        url = str(request.url.copy_with(query=None))
+        if route in _ENDPOINTS:
+            return self._endpoint_call(_ENDPOINTS[route], request, url=url)
         create = wire.read_create(request.content)
-        url = str(request.url.copy_with(query=None)).removesuffix("/compact")
         prepared = pipeline.prepare(
             create,
             switch=self.settings.switch,
@@ -119,17 +124,6 @@ class _Rules:
             executor=self.settings.executor,
             upstream=self.settings.upstream(url.removesuffix("/responses")),
         )
-        if route is Route.COMPACT:
-            if create.background:
-                raise RequestRejected(
-                    Code.UNSUPPORTED_PARAMETER,
-                    "Unsupported parameter: 'background' is not supported by 'compact': a call to "
-                    "it is never run in the background.",
-                    param="background",
-                )
-            rewritten = prepared.request.body.items()
-            kept = {name: value for name, value in rewritten if name not in _OF_A_CREATE}
-            return _Call(request=_with_body(request, wire.encode(kept), {}))
         if prepared.plan.mode is Mode.BACKGROUND:
             raise RequestRejected(Code.BACKGROUND_NOT_SUPPORTED, _NEEDS_STORE, param="background")
         return _Call(
@@ -137,6 +131,18 @@ class _Rules:
             prepared=prepared,
             fallbacks=self.settings.model_fallbacks,
         )
+
+    def _endpoint_call(self, endpoint: Endpoint, request: httpx2.Request, *, url: str) -> _Call:
+        upstream = self.settings.upstream(url.removesuffix(endpoint.path))
+        _, outgoing = prepare_endpoint(
+            READERS[endpoint](request.content),
+            endpoint=endpoint,
+            switch=self.settings.switch,
+            caller=self.settings.caller(self.caller),
+            profile=upstream.profile,
+            extra_fields=upstream.extra_fields,
+        )
+        return _Call(request=_with_body(request, wire.encode(outgoing.body), {}))
 
 
 class HandrailTransport(httpx2.BaseTransport):

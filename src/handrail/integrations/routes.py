@@ -15,6 +15,7 @@ class Route(Enum):
 
     CREATE = auto()
     COMPACT = auto()
+    INPUT_TOKENS = auto()
     PASS = auto()
 
 
@@ -22,7 +23,7 @@ class Route(Enum):
 _ENDINGS: Final[tuple[tuple[tuple[str | None, ...], Route], ...]] = (
     (("responses", None, "cancel"), Route.PASS),
     (("responses", "compact"), Route.COMPACT),
-    (("responses", "input_tokens"), Route.PASS),
+    (("responses", "input_tokens"), Route.INPUT_TOKENS),
     (("responses",), Route.CREATE),
 )
 

@@ -5,15 +5,15 @@ parsing and `policy.decide`, nor, at the endpoints beside it, `policy.decide_end
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from handrail.core import wire
+from handrail.core.endpoints import READERS, prepare_endpoint, require_endpoint
 from handrail.core.items import DEFAULT_PAGE, MAX_PAGE, PageRequest
-from handrail.core.policy import Mode, Plan, decide, decide_endpoint
-from handrail.core.profiles import Endpoint, Profile
-from handrail.core.rewrite import Step, endpoint_request, steps_header
+from handrail.core.policy import Mode, Plan, decide
+from handrail.core.prepare import decision
+from handrail.core.profiles import Endpoint
 from handrail.core.wire import CreateRequest
 from handrail.engine.background import Accepted, Background
 from handrail.engine.clock import Clock
@@ -35,11 +35,6 @@ _PASSED_BACK: Final = (
     "openai-version",
     "x-codex-turn-state",
     "x-reasoning-included",
-)
-
-
-_READERS: Final[Mapping[Endpoint, Callable[[bytes], CreateRequest]]] = MappingProxyType(
-    {Endpoint.COMPACT: wire.read_compact, Endpoint.INPUT_TOKENS: wire.read_input_tokens}
 )
 
 
@@ -72,7 +67,7 @@ class Responses:
             return await self._answer_stateless(exchange, plan, work)
         if isinstance(work, UpstreamRun):
             return await self._answer_upstream(exchange, plan, work)
-        headers = {"handrail-decision": _decision(plan, work.steps)}
+        headers = {"handrail-decision": decision(plan, work.steps)}
         if not plan.stream:
             return await exchange.reply(200, work.response, headers=headers)
         chunks = await self._background.follow(work.id, caller=caller.policy.name, after=-1)
@@ -160,15 +155,17 @@ class Responses:
         self, exchange: Exchange, caller: Caller, settings: Settings, *, endpoint: Endpoint
     ) -> None:
         target = settings.target
-        _require_endpoint(target.profile, endpoint)
+        require_endpoint(target.profile, endpoint)
         _require_json(exchange)
         data = await exchange.body(limit=settings.max_body_bytes, inflating=self._inflating)
-        request = await _parsed(data, _READERS[endpoint])
-        plan = decide_endpoint(
-            request, endpoint=endpoint, switch=settings.switch, caller=caller.policy
-        )
-        outgoing = endpoint_request(
-            request, endpoint=endpoint, profile=target.profile, extra_fields=target.extra_fields
+        request = await _parsed(data, READERS[endpoint])
+        plan, outgoing = prepare_endpoint(
+            request,
+            endpoint=endpoint,
+            switch=settings.switch,
+            caller=caller.policy,
+            profile=target.profile,
+            extra_fields=target.extra_fields,
         )
         call = EndpointCall(
             target=target,
@@ -268,15 +265,6 @@ async def _parsed(data: bytes, read: Callable[[bytes], CreateRequest]) -> Create
     return read(data)
 
 
-def _require_endpoint(profile: Profile, endpoint: Endpoint) -> None:
-    if endpoint not in profile.endpoints:
-        raise RequestRejected(
-            Code.UNSUPPORTED_ENDPOINT,
-            f"'{endpoint}' is not supported here: upstreams of the profile '{profile.name}' do not "
-            "have it.",
-        )
-
-
 def _require_json(exchange: Exchange) -> None:
     # Also what keeps a web page from calling without a preflight: a form cannot send this type.
     kind = exchange.header(b"content-type").partition(";")[0].strip().lower()
@@ -299,18 +287,13 @@ def _forwarded(exchange: Exchange, allowed: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _decision(plan: Plan, steps: Sequence[Step]) -> str:
-    told = steps_header(steps)
-    return f"{plan.header()}; steps={told}" if told else plan.header()
-
-
 def _reply_headers(plan: Plan, said: Said) -> dict[str, str]:
     passed = {
         name.lower(): value
         for name, value in said.headers.items()
         if name.lower() in _PASSED_BACK or name.lower().startswith("x-ratelimit-")
     }
-    headers = {"handrail-decision": _decision(plan, said.steps), **passed}
+    headers = {"handrail-decision": decision(plan, said.steps), **passed}
     if "x-request-id" in said.headers:
         headers["handrail-upstream-request-id"] = said.headers["x-request-id"]
     return headers

@@ -9,6 +9,7 @@ from hypothesis import given
 from msgspec import Raw
 
 from handrail.core import wire
+from handrail.core.endpoints import READERS, prepare_endpoint
 from handrail.core.policy import (
     BackgroundPolicy,
     CallerPolicy,
@@ -29,7 +30,6 @@ EVERY = pytest.mark.parametrize("endpoint", Endpoint)
 OFF = Switch(enabled=False, source="default", locked=False)
 ON = Switch(enabled=True, source="flag --background", locked=False)
 ANYBODY = CallerPolicy(name="anybody")
-READERS = {Endpoint.COMPACT: wire.read_compact, Endpoint.INPUT_TOKENS: wire.read_input_tokens}
 
 
 def data(fields: Json | None = None) -> bytes:
@@ -345,3 +345,36 @@ def test_any_body_leaves_without_what_the_endpoint_lacks_or_is_refused(
     left = {*GATEWAY_FIELDS, "store", "stream", "stream_options", "include", "previous_response_id"}
     assert not left & set(outgoing.body)
     assert set(outgoing.body) <= set(request.body) | {"input"}
+
+
+HAS = {
+    "openai": {Endpoint.COMPACT, Endpoint.INPUT_TOKENS},
+    "codex": {Endpoint.COMPACT},
+    "compatible": set(),
+}
+
+
+@EVERY
+@pytest.mark.parametrize("profile", HAS)
+def test_a_call_is_decided_and_rewritten_where_the_upstream_has_the_endpoint(
+    endpoint: Endpoint, profile: str
+) -> None:
+    def prepared() -> tuple[Plan, UpstreamRequest]:
+        return prepare_endpoint(
+            READERS[endpoint](data({"store": True})),
+            endpoint=endpoint,
+            switch=OFF,
+            caller=ANYBODY,
+            profile=PROFILES[profile],
+            extra_fields=frozenset(),
+        )
+
+    if endpoint in HAS[profile]:
+        plan, outgoing = prepared()
+        assert plan.mode is Mode.STATELESS
+        assert "store" not in outgoing.body
+        return
+    with pytest.raises(RequestRejected) as caught:
+        prepared()
+    assert caught.value.fault.code == "unsupported_endpoint"
+    assert profile in caught.value.fault.message

@@ -1,5 +1,6 @@
 """How long to wait: every form in which an upstream has been seen to say it."""
 
+import time
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ IN_A_MINUTE = "Tue, 14 Nov 2023 22:14:20 GMT"
         ({"retry-after": "14 Nov 2023 22:14:20 GMT"}, 60.0),
         ({"retry-after": "2023-11-14T22:14:20Z"}, 60.0),
         ({"retry-after": "2023-11-14T22:14:20.500"}, 60.5),
+        ({"retry-after": " 2023-11-14T22:14:20Z "}, 60.0),
         ({"retry-after": "Tue, 14 Nov 2023 22:14:20 -0000"}, 60.0),
         ({"retry-after": "Tue, 14 Nov 2023 23:14:20 +0100"}, 60.0),
         ({"retry-after": "Mon, 13 Nov 2023 22:14:20 GMT"}, None),
@@ -49,6 +51,18 @@ def test_a_header_may_say_it_outright(headers: dict[str, str], seconds: float | 
     assert retry_after(headers, {}, now=NOW) == seconds
 
 
+def test_a_date_without_a_zone_is_in_utc_wherever_the_gateway_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    try:
+        monkeypatch.setenv("TZ", "EST5")
+        time.tzset()
+        assert retry_after({"retry-after": "2023-11-14T22:14:20"}, {}, now=NOW) == 60.0
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 @pytest.mark.parametrize(
     ("error", "seconds"),
     [
@@ -59,12 +73,17 @@ def test_a_header_may_say_it_outright(headers: dict[str, str], seconds: float | 
         ({"retry_after": True}, None),
         ({"retry_after": [5]}, None),
         ({"retry_after": 10**400}, None),
+        ({"retry_after": 10**18}, None),
+        ({"retry_after": 10**17}, MAX_RETRY_AFTER),
         ({"retry_after_ms": 99_000_000_000}, MAX_RETRY_AFTER),
         ({"resets_in_seconds": 30}, 30.0),
         ({"resets_at": 1_700_000_060}, 60.0),
         ({"resets_at": 1_700_000_060_500}, 60.5),
         ({"resets_at": "2023-11-14T22:14:20Z"}, 60.0),
         ({"resets_at": 1_600_000_000}, None),
+        # seconds of the year 2286, or milliseconds of 1970
+        ({"resets_at": 9_999_999_999}, MAX_RETRY_AFTER),
+        ({"resets_at": 10_000_000_000}, None),
         ({"reset_at": 1_700_000_060}, 60.0),
     ],
 )
@@ -105,10 +124,20 @@ def test_a_header_wins_over_the_body_and_both_over_windows_and_words() -> None:
         ),
         (
             {
-                "x-codex-primary-used-percent": "40",
+                "x-codex-primary-used-percent": "99.9",
                 "x-codex-primary-reset-after-seconds": "30",
             },
             None,
+        ),
+        # The windows of two models have the same two names.
+        (
+            {
+                "x-gpt-5-spark-primary-used-percent": "100",
+                "x-gpt-5-spark-primary-reset-after-seconds": "70",
+                "x-codex-primary-used-percent": "40",
+                "x-codex-primary-reset-after-seconds": "30",
+            },
+            70.0,
         ),
         (
             {
@@ -119,6 +148,15 @@ def test_a_header_wins_over_the_body_and_both_over_windows_and_words() -> None:
         ),
         ({"x-codex-primary-reset-at": "2023-11-14T22:14:20Z"}, 60.0),
         ({"x-codex-primary-reset-at": "soon"}, None),
+        ({"x-codex-primary-reset-after-seconds-before": "5"}, None),
+        (
+            {
+                "x-codex-primary-reset-at": "soon",
+                "x-codex-secondary-reset-after-seconds": "30",
+                "x-codex-secondary-used-percent": "most",
+            },
+            30.0,
+        ),
         (
             {"x-gpt-5-spark-primary-used-percent": "100", "x-gpt-5-spark-primary-reset-at": "x"},
             None,
@@ -151,11 +189,17 @@ def test_of_the_quota_windows_the_one_that_binds_counts(
             360.0,
         ),
         ({"x-ratelimit-remaining-tokens": "5", "x-ratelimit-reset-tokens": "6s"}, None),
+        ({"x-ratelimit-remaining-tokens": "1", "x-ratelimit-reset-tokens": "6s"}, None),
         ({"x-ratelimit-remaining-tokens": "?", "x-ratelimit-reset-tokens": "6s"}, 6.0),
+        ({"x-ratelimit-remaining-tokens": "5s", "x-ratelimit-reset-tokens": "6s"}, 6.0),
         ({"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "20ms"}, 0.02),
+        ({"x-ratelimit-reset-tokens_before": "5s"}, None),
         ({"x-ratelimit-reset": "1s"}, 1.0),
         ({"x-ratelimit-reset": "30"}, 30.0),
         ({"x-ratelimit-reset": "1700000060"}, 60.0),
+        # more than three years of seconds, or a moment of 1973
+        ({"x-ratelimit-reset": "99999999"}, MAX_RETRY_AFTER),
+        ({"x-ratelimit-reset": "100000000"}, None),
         ({"x-ratelimit-reset": IN_A_MINUTE}, 60.0),
         ({"x-ratelimit-reset": "soon"}, None),
     ],
@@ -173,6 +217,7 @@ def test_of_the_rate_limits_the_empty_one_counts(
         ("Please try again in 1.2s.", 1.2),
         ("Please try again in 6m0s. Visit …", 360.0),
         ("Please try again in 20ms.", 0.02),
+        ("Please try again in 20 milliseconds.", 0.02),
         ("try again in 5 seconds", 5.0),
         ("Retry again in 2 days", 172_800.0),
         ("Please retry after 12 seconds.", 12.0),
@@ -184,8 +229,13 @@ def test_of_the_rate_limits_the_empty_one_counts(
         ("Try again at 11:45 PM", 5_500.0),
         ("try again at 10 pm.", 85_600.0),
         ("try again at 12 am", 6_400.0),
+        ("try again at 0 pm", None),
+        ("try again at 1 am", 10_000.0),
         ("try again at 13pm", None),
+        ("try again at 10:59 pm", 2_740.0),
+        ("try again at 10:60 pm", None),
         ("try again at 3:75 pm", None),
+        ("try again in 11 pm", None),
         ("try again at noon", None),
         ("in 5 seconds", None),
         (5, None),
@@ -193,6 +243,22 @@ def test_of_the_rate_limits_the_empty_one_counts(
 )
 def test_words_may_say_it(message: object, seconds: float | None) -> None:
     assert retry_after({}, {"message": message}, now=NOW) == seconds
+
+
+def test_nobody_waits_for_more_than_a_week() -> None:
+    assert retry_after({"retry-after": "604801"}, {}, now=NOW) == 604_800 == MAX_RETRY_AFTER
+
+
+@pytest.mark.parametrize(
+    ("now", "seconds"),
+    [
+        (NOW - 20.5, 0.5),  # half a second before 22:13
+        (NOW - 20, 86_400.0),
+        (NOW - 19.5, 86_399.5),
+    ],
+)
+def test_a_time_of_day_is_the_next_one_to_the_very_instant(now: float, seconds: float) -> None:
+    assert retry_after({}, {"message": "Try again at 10:13 PM"}, now=now) == seconds
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40), JSON)

@@ -26,6 +26,26 @@ def after(*given: Json) -> tuple[list[Json], int, int]:
     return json.loads(wire.encode(whole.items)), whole.orphaned, whole.missing
 
 
+def told(heads: list[items.Head]) -> list[tuple[str | None, str | None, str | None]]:
+    """Type, role and call of each head."""
+    return [(head.type, head.role, head.call_id or head.id) for head in heads]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        (CALL, USER),
+        (OUTPUT, USER),
+        ({"type": "local_shell_call", "id": "l"}, OUTPUT),
+        ({"type": "local_shell_call", "call_id": "a"}, {**OUTPUT, "call_id": "b"}),
+    ],
+)
+def test_what_is_put_in_has_the_head_that_reading_it_would_give(given: tuple[Json, ...]) -> None:
+    whole = repaired(*items.read(wire.raw(list(given))))
+    assert whole.orphaned or whole.missing
+    assert told(whole.heads) == told(items.read(wire.raw(whole.items))[1])
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -59,10 +79,12 @@ def test_what_is_whole_stays_as_it_is(given: tuple[Json, ...]) -> None:
     [
         (OUTPUT, "[Previous tool result; call_id=a]: ok"),
         ({**OUTPUT, "name": " shell "}, "[Previous shell result; call_id=a]: ok"),
+        ({**OUTPUT, "name": ""}, "[Previous tool result; call_id=a]: ok"),
         ({**OUTPUT, "name": 5}, "[Previous tool result; call_id=a]: ok"),
         ({**OUTPUT, "name": None}, "[Previous tool result; call_id=a]: ok"),
         ({**OUTPUT, "call_id": " "}, "[Previous tool result; call_id=unknown]: ok"),
         ({**OUTPUT, "output": {"k": 1}}, '[Previous tool result; call_id=a]: {"k":1}'),
+        ({**OUTPUT, "output": ""}, "[Previous tool result; call_id=a]: "),
         ({**OUTPUT, "output": None}, "[Previous tool result; call_id=a]: null"),
         # D-2: an output without an output made the reference send the request as it came
         ({"type": "function_call_output"}, "[Previous tool result; call_id=unknown]: "),
@@ -87,7 +109,7 @@ def test_an_output_of_another_kind_does_not_answer_a_function(kind: str) -> None
 def test_a_long_orphan_is_cut() -> None:
     (message,), _, _ = after({**OUTPUT, "output": "y" * (MAX_TEXT + 1)})
     assert message["content"].endswith("y\n...[truncated]")
-    assert message["content"].count("y") == MAX_TEXT
+    assert message["content"].count("y") == MAX_TEXT == 16_000
     (message,), _, _ = after({**OUTPUT, "output": "y" * MAX_TEXT})
     assert message["content"].endswith("yy")
 
@@ -107,7 +129,8 @@ def test_a_long_orphan_is_cut() -> None:
     ],
 )
 def test_a_call_without_an_output_was_broken_off(call: Json, output: Json) -> None:
-    assert after(call, USER) == ([call, {**output, "output": BROKEN_OFF}, USER], 0, 1)
+    said = "Operation cancelled by user"
+    assert after(call, USER) == ([call, {**output, "output": said}, USER], 0, 1)
 
 
 def test_of_parallel_calls_each_gets_its_own_output() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from handrail.core import collect, wire
+from handrail.core import collect, events, sse, wire
 from handrail.core.collect import Collector
 from handrail.errors import HandrailError, UpstreamFailed
 
@@ -50,6 +50,20 @@ def test_what_comes_after_the_end_changes_nothing() -> None:
     assert collected(CREATED, COMPLETED, late)["status"] == "completed"
 
 
+def test_an_error_after_a_failure_does_not_take_its_place() -> None:
+    error = {"code": "rate_limit_exceeded", "message": "Slow down."}
+    failed = event("response.failed", response={**RESPONSE, "status": "failed", "error": error})
+    with pytest.raises(HandrailError, match=r"^Slow down\.$"):
+        collected(CREATED, failed, event("error", code="server_error", message="Late."))
+
+
+def test_taking_an_event_tells_whether_the_end_has_come_also_after_it() -> None:
+    collector = Collector()
+    frames = sse.Decoder(limit=collect.MAX_EVENT_BYTES).feed(CREATED + COMPLETED + MESSAGE)
+    taken = [collector.take(found) for found in map(events.read, frames) if found is not None]
+    assert taken == [False, True, True]
+
+
 def test_an_incomplete_response_is_a_response() -> None:
     end = event("response.incomplete", response={**RESPONSE, "status": "incomplete"})
     assert collected(CREATED, end)["status"] == "incomplete"
@@ -60,6 +74,7 @@ def test_a_stream_without_an_end_is_an_error(stream: bytes) -> None:
     with pytest.raises(UpstreamFailed) as caught:
         collected(stream)
     assert caught.value.fault.code == "upstream_ended_early"
+    assert caught.value.fault.message == "The upstream's stream ended without a terminal event."
 
 
 @pytest.mark.parametrize(
@@ -97,6 +112,13 @@ def test_what_is_no_event_is_an_error(stream: bytes) -> None:
     with pytest.raises(UpstreamFailed) as caught:
         Collector().feed(stream)
     assert caught.value.fault.code == "upstream_protocol_error"
+    message = caught.value.fault.message
+    assert message.startswith("The upstream sent what is no event: ")
+    assert message.endswith(".")
+
+
+def test_the_bounds_are_8_mib_for_an_event_and_256_mib_for_a_stream() -> None:
+    assert (collect.MAX_EVENT_BYTES, collect.MAX_STREAM_BYTES) == (8 * 1024**2, 256 * 1024**2)
 
 
 def test_an_endless_stream_is_an_error() -> None:

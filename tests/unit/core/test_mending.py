@@ -87,6 +87,17 @@ def test_an_include_of_the_callers_own_is_not_touched() -> None:
     assert mended(request, refused(400, {"message": "include"}), fallbacks={}) is None
 
 
+@pytest.mark.parametrize("status", [404, 429, 500, 503])
+def test_include_is_taken_back_only_after_an_answer_about_the_request(status: int) -> None:
+    error = refused(status, {"message": "no", "param": "include"})
+    assert mended(outgoing(), error, fallbacks={}) is None
+
+
+def test_include_is_not_read_out_of_where_the_parameter_and_the_message_meet() -> None:
+    error = refused(400, {"message": "cludes a tool that is unknown", "param": "tools[0].in"})
+    assert mended(outgoing(), error, fallbacks={}) is None
+
+
 def step(field: str, action: str) -> Step:
     """A step."""
     return Step(field=field, action=action, reason="r")

@@ -1,5 +1,6 @@
 """What goes for the endpoints beside create: read as strictly, guarded alike, always stateless."""
 
+import dataclasses
 import itertools
 import json
 from typing import Any
@@ -377,4 +378,18 @@ def test_a_call_is_decided_and_rewritten_where_the_upstream_has_the_endpoint(
     with pytest.raises(RequestRejected) as caught:
         prepared()
     assert caught.value.fault.code == "unsupported_endpoint"
-    assert profile in caught.value.fault.message
+    assert caught.value.fault.message == (
+        f"'{endpoint}' is not supported here: upstreams of the profile '{profile}' do not have it."
+    )
+
+
+def test_a_field_that_the_operator_lets_through_leaves_with_a_call_too() -> None:
+    _, outgoing = prepare_endpoint(
+        READERS[Endpoint.COMPACT](data({"seed": 7, "top_k": 1})),
+        endpoint=Endpoint.COMPACT,
+        switch=OFF,
+        caller=ANYBODY,
+        profile=dataclasses.replace(PROFILES["compatible"], endpoints=frozenset(Endpoint)),
+        extra_fields=frozenset({"seed"}),
+    )
+    assert set(outgoing.body) == {"model", "input", "seed"}

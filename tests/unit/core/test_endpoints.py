@@ -166,7 +166,20 @@ def test_background_that_is_enabled_is_refused_too_and_never_ignored(
 ) -> None:
     code, param, text = refusal({"background": True, **fields}, endpoint=endpoint, switch=ON)
     assert (code, param) == ("unsupported_parameter", "background")
-    assert f"'{endpoint}'" in text
+    assert text == (
+        f"Unsupported parameter: 'background' is not supported by '{endpoint}': "
+        "a call to it is never run in the background."
+    )
+
+
+@EVERY
+def test_the_refusal_of_a_stream_says_what_the_endpoint_answers_with(endpoint: Endpoint) -> None:
+    assert refusal({"stream": True}, endpoint=endpoint) == (
+        "unsupported_parameter",
+        "stream",
+        f"Unsupported parameter: 'stream' is not supported by '{endpoint}': "
+        "it answers with one JSON object.",
+    )
 
 
 @EVERY

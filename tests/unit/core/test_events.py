@@ -35,6 +35,10 @@ def test_the_sdk_knows_every_lifecycle_event_but_the_old_ending() -> None:
     assert events.LIFECYCLE - known == {"response.done"}
 
 
+def test_what_a_backend_says_about_its_connection_is_known_by_the_name_it_has_there() -> None:
+    assert (events.KEEPALIVE, events.METADATA) == ("keepalive", "response.metadata")
+
+
 def test_a_stream_is_opened_and_closed_by_the_events_that_carry_a_snapshot() -> None:
     opening = ["response.created", "response.in_progress", "response.queued"]
     closing = ["response.completed", "response.done", "response.failed", "response.incomplete"]

@@ -170,6 +170,12 @@ def test_the_model_that_the_upstream_names_among_its_headers_is_not_passed_on(
     assert json.loads(told.data) == {"type": "response.created", **after}
 
 
+@pytest.mark.parametrize("data", [b'{"type" : "a", "headers": {"x-a": 1}}', b'{"type":"a","n": 5}'])
+def test_an_event_that_names_no_model_among_its_headers_stays_the_very_same(data: bytes) -> None:
+    event = read(data)
+    assert events.without_model_header(event) is event
+
+
 def test_an_event_that_has_the_number_already_stays_the_very_same() -> None:
     event = read(b'{"type":"a","sequence_number":3}')
     assert event.numbered(3) is event

@@ -159,3 +159,26 @@ def test_an_item_too_deep_to_be_read_is_malformed() -> None:
     deep = b'{"type":"%b","item":{"x":%b}}' % (ADDED.encode(), b"[" * 5_000 + b"]" * 5_000)
     with pytest.raises(MalformedEvent, match=f"^{ADDED}: "):
         output(Event(ADDED, None, deep, b""))
+
+
+WHOLE = [
+    ("response.output_text", "response.content_part", "output_text", "content"),
+    (
+        "response.reasoning_summary_text",
+        "response.reasoning_summary_part",
+        "summary_text",
+        "summary",
+    ),
+]
+
+
+@pytest.mark.parametrize(("family", "end", "kind", "parts"), WHOLE)
+@pytest.mark.parametrize(("said", "text"), [("b", "b"), ("", "a"), (5, "a"), (["b"], "a")])
+def test_a_whole_part_that_names_no_place_is_the_first_and_counts_where_it_has_a_text(
+    family: str, end: str, kind: str, parts: str, said: object, text: str
+) -> None:
+    (item,) = output(
+        event(f"{family}.delta", delta="a"),
+        event(f"{end}.done", part={"type": kind, "text": said}),
+    )
+    assert [part["text"] for part in item[parts]] == [text]

@@ -182,3 +182,16 @@ def test_a_whole_part_that_names_no_place_is_the_first_and_counts_where_it_has_a
         event(f"{end}.done", part={"type": kind, "text": said}),
     )
     assert [part["text"] for part in item[parts]] == [text]
+
+
+@pytest.mark.parametrize(("family", "end", "kind", "parts"), WHOLE)
+def test_a_whole_part_replaces_what_was_streamed_at_its_own_place(
+    family: str, end: str, kind: str, parts: str
+) -> None:
+    place = f"{parts}_index"
+    (item,) = output(
+        event(f"{family}.delta", **{place: 0}, delta="a"),
+        event(f"{family}.delta", **{place: 1}, delta="x"),
+        event(f"{end}.done", **{place: 1}, part={"type": kind, "text": "b"}),
+    )
+    assert [part["text"] for part in item[parts]] == ["a", "b"]

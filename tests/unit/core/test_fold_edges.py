@@ -195,3 +195,12 @@ def test_a_whole_part_replaces_what_was_streamed_at_its_own_place(
         event(f"{end}.done", **{place: 1}, part={"type": kind, "text": "b"}),
     )
     assert [part["text"] for part in item[parts]] == ["a", "b"]
+
+
+def test_what_an_unannounced_item_is_is_told_by_its_own_texts() -> None:
+    items = output(
+        event("response.reasoning_text.delta", output_index=0, delta="r"),
+        event("response.output_text.delta", output_index=1, delta="t"),
+    )
+    assert [item["type"] for item in items] == ["reasoning", "message"]
+    assert items[0]["summary"] == []  # the SDK's model of a reasoning item requires one

@@ -17,7 +17,8 @@ from handrail.core.profiles import Endpoint
 from handrail.core.wire import CreateRequest
 from handrail.engine.background import Accepted, Background
 from handrail.engine.clock import Clock
-from handrail.engine.foreground import EndpointCall, Foreground, Said, StatelessCall, prepare
+from handrail.engine.dispatch import Said
+from handrail.engine.foreground import EndpointCall, Foreground, StatelessCall, prepare
 from handrail.engine.relay import Relay
 from handrail.engine.upstream_runs import UpstreamRun, UpstreamRuns
 from handrail.errors import Code, HandrailError, RequestRejected, ResponseNotFound, fault

@@ -24,6 +24,8 @@ class Code(StrEnum):
     BACKGROUND_REQUIRES_STORE = "background_requires_store"
     BACKGROUND_NOT_SUPPORTED = "background_not_supported"
     STORE_NOT_ALLOWED = "store_not_allowed"
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    IDEMPOTENCY_KEY_EXPIRED = "idempotency_key_expired"
     PREVIOUS_RESPONSE_NOT_FOUND = "previous_response_not_found"
     ITEM_NOT_FOUND = "item_reference_not_found"
     MALFORMED_REQUEST = "malformed_request"
@@ -82,6 +84,9 @@ CATALOGUE: Final[Mapping[Code, Entry]] = MappingProxyType(
         Code.BACKGROUND_REQUIRES_STORE: _caller(400),
         Code.BACKGROUND_NOT_SUPPORTED: _caller(400),
         Code.STORE_NOT_ALLOWED: _caller(400),
+        # 400 and not 409: SDKs send a 409 again.
+        Code.IDEMPOTENCY_KEY_REUSED: _caller(400),
+        Code.IDEMPOTENCY_KEY_EXPIRED: _caller(400),
         Code.PREVIOUS_RESPONSE_NOT_FOUND: _caller(400),
         Code.ITEM_NOT_FOUND: _caller(400),
         Code.MALFORMED_REQUEST: _caller(400),

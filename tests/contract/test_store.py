@@ -10,7 +10,7 @@ import pytest
 from handrail.core.admission import Limits
 from handrail.core.lifecycle import State
 from handrail.errors import RequestRejected, StoreFailed
-from handrail.store.base import Closing, NewRun, Remote, Run, Segment, Store
+from handrail.store.base import Closing, NewRun, Remote, Repeat, Run, Segment, Store
 from handrail.store.sqlite import SqliteStore
 from handrail.store.vault import Vault
 
@@ -374,3 +374,71 @@ async def test_a_place_that_nobody_asks_for_expires(store: Store, now: Now) -> N
     assert await store.locate("resp_far", caller="ann") is None
     await store.sweep(limit=10)
     assert await store.remember(remote(caller="bob", expires_at=2_000_000.0))
+
+
+async def repeat(
+    store: Store, run_id: str, *, key: str = "k", body: bytes = b"b", caller: str = "ann"
+) -> str:
+    """Accept a run under a key; the id of the run that stands."""
+    run = NewRun(
+        id=run_id,
+        caller=caller,
+        created_at=0.0,
+        target="t",
+        plan=b"{}",
+        request=b"{}",
+        response=b"{}",
+        opening=frames(0),
+        repeat=Repeat(key=key, digest=body, kept_until=1_000_060.0),
+    )
+    return await store.accept(run, limits=limits(queued=1, waiting=1))
+
+
+async def test_the_same_create_under_the_same_key_is_one_run(store: Store) -> None:
+    assert await repeat(store, "r1") == "r1"
+    assert await repeat(store, "r2") == "r1"  # although the queue is full by now
+    assert await store.get("r2", caller="ann") is None
+    found = await asyncio.gather(*(repeat(store, f"x{n}") for n in range(20)))
+    assert set(found) == {"r1"}
+
+
+async def test_a_key_stands_for_one_body(store: Store) -> None:
+    await repeat(store, "r1")
+    with pytest.raises(RequestRejected) as caught:
+        await repeat(store, "r2", body=b"other")
+    assert caught.value.fault.code == "idempotency_key_reused"
+
+
+async def test_a_key_is_its_callers_own(store: Store) -> None:
+    await repeat(store, "r1")
+    with pytest.raises(RequestRejected, match="queue"):
+        await repeat(store, "r2", caller="bob")
+
+
+async def test_a_create_that_was_refused_leaves_its_key_free(store: Store) -> None:
+    await repeat(store, "r1", key="first")
+    with pytest.raises(RequestRejected, match="queue"):
+        await repeat(store, "r2", key="second")
+    await store.delete("r1", caller="ann")
+    assert await repeat(store, "r3", key="second", body=b"other") == "r3"
+
+
+async def test_the_key_of_a_deleted_run_makes_no_new_one_until_its_time_is_over(
+    store: Store, now: Now
+) -> None:
+    await repeat(store, "r1")
+    await store.delete("r1", caller="ann")
+    for _ in range(2):
+        with pytest.raises(RequestRejected) as caught:
+            await repeat(store, "r2")
+        assert caught.value.fault.code == "idempotency_key_expired"
+        await store.sweep(limit=10)
+    now.seconds += 61
+    assert await repeat(store, "r3") == "r3"
+
+
+async def test_a_key_is_known_as_long_as_its_run_is_kept(store: Store, now: Now) -> None:
+    await repeat(store, "r1")
+    now.seconds += 1_000
+    await store.sweep(limit=10)
+    assert await repeat(store, "r2") == "r1"

@@ -75,6 +75,8 @@ STATUS = {
     "background_requires_store": 400,
     "background_not_supported": 400,
     "store_not_allowed": 400,
+    "idempotency_key_reused": 400,
+    "idempotency_key_expired": 400,
     "previous_response_not_found": 400,
     "item_reference_not_found": 400,
     "malformed_request": 400,

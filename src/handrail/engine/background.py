@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from handrail.core import events, items, responses, wire
+from handrail.core import events, idempotency, items, responses, wire
 from handrail.core.admission import Limits
 from handrail.core.events import MalformedEvent
 from handrail.core.fold import Fold
@@ -22,7 +22,7 @@ from handrail.engine.executors import Executor
 from handrail.engine.tail import Tails
 from handrail.errors import ResponseNotFound, StateConflict
 from handrail.settings.model import Target
-from handrail.store.base import Closing, NewRun, Run, Segment, Store
+from handrail.store.base import Closing, NewRun, Repeat, Run, Segment, Store
 from handrail.telemetry import get_logger
 
 MAX_ITEM_IDS: Final = 10_000
@@ -31,11 +31,15 @@ BATCH: Final = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """A run that is kept: its id, the queued response as JSON, what will be changed upstream."""
+    """A run that is kept: its id, the response as JSON, what will be changed upstream.
+
+    `repeated` says that an earlier create of the same Idempotency-Key made it.
+    """
 
     id: str
     response: bytes
     steps: tuple[Step, ...]
+    repeated: bool = False
 
 
 class Background:
@@ -65,40 +69,53 @@ class Background:
         caller: str,
         target: Target,
         limits: Limits,
+        key: str | None = None,
     ) -> Accepted:
-        """Keep the run, durably, before returning.
+        """Keep the run, durably, before returning; or find the one that `key` has made before.
 
         Raises RequestRejected for what the target could never take, for an `item_reference` to
         nothing we keep and for a full queue, and StoreFailed when it cannot be kept.
         """
+        now = self._clock.now()
+        repeat = None
+        if key is not None:
+            until = now + idempotency.KEPT_SECONDS
+            repeat = Repeat(key=key, digest=idempotency.digest(request), kept_until=until)
         request = await self._with_references(request, caller)
         # What the upstream can never take is refused now, not after the caller has gone.
         steps = upstream_request(
             request, profile=target.profile, stream=True, extra_fields=target.extra_fields
         ).steps
+        run = self._new_run(request, plan=plan, caller=caller, target=target, now=now)
+        run = replace(run, repeat=repeat)
+        stands = await self._store.accept(run, limits=limits)
+        if stands != run.id:
+            earlier = await self.retrieve(stands, caller=caller)
+            return Accepted(id=stands, response=earlier, steps=steps, repeated=True)
+        self._executor.wake()
+        self._logger.info("run_accepted", run=run.id, caller=caller, decision=plan.header())
+        return Accepted(id=run.id, response=run.response, steps=steps)
+
+    def _new_run(
+        self, request: CreateRequest, *, plan: Plan, caller: str, target: Target, now: float
+    ) -> NewRun:
         run_id = self._new_id()
-        now = self._clock.now()
         response = responses.opening(request, plan=plan, response_id=run_id, created_at=int(now))
         opening = (
             events.lifecycle_event(events.CREATED, response, number=0),
             events.lifecycle_event(events.QUEUED, response, number=1),
         )
-        shown = wire.encode(response)
-        run = NewRun(
+        return NewRun(
             id=run_id,
             caller=caller,
             created_at=now,
             target=target.name,
             plan=msgspec.json.encode(plan),
             request=wire.encode(request.body),
-            response=shown,
+            response=wire.encode(response),
             opening=Segment(first=0, frames=tuple(event.frame for event in opening)),
             items=_item_ids(request),
         )
-        await self._store.accept(run, limits=limits)
-        self._executor.wake()
-        self._logger.info("run_accepted", run=run_id, caller=caller, decision=plan.header())
-        return Accepted(id=run_id, response=shown, steps=steps)
 
     async def _with_references(self, request: CreateRequest, caller: str) -> CreateRequest:
         value = request.body.get("input")

@@ -27,11 +27,24 @@ SSE: Final = "text/event-stream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What goes into the headers of a reply: the upstream's own, and what was changed for it."""
+
+    headers: Mapping[str, str]
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
     """An upstream's reply to a create, its body unread, and all that was changed to get it."""
 
     reply: UpstreamReply
     steps: tuple[Step, ...]
+
+    @property
+    def said(self) -> Said:
+        """What of it goes into the headers of our own reply."""
+        return Said(headers=self.reply.headers, steps=self.steps)
 
 
 BeforeSend = Callable[[], Awaitable[None]]

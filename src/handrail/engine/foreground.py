@@ -13,10 +13,10 @@ from handrail.core import responses, wire
 from handrail.core.collect import Collector
 from handrail.core.complete import Completer
 from handrail.core.policy import Plan
-from handrail.core.rewrite import Step, UpstreamRequest, upstream_request
+from handrail.core.rewrite import UpstreamRequest, upstream_request
 from handrail.core.wire import Body, CreateRequest
 from handrail.engine.clock import Clock
-from handrail.engine.dispatch import Answered, Dispatcher
+from handrail.engine.dispatch import Answered, Dispatcher, Said
 from handrail.engine.reading import MAX_REPLY_BYTES, EventReader, read_response
 from handrail.engine.relay import Relay, RelayManner
 from handrail.settings.model import Target
@@ -93,14 +93,6 @@ class EndpointCall:
     outgoing: UpstreamRequest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
-    """What goes into the headers of a reply: the upstream's own, and what was changed for it."""
-
-    headers: Mapping[str, str]
-    steps: tuple[Step, ...]
-
-
 class Foreground:
     """Answers stateless calls."""
 
@@ -120,7 +112,7 @@ class Foreground:
                 body = read_response(await reply.read(limit=MAX_REPLY_BYTES, idle_seconds=idle))
                 completer = _completer(call)
                 body = completer.response(body) if completer else body
-            return wire.encode({**body, "store": wire.FALSE}), _said(answered)
+            return wire.encode({**body, "store": wire.FALSE}), answered.said
 
     async def pass_on(self, call: EndpointCall) -> tuple[bytes, Said]:
         """The upstream's JSON object, and what was said beside it. Raises HandrailError."""
@@ -129,7 +121,7 @@ class Foreground:
         ) as answered:
             idle = call.target.idle_seconds
             said = await answered.reply.read(limit=MAX_REPLY_BYTES, idle_seconds=idle)
-            return wire.encode(read_response(said)), _said(answered)
+            return wire.encode(read_response(said)), answered.said
 
     @asynccontextmanager
     async def stream(self, call: StatelessCall) -> AsyncIterator[tuple[Relay, Said]]:
@@ -142,7 +134,7 @@ class Foreground:
                 clock=self._clock,
                 patience=self._heartbeat_seconds,
             )
-            yield relay, _said(answered)
+            yield relay, answered.said
             # The caller has everything by now; this only saves the next call a handshake.
             await reply.finish()
 
@@ -168,10 +160,6 @@ class Foreground:
             if any(whole.take(event) for event in batch):
                 break
         return whole.response(now=self._clock.now())
-
-
-def _said(answered: Answered) -> Said:
-    return Said(headers=answered.reply.headers, steps=answered.steps)
 
 
 def _completer(call: StatelessCall) -> Completer | None:

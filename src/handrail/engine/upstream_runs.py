@@ -20,8 +20,7 @@ from handrail.core.rewrite import UpstreamRequest, upstream_run_request
 from handrail.core.sse import COMMENT
 from handrail.core.wire import Body, CreateRequest
 from handrail.engine.clock import Clock
-from handrail.engine.dispatch import Answered, Dispatcher
-from handrail.engine.foreground import Said
+from handrail.engine.dispatch import Answered, Dispatcher, Said
 from handrail.engine.reading import MAX_REPLY_BYTES, EventReader, read_response
 from handrail.engine.targets import Targets
 from handrail.errors import (
@@ -115,13 +114,13 @@ class UpstreamRuns:
         async with self._opened(run) as answered:
             body = await self._read(answered.reply, run.target)
             await self._remember(body, run)
-            return wire.encode(body), _said(answered)
+            return wire.encode(body), answered.said
 
     @asynccontextmanager
     async def stream(self, run: UpstreamRun) -> AsyncIterator[tuple[AsyncGenerator[bytes], Said]]:
         """The upstream's events; the place is durable before the first one is given."""
         async with self._opened(run) as answered:
-            yield self._events(answered.reply, run.target, run=run), _said(answered)
+            yield self._events(answered.reply, run.target, run=run), answered.said
 
     @asynccontextmanager
     async def _opened(self, run: UpstreamRun) -> AsyncIterator[Answered]:
@@ -283,7 +282,3 @@ def _opening(event: Event) -> Body:
 def _path(remote: Remote, part: str = "", query: Query = ()) -> str:
     asked = f"?{urlencode(query)}" if query else ""
     return f"/responses/{remote.id}{part}{asked}"
-
-
-def _said(answered: Answered) -> Said:
-    return Said(headers=answered.reply.headers, steps=answered.steps)

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from handrail.core import wire
+from handrail.core import idempotency, wire
 from handrail.core.endpoints import READERS, prepare_endpoint, require_endpoint
 from handrail.core.items import DEFAULT_PAGE, MAX_PAGE, PageRequest
 from handrail.core.policy import Mode, Plan, decide
@@ -17,7 +17,8 @@ from handrail.core.profiles import Endpoint
 from handrail.core.wire import CreateRequest
 from handrail.engine.background import Accepted, Background
 from handrail.engine.clock import Clock
-from handrail.engine.foreground import EndpointCall, Foreground, Said, StatelessCall, prepare
+from handrail.engine.dispatch import Said
+from handrail.engine.foreground import EndpointCall, Foreground, StatelessCall, prepare
 from handrail.engine.relay import Relay
 from handrail.engine.upstream_runs import UpstreamRun, UpstreamRuns
 from handrail.errors import Code, HandrailError, RequestRejected, ResponseNotFound, fault
@@ -68,6 +69,8 @@ class Responses:
         if isinstance(work, UpstreamRun):
             return await self._answer_upstream(exchange, plan, work)
         headers = {"handrail-decision": decision(plan, work.steps)}
+        if work.repeated:
+            headers["idempotent-replayed"] = "true"
         if not plan.stream:
             return await exchange.reply(200, work.response, headers=headers)
         chunks = await self._background.follow(work.id, caller=caller.policy.name, after=-1)
@@ -89,6 +92,8 @@ class Responses:
             executor=settings.executor,
             able=target.runs_background,
         )
+        key = idempotency.read_key(exchange.header(idempotency.HEADER.encode()).strip())
+        plan = idempotency.noted(plan, key)
         if plan.stream:
             exchange.require_streaming()
         headers = _forwarded(exchange, target.profile.headers)
@@ -105,6 +110,7 @@ class Responses:
                 caller=name,
                 target=target,
                 limits=settings.limits,
+                key=key,
             )
         await self._upstream_runs.check_previous(plan.continues, caller=name, target=target)
         return plan, prepare(

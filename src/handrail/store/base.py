@@ -26,6 +26,18 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Repeat:
+    """What makes a create the same as an earlier one: its key, and a digest of its body.
+
+    `kept_until` is how long the key is known at least, in unix seconds.
+    """
+
+    key: str
+    digest: bytes
+    kept_until: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewRun:
     """A run to be accepted. `plan`, `request` and `response` are JSON; times in unix seconds.
 
@@ -42,6 +54,7 @@ class NewRun:
     response: bytes
     opening: Segment
     items: tuple[str, ...] = ()
+    repeat: Repeat | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,8 +127,13 @@ Close = Callable[[Run, Sequence[bytes]], Closing | None]
 class Store(Protocol):
     """Where runs are kept. Every method raises StoreFailed when the store cannot do its work."""
 
-    async def accept(self, run: NewRun, *, limits: Limits) -> None:
-        """Keep a new run, durably, before returning. Raises RequestRejected for a full queue."""
+    async def accept(self, run: NewRun, *, limits: Limits) -> str:
+        """Keep a new run, durably, before returning; the id of the run that stands.
+
+        That is an earlier one if the same create was made under the same key. Raises
+        RequestRejected for a full queue, for a key that stands for another body, and for one whose
+        run is no longer there.
+        """
 
     async def claim(self, *, owner: str, limits: Limits) -> Run | None:
         """Hand the next waiting run to `owner` under a new fence; None when nobody may start."""

@@ -16,22 +16,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import msgspec
-
-from handrail.core import items as item_rules
-from handrail.core import wire
 from handrail.core.admission import Limits, next_caller
 from handrail.core.lifecycle import State, may_follow
-from handrail.errors import Code, ConfigInvalid, RequestRejected
+from handrail.errors import ConfigInvalid
 from handrail.store.base import Close, Closing, NewRun, Remote, Run, Segment, Slice
 from handrail.store.migrate import migrate
-from handrail.store.queries import load, parse
+from handrail.store.rows import SQL, add_items, add_segment, check_room, earlier_run, item_of
 from handrail.store.vault import Sealer, Vault
 from handrail.store.writer import Reserve, Writer, store_failed
 
 T = TypeVar("T")
 
-SQL: Final = parse(load("queries.sql"))
 SLICE_BYTES: Final = 512 * 1024
 RESERVE_BYTES: Final = 2 * 1024 * 1024
 _READERS: Final = 2
@@ -155,10 +150,13 @@ class SqliteStore:
 
     # --- writing ---------------------------------------------------------------------------
 
-    async def accept(self, run: NewRun, *, limits: Limits) -> None:
-        def work(connection: sqlite3.Connection) -> None:
+    async def accept(self, run: NewRun, *, limits: Limits) -> str:
+        def work(connection: sqlite3.Connection) -> str:
+            earlier = earlier_run(connection, run, vault=self._vault, now=self._now())
+            if earlier is not None:
+                return earlier
             row = connection.execute(SQL["count_waiting"], {"caller": run.caller}).fetchone()
-            _check_room(run.caller, of_caller=row[0], of_all=row[1], limits=limits)
+            check_room(run.caller, of_caller=row[0], of_all=row[1], limits=limits)
             sealer, wrapped = self._vault.new_key(run.id)
             connection.execute(
                 SQL["insert_run"],
@@ -174,11 +172,12 @@ class SqliteStore:
                     "last_seq": run.opening.last,
                 },
             )
-            _add_segment(connection, run.id, (sealer, run.opening))
-            _add_items(connection, run.caller, (run.id, run.items))
+            add_segment(connection, run.id, (sealer, run.opening))
+            add_items(connection, run.caller, (run.id, run.items))
             self._remember_key(run.id, sealer)
+            return run.id
 
-        await self._writer.run(work)
+        return await self._write(work)
 
     async def claim(self, *, owner: str, limits: Limits) -> Run | None:
         def work(connection: sqlite3.Connection) -> Run | None:
@@ -208,7 +207,7 @@ class SqliteStore:
             if connection.execute(SQL[query], {**values, **places}).rowcount == 0:
                 return False
             run_id = str(values["id"])
-            _add_segment(connection, run_id, (self._key(connection, run_id), segment))
+            add_segment(connection, run_id, (self._key(connection, run_id), segment))
             return True
 
         return await self._write(work)
@@ -273,8 +272,8 @@ class SqliteStore:
         }
         if connection.execute(SQL[query], values).rowcount == 0:
             return False
-        _add_segment(connection, run_id, (sealer, closing.segment))
-        _add_items(connection, row["caller"], (run_id, closing.items))
+        add_segment(connection, run_id, (sealer, closing.segment))
+        add_items(connection, row["caller"], (run_id, closing.items))
         return True
 
     async def delete(self, run_id: str, *, caller: str) -> bool:
@@ -289,6 +288,7 @@ class SqliteStore:
         def work(connection: sqlite3.Connection) -> int:
             values = {"now": self._now(), "limit": limit}
             connection.execute(SQL["forget_expired"], values)
+            connection.execute(SQL["drop_keys"], values)
             rows = connection.execute(SQL["expired"], values).fetchall()
             return sum(self._destroy(connection, row["id"], row["caller"]) for row in rows)
 
@@ -359,7 +359,7 @@ class SqliteStore:
                 values = {"caller": caller, "item_id": item_id}
                 place = connection.execute(SQL["find_item"], values).fetchone()
                 row = None if place is None else self._row(connection, place["run_id"], caller)
-                item = None if row is None else _item_of(self._run(connection, row), item_id)
+                item = None if row is None else item_of(self._run(connection, row), item_id)
                 if item is not None:
                     found[item_id] = item
             return found
@@ -390,53 +390,3 @@ class SqliteStore:
     async def counts(self) -> Mapping[str, int]:
         row: Any = await self._read(lambda c: c.execute(SQL["counts"]).fetchone())
         return {"waiting": row[0], "running": row[1]}
-
-
-def _check_room(caller: str, *, of_caller: int, of_all: int, limits: Limits) -> None:
-    if of_caller >= limits.queued(caller):
-        raise RequestRejected(
-            Code.QUEUE_FULL,
-            f"Your queue is full: {of_caller} background responses are waiting. Try again later.",
-            param="background",
-        )
-    if of_all >= limits.max_queued:
-        raise RequestRejected(
-            Code.QUEUE_FULL,
-            "The gateway's queue of background responses is full. Try again later.",
-            param="background",
-        )
-
-
-def _add_segment(
-    connection: sqlite3.Connection, run_id: str, content: tuple[Sealer, Segment]
-) -> None:
-    sealer, segment = content
-    body = sealer.seal(f"{run_id}/{segment.first}", b"".join(segment.frames))
-    connection.execute(
-        SQL["insert_segment"],
-        {
-            "run_id": run_id,
-            "first_seq": segment.first,
-            "last_seq": segment.last,
-            "body": body,
-        },
-    )
-
-
-def _add_items(
-    connection: sqlite3.Connection, caller: str, content: tuple[str, Iterable[str]]
-) -> None:
-    run_id, ids = content
-    rows = [{"caller": caller, "item_id": item_id, "run_id": run_id} for item_id in ids]
-    connection.executemany(SQL["insert_item"], rows)
-
-
-def _item_of(run: Run, item_id: str) -> bytes | None:
-    for source, field in ((run.response, "output"), (run.request, "input")):
-        body = msgspec.json.decode(source, type=wire.Body)
-        if not wire.is_set(body, field) or wire.kind_of(body[field]) is not wire.Kind.ARRAY:
-            continue
-        for item in wire.items(body[field]):
-            if item_rules.item_id(item) == item_id:
-                return wire.encode(item)
-    return None

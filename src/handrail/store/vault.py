@@ -6,6 +6,7 @@ the sealed key destroys the run. It protects copies, not a stolen disk that also
 key: THREAT_MODEL.md says so.
 """
 
+import hmac
 import os
 import secrets
 from pathlib import Path
@@ -51,6 +52,7 @@ class Vault:
 
     def __init__(self, store_key: bytes) -> None:
         self._sealer = Sealer(store_key)
+        self._mark = hmac.digest(store_key, b"handrail/mark", "sha256")
 
     def new_key(self, run_id: str) -> tuple[Sealer, bytes]:
         """A fresh data key for a run: ready to use, and sealed to be kept."""
@@ -60,6 +62,10 @@ class Vault:
     def unwrap(self, run_id: str, wrapped: bytes) -> Sealer:
         """The data key of a run. Raises StoreFailed when it was destroyed or is another's."""
         return Sealer(self._sealer.open(f"{run_id}/key", wrapped))
+
+    def mark(self, value: bytes) -> bytes:
+        """A digest that only the same store key gives: equal values can be found, not guessed."""
+        return hmac.digest(self._mark, value, "sha256")
 
     def prove(self) -> bytes:
         """A value that only the same store key can open."""

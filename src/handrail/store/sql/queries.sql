@@ -136,3 +136,19 @@ delete from remotes where id = :id and caller = :caller;
 -- name: forget_expired
 -- Nobody has asked for these in a long time.
 delete from remotes where expires_at <= :now;
+
+-- name: key_of_create
+-- The create of this caller under this key, and whether its run is still there.
+select body, run_id, kept_until, exists (select 1 from runs where runs.id = idempotency.run_id
+    and (runs.expires_at is null or runs.expires_at > :now)) as alive
+from idempotency where caller = :caller and key = :key;
+
+-- name: keep_key
+-- A create under a key.
+insert or replace into idempotency (caller, key, body, run_id, kept_until)
+values (:caller, :key, :body, :run_id, :kept_until);
+
+-- name: drop_keys
+-- Keys whose time is over and whose run is gone.
+delete from idempotency where kept_until <= :now
+    and not exists (select 1 from runs where runs.id = idempotency.run_id);

@@ -1,0 +1,87 @@
+"""Idempotency-Key: what is one, what two creates have in common, and when it means nothing."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from handrail.core import idempotency, wire
+from handrail.core.policy import Mode, Plan
+from handrail.errors import RequestRejected
+from tests.unit.core.generated import KNOWN, UNKNOWN, spelled
+
+
+def digest(body: str) -> bytes:
+    """The digest of a create."""
+    return idempotency.digest(wire.read_create(body.encode()))
+
+
+@pytest.mark.parametrize("text", ["a", "x" * 255, "!~", "550e8400-e29b-41d4-a716-446655440000"])
+def test_visible_ascii_is_a_key(text: str) -> None:
+    assert idempotency.read_key(text) == text
+
+
+def test_no_header_is_no_key() -> None:
+    assert idempotency.read_key("") is None
+
+
+@pytest.mark.parametrize("text", ["x" * 256, "a b", "\u00e9", "a\n", "\x7f"])
+def test_anything_else_is_a_400_that_names_the_header(text: str) -> None:
+    with pytest.raises(RequestRejected) as caught:
+        idempotency.read_key(text)
+    assert (caught.value.fault.status, caught.value.fault.param) == (400, "idempotency-key")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        '{"model":"m","input":"hi","x":{"a":1,"b":[1,2]}}',
+        ' { "input" : "hi", "x": {"b": [1, 2], "a": 1}, "model": "\\u006d" } ',
+    ],
+)
+def test_the_same_request_in_another_spelling_is_the_same(other: str) -> None:
+    assert digest(other) == digest('{"model":"m","input":"hi","x":{"a":1,"b":[1,2]}}')
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        '{"model":"m","input":"ho"}',
+        '{"model":"m","input":["hi"]}',
+        '{"model":"m","input":"hi","stream":true}',
+        '{"model":"m","input":"hi","x":null}',
+        '{"model":"m","input":"hi","x":1e999}',
+    ],
+)
+def test_another_request_is_another(other: str) -> None:
+    assert digest(other) != digest('{"model":"m","input":"hi"}')
+
+
+def test_a_part_that_cannot_be_read_counts_by_its_bytes() -> None:
+    assert digest('{"model":"m","x":1e999}') == digest('{"model":"m","x":1e999}')
+    assert digest('{"model":"m","x":1e999}') != digest('{"model":"m","x":1e998}')
+
+
+@given(spelled(KNOWN | UNKNOWN))
+def test_any_create_has_a_digest_and_always_the_same(data: bytes) -> None:
+    try:
+        request = wire.read_create(data)
+    except RequestRejected:
+        return
+    again = wire.read_create(json.dumps(json.loads(data), indent=1).encode())
+    assert idempotency.digest(request) == idempotency.digest(again)
+
+
+def plan(mode: Mode) -> Plan:
+    """A plan as policy makes it."""
+    return Plan(mode=mode, stream=False, store=False, retention_seconds=0, reasons=())
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("key", [None, "k"])
+def test_a_key_without_a_kept_response_is_ignored_and_that_is_told(mode: Mode, key: Any) -> None:
+    noted = idempotency.noted(plan(mode), key)
+    ignored = key is not None and mode is not Mode.BACKGROUND
+    assert ("idempotency-key=ignored" in noted.header()) is ignored
+    assert all(reason.text for reason in noted.reasons)

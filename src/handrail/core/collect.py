@@ -37,12 +37,16 @@ class Collector:
             raise _no_event(f"the stream is larger than {self._limit} bytes")
         try:
             for frame in self._decoder.feed(chunk):
-                event = events.read(frame)
-                if event is not None:
-                    self.take(event)
+                self._take_frame(frame)
         except (events.MalformedEvent, sse.FrameTooLarge) as error:
             raise _no_event(str(error)) from None
         return self._fold.state is not None
+
+    def _take_frame(self, frame: sse.Frame) -> None:
+        # What follows the end is not read at all, in the same chunk or in another.
+        event = None if self._fold.state is not None else events.read(frame)
+        if event is not None:
+            self.take(event)
 
     def take(self, event: events.Event) -> bool:
         """Take one event in; whether it, or one before it, was the terminal event.
@@ -60,11 +64,16 @@ class Collector:
         return self._fold.state is not None
 
     def response(self, *, now: float) -> Body:
-        """The response, with `store: false`. `now` is in unix seconds.
+        """The response, with `store: false`, once the stream is over. `now` is in unix seconds.
 
         Raises UpstreamFailed when there was no end, and the upstream's own failure as a
         HandrailError when that was the end.
         """
+        try:
+            for frame in self._decoder.finish():  # a carriage return at the very end
+                self._take_frame(frame)
+        except events.MalformedEvent as error:
+            raise _no_event(str(error)) from None
         if self._fold.state is None and self._said is None:
             raise UpstreamFailed(
                 Code.UPSTREAM_ENDED_EARLY, "The upstream's stream ended without a terminal event."

@@ -1,7 +1,7 @@
 """What can be mended of a refused call, so that it may be made once more in another form.
 
-Only after an answer that proves that the call did not run (400, 403, 404): never-twice is not
-touched by it.
+Only after an answer that proves that the call did not run (400, 403, 404, 422): never-twice is
+not touched by it.
 """
 
 from collections.abc import Mapping, Sequence

@@ -129,5 +129,5 @@ def _text(item: Body) -> str:
 
 
 def _broken_off(kind: str, call: Body) -> Body:
-    name = "call_id" if wire.is_set(call, "call_id") else "id"
+    name = "call_id" if wire.string(call, "call_id") else "id"  # as `_call_id` reads it
     return {"type": wire.raw(kind), name: call[name], "output": wire.raw(BROKEN_OFF)}

@@ -135,3 +135,27 @@ def test_an_end_without_a_response_is_none(response: str) -> None:
     assert whole.feed(f"data: {data}\n\n".encode())
     with pytest.raises(UpstreamFailed, match="without a response"):
         whole.response(now=0.0)
+
+
+END = b'data: {"type":"response.completed","response":{"id":"r","output":[]}}'
+
+
+def test_a_carriage_return_at_the_very_end_may_complete_the_end() -> None:
+    whole = collect.Collector()
+    whole.feed(END + b"\r\r")
+    assert json.loads(wire.encode(whole.response(now=0.0)))["id"] == "r"
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_what_follows_the_end_is_not_read(apart: bool) -> None:
+    whole = collect.Collector()
+    for chunk in (END + b"\n\n", b"data: junk\n\n") if apart else (END + b"\n\ndata: junk\n\n",):
+        assert whole.feed(chunk)
+    assert json.loads(wire.encode(whole.response(now=0.0)))["id"] == "r"
+
+
+def test_an_event_of_the_wrong_shape_at_the_very_end_is_a_protocol_error() -> None:
+    whole = collect.Collector()
+    whole.feed(b"data: junk\r\r")
+    with pytest.raises(UpstreamFailed, match="no event"):
+        whole.response(now=0.0)

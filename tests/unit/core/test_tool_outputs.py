@@ -164,3 +164,13 @@ def test_a_second_repair_finds_nothing_to_do(given: list[Json]) -> None:
     whole, _, _ = after(*given)
     assert after(*whole) == (whole, 0, 0)
     assert json.dumps(given) == before
+
+
+def test_a_call_with_a_blank_call_id_is_known_by_its_id() -> None:
+    call = {"type": "local_shell_call", "id": "l", "call_id": ""}
+    whole, _, missing = after(call)
+    assert (whole[1], missing) == (
+        {"type": "local_shell_call_output", "id": "l", "output": BROKEN_OFF},
+        1,
+    )
+    assert after(*whole) == (whole, 0, 0)

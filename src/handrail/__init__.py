@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from handrail.core.profiles import AddReasoning
     from handrail.core.rewrite import Step
     from handrail.errors import ConfigInvalid, RequestRejected
-    from handrail.library import prepare
-    from handrail.settings.library import LibrarySettings
+    from handrail.in_process import prepare
+    from handrail.settings.in_process import LibrarySettings
 
 __version__ = "0.1.0"
 
@@ -56,7 +56,7 @@ _HOMES = {
     "Change": "handrail.core.prepare",
     "ConfigInvalid": "handrail.errors",
     "Executor": _POLICY,
-    "LibrarySettings": "handrail.settings.library",
+    "LibrarySettings": "handrail.settings.in_process",
     "Mode": _POLICY,
     "Plan": _POLICY,
     "Prepared": "handrail.core.prepare",
@@ -66,7 +66,7 @@ _HOMES = {
     "StoreFalsePolicy": _POLICY,
     "StorePolicy": _POLICY,
     "Switch": _POLICY,
-    "prepare": "handrail.library",
+    "prepare": "handrail.in_process",
 }
 
 if not TYPE_CHECKING:  # type checkers see the imports above, and no name that does not exist

@@ -39,7 +39,7 @@ SIGNATURES: list[tuple[Any, str]] = [
     (
         handrail.prepare,
         "(body: collections.abc.Mapping[str, typing.Any] | bytes | str, *, "
-        "settings: handrail.settings.library.LibrarySettings, profile: str | None = None, "
+        "settings: handrail.settings.in_process.LibrarySettings, profile: str | None = None, "
         "caller: str | None = None) -> handrail.core.prepare.Prepared",
     ),
     (
@@ -57,13 +57,13 @@ SIGNATURES: list[tuple[Any, str]] = [
     (handrail.LibrarySettings.for_profile, "(self, profile: str) -> Self"),
     (
         integration.HandrailTransport,
-        "(settings: handrail.settings.library.LibrarySettings | None = None, *, "
+        "(settings: handrail.settings.in_process.LibrarySettings | None = None, *, "
         "caller: str | None = None, "
         "transport: httpx2.BaseTransport | None = None) -> None",
     ),
     (
         integration.AsyncHandrailTransport,
-        "(settings: handrail.settings.library.LibrarySettings | None = None, *, "
+        "(settings: handrail.settings.in_process.LibrarySettings | None = None, *, "
         "caller: str | None = None, "
         "transport: httpx2.AsyncBaseTransport | None = None) -> None",
     ),

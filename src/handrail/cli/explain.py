@@ -13,8 +13,8 @@ from handrail.core import wire
 from handrail.core.explain import explained, refused
 from handrail.core.policy import Mode
 from handrail.errors import Code, RequestRejected
-from handrail.library import prepare
-from handrail.settings.library import LibrarySettings
+from handrail.in_process import prepare
+from handrail.settings.in_process import LibrarySettings
 from handrail.settings.load import DEFAULT_CALLER
 from handrail.settings.model import Settings
 

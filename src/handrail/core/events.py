@@ -5,7 +5,6 @@ from functools import lru_cache
 from typing import Final
 
 import msgspec
-from msgspec import Raw
 
 from handrail.core import sse, wire
 from handrail.core.lifecycle import State
@@ -162,24 +161,24 @@ def without_model_header(item: Event) -> Event:
     Codex CLI tells its user that the account was flagged when that is not the model it asked for;
     after a fallback of the gateway's own it is not. Raises MalformedEvent.
     """
-    if b"openai-model" not in item.data.lower():
+    if b"headers" not in item.data:
         return item
-    body = item.body()
-    response = item.response()
-    if "headers" in response:
-        kept = {**response, "headers": _without_model(response["headers"])}
-        body["response"] = wire.raw(kept)
-    if "headers" in body:
-        body["headers"] = _without_model(body["headers"])
-    return event(item.type, body)
+    body, response = item.body(), item.response()
+    inner, outer = _without_model(response), _without_model(body)
+    if inner is response and outer is body:
+        return item
+    if inner is not response:
+        outer = {**outer, "response": wire.raw(inner)}
+    return event(item.type, outer)
 
 
-def _without_model(headers: Raw) -> Raw:
-    if wire.kind_of(headers) is not wire.Kind.OBJECT:
-        return headers
-    named = _object(bytes(headers))
-    kept = {name: value for name, value in named.items() if "openai-model" not in name.lower()}
-    return wire.raw(kept)
+def _without_model(body: Body) -> Body:
+    """`body` without the model among its `headers`; the very same one when none is named."""
+    if "headers" not in body or wire.kind_of(body["headers"]) is not wire.Kind.OBJECT:
+        return body
+    headers = _object(bytes(body["headers"]))
+    kept = {name: value for name, value in headers.items() if "openai-model" not in name.lower()}
+    return body if len(kept) == len(headers) else {**body, "headers": wire.raw(kept)}
 
 
 def closing_state(item: Event) -> State:

@@ -8,6 +8,7 @@ travels with the request or is stored with the run, so a reload never changes a 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final, Never
 
 from handrail.core.profiles import Endpoint
@@ -64,7 +65,11 @@ class Switch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallerPolicy:
-    """The rules of one caller. Retention is in seconds, counted from the terminal state."""
+    """The rules of one caller. Retention is in seconds, counted from the terminal state.
+
+    Raises ConfigInvalid for a rule that is none: rules are compared by identity, and a "deny" that
+    is not BackgroundPolicy.DENY would deny nothing.
+    """
 
     name: str
     background: BackgroundPolicy = BackgroundPolicy.INHERIT
@@ -73,6 +78,19 @@ class CallerPolicy:
     max_running: int = 8
     max_queued: int = 100
     retention_seconds: int = 86_400
+
+    def __post_init__(self) -> None:
+        for rule, words in _RULES.items():
+            try:
+                object.__setattr__(self, rule, words(getattr(self, rule)))
+            except ValueError:
+                place = f"callers.{self.name}.{rule}"
+                raise ConfigInvalid(f"{place}: must be one of {', '.join(words)}.") from None
+
+
+_RULES: Final[Mapping[str, type[StrEnum]]] = MappingProxyType(
+    {"background": BackgroundPolicy, "store": StorePolicy, "store_false": StoreFalsePolicy}
+)
 
 
 class Mode(StrEnum):

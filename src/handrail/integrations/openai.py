@@ -35,7 +35,7 @@ from handrail.core.upstream_errors import refusal
 from handrail.engine.clock import SystemClock
 from handrail.errors import Code, Fault, HandrailError, RequestRejected, fault
 from handrail.integrations.routes import Route, route_of
-from handrail.settings.library import LibrarySettings
+from handrail.settings.in_process import LibrarySettings
 
 try:
     import httpx2

@@ -158,6 +158,7 @@ def test_a_lifecycle_event_wraps_a_snapshot() -> None:
         ),
         ({"headers": {"x-openai-model": "x"}, "metadata": 1}, {"headers": {}, "metadata": 1}),
         ({"headers": "openai-model"}, {"headers": "openai-model"}),
+        ({"headers": {"openai-m\u00f6del": "x"}},) * 2,
         ({"response": {"instructions": "openai-model"}},) * 2,
         ({"response": {"headers": {"x-a": "1"}}},) * 2,
     ],
@@ -174,6 +175,11 @@ def test_the_model_that_the_upstream_names_among_its_headers_is_not_passed_on(
 def test_an_event_that_names_no_model_among_its_headers_stays_the_very_same(data: bytes) -> None:
     event = read(data)
     assert events.without_model_header(event) is event
+
+
+def test_a_name_that_is_written_with_escapes_is_still_that_name() -> None:
+    data = b'{"type":"response.created","headers":{"openai\\u002dmodel":"x"}}'
+    assert json.loads(events.without_model_header(read(data)).data)["headers"] == {}
 
 
 def test_an_event_that_has_the_number_already_stays_the_very_same() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from handrail.core import wire
 from handrail.core.policy import (
+    BackgroundPolicy,
     CallerPolicy,
     Executor,
     Plan,
@@ -121,3 +122,18 @@ def test_a_reason_cannot_be_changed_after_the_decision() -> None:
     (reason,) = decided({}).reasons
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(reason, "text", "")  # noqa: B010
+
+
+@pytest.mark.parametrize("rule", ["background", "store", "store_false"])
+def test_a_rule_that_is_none_is_named_and_never_taken_for_another(rule: str) -> None:
+    wrong: Any = {rule: "sometimes"}
+    with pytest.raises(ConfigInvalid, match=f"^callers.ann.{rule}: must be one of "):
+        CallerPolicy(name="ann", **wrong)
+
+
+def test_a_rule_in_a_plain_word_is_the_rule_of_that_name() -> None:
+    loose: Any = {"background": "deny", "store": "refuse", "store_false": "gateway"}
+    caller = CallerPolicy(name="ann", **loose)
+    assert caller.background is BackgroundPolicy.DENY
+    assert caller.store is StorePolicy.REFUSE
+    assert caller.store_false is StoreFalsePolicy.GATEWAY

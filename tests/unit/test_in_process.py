@@ -181,7 +181,7 @@ def test_a_rule_given_as_a_plain_word_means_what_it_says() -> None:
         ({"encrypted_reasoning": "x"}, "encrypted_reasoning"),
         ({"base_url": "ftp://x"}, "base_url"),
         ({"base_url": "https://x/v1/responses"}, "base_url"),
-        ({"callers": {"a": CallerPolicy(name="a", background="no")}}, "callers.a.background"),  # type: ignore[arg-type]
+        ({"profile": "codex", "runs_background": True}, "Codex backend"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(fields: Any, named: str) -> None:

@@ -11,7 +11,7 @@ from handrail.core import prepare as pipeline
 from handrail.core import wire
 from handrail.core.prepare import Prepared
 from handrail.errors import Code, RequestRejected
-from handrail.settings.library import LibrarySettings
+from handrail.settings.in_process import LibrarySettings
 
 
 def prepare(

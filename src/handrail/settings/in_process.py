@@ -9,15 +9,12 @@ from types import MappingProxyType
 from typing import Final, Self, TypeVar
 
 from handrail.core.policy import (
-    BackgroundPolicy,
     CallerPolicy,
     Executor,
-    StoreFalsePolicy,
-    StorePolicy,
     Switch,
 )
 from handrail.core.prepare import Upstream
-from handrail.core.profiles import PROFILES, AddReasoning
+from handrail.core.profiles import CODEX, PROFILES, AddReasoning
 from handrail.errors import ConfigInvalid
 from handrail.settings.load import DEFAULT_CALLER, load
 from handrail.settings.model import Settings
@@ -56,15 +53,16 @@ class LibrarySettings:
             raise ConfigInvalid(f"profile: {self.profile!r} is none of {', '.join(PROFILES)}.")
         if self.base_url is not None:
             base_url(self.base_url, "base_url")
-        # A rule given as a plain word must mean what it says: rules are compared by identity, and
-        # a "deny" that is not BackgroundPolicy.DENY would deny nothing.
+        if self.runs_background and self.profile == CODEX.name:
+            raise ConfigInvalid("runs_background: the Codex backend runs nothing itself.")
+        # A rule given as a plain word must mean what it says.
         own: dict[str, object] = {
             "executor": _word(Executor, self.executor, "executor"),
             "extra_fields": frozenset(self.extra_fields),
             "model_fallbacks": MappingProxyType(
                 {model: tuple(chain) for model, chain in self.model_fallbacks.items()}
             ),
-            "callers": MappingProxyType({n: _policy(n, p) for n, p in self.callers.items()}),
+            "callers": MappingProxyType(dict(self.callers)),
         }
         if self.encrypted_reasoning is not None:
             word = _word(AddReasoning, self.encrypted_reasoning, "encrypted_reasoning")
@@ -160,16 +158,6 @@ class LibrarySettings:
             extra_fields=self.extra_fields,
             runs_background=profile.runs_background if able is None else able,
         )
-
-
-def _policy(name: str, policy: CallerPolicy) -> CallerPolicy:
-    place = f"callers.{name}"
-    return replace(
-        policy,
-        background=_word(BackgroundPolicy, policy.background, f"{place}.background"),
-        store=_word(StorePolicy, policy.store, f"{place}.store"),
-        store_false=_word(StoreFalsePolicy, policy.store_false, f"{place}.store_false"),
-    )
 
 
 def _word(words: type[W], value: str, place: str) -> W:

@@ -157,6 +157,10 @@ def test_a_lifecycle_event_wraps_a_snapshot() -> None:
             {"response": {"id": "r", "headers": {"x-a": "1"}}},
         ),
         ({"headers": {"x-openai-model": "x"}, "metadata": 1}, {"headers": {}, "metadata": 1}),
+        (
+            {"sequence_number": 3, "response": {"headers": {"openai-model": "x"}}},
+            {"sequence_number": 3, "response": {"headers": {}}},
+        ),
         ({"headers": "openai-model"}, {"headers": "openai-model"}),
         ({"headers": {"openai-m\u00f6del": "x"}},) * 2,
         ({"response": {"instructions": "openai-model"}},) * 2,

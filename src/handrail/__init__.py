@@ -16,11 +16,11 @@ if TYPE_CHECKING:
         Reason,
         StoreFalsePolicy,
         StorePolicy,
-        Switch,
     )
     from handrail.core.prepare import Change, Prepared
     from handrail.core.profiles import AddReasoning
     from handrail.core.rewrite import Step
+    from handrail.core.switch import Switch
     from handrail.errors import ConfigInvalid, RequestRejected
     from handrail.in_process import prepare
     from handrail.settings.in_process import LibrarySettings
@@ -65,7 +65,7 @@ _HOMES = {
     "Step": "handrail.core.rewrite",
     "StoreFalsePolicy": _POLICY,
     "StorePolicy": _POLICY,
-    "Switch": _POLICY,
+    "Switch": "handrail.core.switch",
     "prepare": "handrail.in_process",
 }
 

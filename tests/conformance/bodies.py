@@ -9,9 +9,10 @@ import json
 from typing import Any, Final
 
 from handrail.core import items, wire
-from handrail.core.policy import CallerPolicy, Executor, Mode, Switch, decide
+from handrail.core.policy import CallerPolicy, Executor, Mode, decide
 from handrail.core.profiles import CODEX, OPENAI
 from handrail.core.rewrite import upstream_request, upstream_run_request
+from handrail.core.switch import Switch
 from handrail.core.tool_outputs import repaired
 from handrail.errors import Code, RequestRejected
 from tests.conformance.recorded import Json, Outcome, Row

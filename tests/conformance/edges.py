@@ -6,10 +6,10 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from handrail import telemetry
-from handrail.core.policy import parse_boolean, resolve_switch
 from handrail.core.profiles import CODEX
 from handrail.core.proxies import proxy_for
 from handrail.core.redact import scrub
+from handrail.core.switch import parse_boolean, resolve_switch
 from handrail.errors import ConfigInvalid
 from handrail.server.app import ROUTES, match
 from handrail.settings.load import load

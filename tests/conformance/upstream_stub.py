@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from handrail.core import wire
-from handrail.core.policy import CallerPolicy, Switch, decide
+from handrail.core.policy import CallerPolicy, decide
 from handrail.core.profiles import CODEX
+from handrail.core.switch import Switch
 from handrail.engine.dispatch import Dispatcher
 from handrail.engine.foreground import Foreground, prepare
 from handrail.settings.model import Secret, Target

@@ -1,108 +1,18 @@
 """What any run store must do; written against the port, so that another store can be held to it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from handrail.core.admission import Limits
 from handrail.core.lifecycle import State
 from handrail.errors import RequestRejected, StoreFailed
-from handrail.store.base import Closing, NewRun, Remote, Repeat, Run, Segment, Store
+from handrail.store.base import Closing, NewRun, Remote, Repeat, Run, Store
 from handrail.store.sqlite import SqliteStore
 from handrail.store.vault import Vault
-
-CANARY = b"canary-of-what-nobody-may-read"
-
-
-class Now:
-    """A wall clock that tests move by hand."""
-
-    def __init__(self) -> None:
-        self.seconds = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
-@pytest.fixture
-def now() -> Now:
-    return Now()
-
-
-@pytest.fixture(params=["sqlite"])
-async def store(tmp_path: Path, now: Now) -> AsyncIterator[Store]:
-    opened = SqliteStore(tmp_path / "runs.db", vault=Vault(bytes(range(32))), now=now)
-    opened.open()
-    yield opened
-    await opened.close()
-
-
-def limits(*, running: int = 100, queued: int = 100, each: int = 100, waiting: int = 100) -> Limits:
-    callers = ("ann", "bob", "cyd")
-    return Limits(
-        max_running=running,
-        max_queued=queued,
-        caller_running=dict.fromkeys(callers, each),
-        caller_queued=dict.fromkeys(callers, waiting),
-    )
-
-
-def frames(first: int, count: int = 1, text: str = "x") -> Segment:
-    made = (f'event: e\ndata: {{"n":{n},"t":"{text}"}}\n\n'.encode() for n in range(count))
-    return Segment(first=first, frames=tuple(made))
-
-
-async def accept(
-    store: Store,
-    run_id: str,
-    *,
-    caller: str = "ann",
-    within: Limits | None = None,
-    items: tuple[str, ...] = (),
-) -> None:
-    run = NewRun(
-        id=run_id,
-        caller=caller,
-        created_at=1.0,
-        target="openai http://x",
-        plan=b"{}",
-        request=b'{"input":[{"id":"msg_in","role":"user","content":"hi"}],"s":"' + CANARY + b'"}',
-        response=b'{"output":[]}',
-        opening=frames(0, 2, CANARY.decode()),
-        items=items,
-    )
-    await store.accept(run, limits=within or limits())
-
-
-def ending(first: int, state: State = State.COMPLETED, *, expires_at: float = 2e9) -> Closing:
-    response = b'{"output":[{"id":"msg_out","type":"message","s":"' + CANARY + b'"}]}'
-    return Closing(
-        state=state,
-        response=response,
-        segment=frames(first, 1, CANARY.decode()),
-        finished_at=2.0,
-        expires_at=expires_at,
-        items=("msg_out",),
-    )
-
-
-async def started(store: Store, run_id: str, *, caller: str = "ann") -> Run:
-    """A run that is in progress, three events in."""
-    await accept(store, run_id, caller=caller)
-    run = await store.claim(owner="me", limits=limits())
-    assert run is not None
-    assert await store.begin(run.id, run.fence, now=1.5, segment=frames(2))
-    return run
-
-
-def close_as(state: State) -> Callable[[Run, Sequence[bytes]], Closing | None]:
-    def close(run: Run, _: Sequence[bytes]) -> Closing | None:
-        return ending(run.last_seq + 1, state) if run.finished_at is None else None
-
-    return close
+from tests.contract.runs import CANARY, Now, accept, close_as, ending, frames, limits, started
 
 
 async def test_an_accepted_run_is_waiting_with_its_opening_events(store: Store) -> None:

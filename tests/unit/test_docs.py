@@ -7,9 +7,9 @@ import click
 import pytest
 
 from handrail.cli.main import cli
-from handrail.core.policy import SWITCH_VARIABLES
 from handrail.core.profiles import PROFILES
 from handrail.core.proxies import PROXY_VARIABLES
+from handrail.core.switch import SWITCH_VARIABLES
 from handrail.errors import CATALOGUE, Code
 from handrail.server.app import OPEN, ROUTES
 from handrail.settings.options import (

@@ -18,7 +18,7 @@ from handrail.errors import Code, StoreFailed
 from handrail.store.base import NewRun, Run, Segment
 from handrail.store.sqlite import SqliteStore
 from handrail.store.vault import Vault
-from tests.contract.test_store import limits
+from tests.contract.runs import limits
 
 PLAN = Plan(mode=Mode.BACKGROUND, stream=False, store=True, retention_seconds=60, reasons=())
 

@@ -15,7 +15,7 @@ from handrail.engine.tail import Tails
 from handrail.store.base import Run, Segment, Store
 from handrail.store.sqlite import SqliteStore
 from handrail.store.vault import Vault
-from tests.contract.test_store import limits
+from tests.contract.runs import limits
 from tests.unit.test_journal import new_run, opened
 
 PROGRESS = Segment(first=2, frames=(opened(2),))

@@ -6,13 +6,8 @@ from typing import Any
 import pytest
 
 from handrail.core.admission import Limits
-from handrail.core.policy import (
-    BackgroundPolicy,
-    CallerPolicy,
-    StoreFalsePolicy,
-    StorePolicy,
-    Switch,
-)
+from handrail.core.policy import BackgroundPolicy, CallerPolicy, StoreFalsePolicy, StorePolicy
+from handrail.core.switch import Switch
 from handrail.settings.options import CALLER_OPTIONS
 from tests.unit.reading import FILE, KEY, KEYS, OTHER, Read, refusal
 

@@ -11,7 +11,7 @@ from handrail.store.migrate import migrations
 from handrail.store.sqlite import SqliteStore
 from handrail.store.vault import Vault
 from handrail.store.writer import Reserve, Writer
-from tests.contract.test_store import CANARY, Now, accept, ending, frames, started
+from tests.contract.runs import CANARY, Now, accept, ending, frames, started
 
 KEY = bytes(range(32))
 

@@ -5,9 +5,10 @@ from types import MappingProxyType
 from typing import Final
 
 from handrail.core import wire
-from handrail.core.policy import CallerPolicy, Plan, Switch, decide_endpoint
+from handrail.core.policy import CallerPolicy, Plan, decide_endpoint
 from handrail.core.profiles import Endpoint, Profile
 from handrail.core.rewrite import UpstreamRequest, endpoint_request
+from handrail.core.switch import Switch
 from handrail.core.wire import CreateRequest
 from handrail.errors import Code, RequestRejected
 

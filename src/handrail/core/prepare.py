@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from handrail.core import wire
-from handrail.core.policy import CallerPolicy, Executor, Mode, Plan, Switch, decide
+from handrail.core.policy import CallerPolicy, Executor, Mode, Plan, decide
 from handrail.core.profiles import Profile
 from handrail.core.rewrite import (
     Step,
@@ -23,6 +23,7 @@ from handrail.core.rewrite import (
     upstream_request,
     upstream_run_request,
 )
+from handrail.core.switch import Switch
 from handrail.core.wire import CreateRequest
 
 VERSION: Final = 1

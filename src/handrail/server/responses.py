@@ -10,7 +10,6 @@ from typing import Final
 
 from handrail.core import idempotency, wire
 from handrail.core.endpoints import READERS, prepare_endpoint, require_endpoint
-from handrail.core.items import DEFAULT_PAGE, MAX_PAGE, PageRequest
 from handrail.core.policy import Mode, Plan, decide
 from handrail.core.prepare import decision
 from handrail.core.profiles import Endpoint
@@ -22,11 +21,11 @@ from handrail.engine.foreground import EndpointCall, Foreground, StatelessCall, 
 from handrail.engine.relay import Relay
 from handrail.engine.upstream_runs import UpstreamRun, UpstreamRuns
 from handrail.errors import Code, HandrailError, RequestRejected, ResponseNotFound, fault
+from handrail.server import queries
 from handrail.server.exchange import Exchange
 from handrail.settings.model import Caller, Settings
 from handrail.store.base import Remote
 
-MAX_CURSOR: Final = 2**53 - 1
 _PARSE_INLINE: Final = 1 << 20
 
 # What an upstream may say to the caller. Everything else stays here: account names, cookies,
@@ -188,7 +187,7 @@ class Responses:
         """GET /v1/responses/{id}, also with stream and starting_after."""
         query = exchange.query()
         name = caller.policy.name
-        if _flag(query, "stream", default=False):
+        if queries.flag(query, "stream", default=False):
             return await self._resume(exchange, caller=name, response_id=response_id)
         if "starting_after" in query:
             raise RequestRejected(
@@ -198,7 +197,7 @@ class Responses:
             )
         body = await self._either(
             self._background.retrieve(response_id, caller=name),
-            lambda remote: self._upstream_runs.retrieve(remote, _passed_on(exchange)),
+            lambda remote: self._upstream_runs.retrieve(remote, queries.passed_on(exchange)),
             caller=name,
         )
         return await exchange.reply(200, body)
@@ -219,15 +218,15 @@ class Responses:
     async def _resume(self, exchange: Exchange, *, caller: str, response_id: str) -> None:
         exchange.require_streaming()
         query = exchange.query()
-        after = _cursor(query)
-        obfuscation = _flag(query, "include_obfuscation", default=True)
+        after = queries.cursor(query)
+        obfuscation = queries.flag(query, "include_obfuscation", default=True)
         try:
             chunks = await self._background.follow(
                 response_id, caller=caller, after=after, obfuscation=obfuscation
             )
         except ResponseNotFound:
             remote = await self._upstream_runs.locate(response_id, caller=caller)
-            async with self._upstream_runs.follow(remote, _passed_on(exchange)) as events:
+            async with self._upstream_runs.follow(remote, queries.passed_on(exchange)) as events:
                 return await exchange.stream(events)
         return await exchange.stream(chunks)
 
@@ -254,11 +253,11 @@ class Responses:
         self, exchange: Exchange, caller: Caller, _: Settings, *, response_id: str
     ) -> None:
         """GET /v1/responses/{id}/input_items."""
-        page = _page(exchange.query())
+        page = queries.page(exchange.query())
         name = caller.policy.name
         body = await self._either(
             self._background.input_items(response_id, caller=name, page=page),
-            lambda remote: self._upstream_runs.input_items(remote, _passed_on(exchange)),
+            lambda remote: self._upstream_runs.input_items(remote, queries.passed_on(exchange)),
             caller=name,
         )
         await exchange.reply(200, body)
@@ -309,63 +308,3 @@ def _is_codex(exchange: Exchange) -> bool:
     return exchange.header(b"originator").startswith("codex") or exchange.header(
         b"user-agent"
     ).startswith("codex")
-
-
-# What of a query is for whoever keeps the response.
-_QUERY: Final = frozenset(
-    {
-        "after",
-        "include",
-        "include[]",
-        "include_obfuscation",
-        "limit",
-        "order",
-        "starting_after",
-        "stream",
-    }
-)
-
-
-def _passed_on(exchange: Exchange) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in exchange.query_pairs() if name in _QUERY]
-
-
-def _flag(query: Mapping[str, str], name: str, *, default: bool) -> bool:
-    value = query.get(name)
-    if value is None:
-        return default
-    if value not in ("true", "false"):
-        raise RequestRejected(Code.INVALID_VALUE, f"'{name}' must be true or false.", param=name)
-    return value == "true"
-
-
-def _cursor(query: Mapping[str, str]) -> int:
-    text = query.get("starting_after")
-    if text is None:
-        return -1
-    if not _is_number(text, digits=16) or int(text) > MAX_CURSOR:
-        raise RequestRejected(
-            Code.INVALID_VALUE,
-            "'starting_after' must be an integer from 0 to 9007199254740991.",
-            param="starting_after",
-        )
-    return int(text)
-
-
-def _is_number(text: str, *, digits: int) -> bool:
-    # Length first: Python refuses to read an integer of thousands of digits, with a ValueError.
-    return 0 < len(text) <= digits and text.isascii() and text.isdigit()
-
-
-def _page(query: Mapping[str, str]) -> PageRequest:
-    limit = query.get("limit", str(DEFAULT_PAGE))
-    if not _is_number(limit, digits=3) or not 1 <= int(limit) <= MAX_PAGE:
-        raise RequestRejected(
-            Code.INVALID_VALUE, f"'limit' must be an integer from 1 to {MAX_PAGE}.", param="limit"
-        )
-    order = query.get("order", "desc")
-    if order not in ("asc", "desc"):
-        raise RequestRejected(Code.INVALID_VALUE, "'order' must be asc or desc.", param="order")
-    return PageRequest(
-        limit=int(limit), descending=order == "desc", after=query.get("after") or None
-    )

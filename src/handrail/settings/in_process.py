@@ -8,13 +8,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Self, TypeVar
 
-from handrail.core.policy import (
-    CallerPolicy,
-    Executor,
-    Switch,
-)
+from handrail.core.policy import CallerPolicy, Executor
 from handrail.core.prepare import Upstream
 from handrail.core.profiles import CODEX, PROFILES, AddReasoning
+from handrail.core.switch import Switch
 from handrail.errors import ConfigInvalid
 from handrail.settings.load import DEFAULT_CALLER, load
 from handrail.settings.model import Settings

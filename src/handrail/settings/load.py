@@ -17,9 +17,8 @@ from handrail.core.policy import (
     Executor,
     StoreFalsePolicy,
     StorePolicy,
-    Switch,
-    resolve_switch,
 )
+from handrail.core.switch import Switch, resolve_switch
 from handrail.errors import ConfigInvalid
 from handrail.settings.model import Caller, Settings
 from handrail.settings.options import (

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from handrail.core.admission import Limits
-from handrail.core.policy import CallerPolicy, Executor, Switch
+from handrail.core.policy import CallerPolicy, Executor
 from handrail.core.profiles import Profile
 from handrail.core.redact import masked
+from handrail.core.switch import Switch
 
 
 class Secret:

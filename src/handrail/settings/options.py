@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from handrail.core.policy import (
-    SWITCH_VARIABLES,
     BackgroundPolicy,
     CallerPolicy,
     Executor,
@@ -16,6 +15,7 @@ from handrail.core.policy import (
     StorePolicy,
 )
 from handrail.core.profiles import PROFILES, AddReasoning
+from handrail.core.switch import SWITCH_VARIABLES
 from handrail.errors import ConfigInvalid
 
 CALLER_KEY_VARIABLE: Final = "HANDRAIL_CALLER_KEY"

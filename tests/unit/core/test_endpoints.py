@@ -18,11 +18,11 @@ from handrail.core.policy import (
     Plan,
     StoreFalsePolicy,
     StorePolicy,
-    Switch,
     decide_endpoint,
 )
 from handrail.core.profiles import PROFILES, Endpoint
 from handrail.core.rewrite import GATEWAY_FIELDS, UpstreamRequest, endpoint_request
+from handrail.core.switch import Switch
 from handrail.errors import RequestRejected
 from tests.unit.core.generated import WILD, spelled
 

@@ -18,11 +18,9 @@ from handrail.core.policy import (
     Plan,
     StoreFalsePolicy,
     StorePolicy,
-    Switch,
     decide,
-    parse_boolean,
-    resolve_switch,
 )
+from handrail.core.switch import Switch, parse_boolean, resolve_switch
 from handrail.errors import ConfigInvalid, RequestRejected
 from tests.guardrails import (
     EXECUTORS,

@@ -15,9 +15,8 @@ from handrail.core.policy import (
     StoreFalsePolicy,
     StorePolicy,
     decide,
-    parse_boolean,
-    resolve_switch,
 )
+from handrail.core.switch import parse_boolean, resolve_switch
 from handrail.errors import ConfigInvalid, RequestRejected
 
 OURS, THEIRS = "HANDRAIL_BACKGROUND_RESPONSES", "CODEX_AUTH_BACKGROUND_RESPONSES"

@@ -43,7 +43,6 @@ class _Tap(msgspec.Struct):
 
 
 _NUMBER: Final = b'"sequence_number":'
-_DIGITS: Final = frozenset(b"0123456789")
 _TYPE: Final = re.compile(r"[A-Za-z0-9_.\-]{1,100}")
 _TAP: Final = msgspec.json.Decoder(_Tap)
 
@@ -75,12 +74,24 @@ class Event(msgspec.Struct, frozen=True):
         """The same event under another number; itself when it has that number already."""
         if number == self.number:
             return self
-        data = self._spliced(number)
-        if data is not None:
+        place = self._place_of_number()
+        if place is not None:
+            data = b"%b%d%b" % (self.data[: place[0]], number, self.data[place[1] :])
             return Event(self.type, number, data, sse.encode(self.type, data))
         return event(self.type, {**self.body(), "sequence_number": wire.raw(number)})
 
-    def _spliced(self, number: int) -> bytes | None:
+    def frame_numbered(self, number: int) -> bytes:
+        """What `numbered(number).frame` is, without making the event."""
+        frame = self.frame
+        if number == self.number:
+            return frame
+        before = len(frame) - len(self.data) - 2  # where the data begins if nothing follows it
+        place = self._place_of_number()
+        if place is None or not frame.startswith(self.data, before):
+            return self.numbered(number).frame
+        return b"%b%d%b" % (frame[: before + place[0]], number, frame[before + place[1] :])
+
+    def _place_of_number(self) -> tuple[int, int] | None:
         # Decoding and encoding an event only to change its number costs most of what a durable
         # event costs. The key standing once is the event's own: inside a text its quotes would be
         # escaped, and where the key itself could be written with escapes we decode after all.
@@ -88,12 +99,11 @@ class Event(msgspec.Struct, frozen=True):
         start = data.find(_NUMBER) + len(_NUMBER)
         if self.number is None or start < len(_NUMBER) or data.find(_NUMBER, start) >= 0:
             return None
-        end = start
-        while data[end] in _DIGITS:
-            end += 1
-        if end == start or b"\\u00" in data:
+        digits = b"%d" % self.number
+        # Zero may be written as -0.
+        if not data.startswith(digits, start) or data.find(b"\\u00") >= 0:
             return None
-        return b"%b%d%b" % (data[:start], number, data[end:])
+        return start, start + len(digits)
 
 
 def _object(data: bytes) -> Body:

@@ -54,7 +54,7 @@ class RunLog:
 
     def add(self, event: Event) -> None:
         """Number an event and take it in; `Journal` makes it durable."""
-        frame = event.numbered(self.next_number).frame
+        frame = event.frame_numbered(self.next_number)
         self.next_number += 1
         self._pending.append(frame)
         self._pending_bytes += len(frame)

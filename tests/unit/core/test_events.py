@@ -206,6 +206,7 @@ def test_an_event_under_another_number_keeps_everything_else_as_it_was(before: s
     [
         b'{"type":"a","sequence_number" : 9}',
         b'{"type":"a","sequence_number": 9}',
+        b'{"type":"a","sequence_number":-0}',
         b'{"type":"a","sequence_number":9,"x":{"sequence_number":9}}',
         b'{"type":"a","sequence_number":9,"x":"\\u0041"}',
         b'{"type":"a","sequence_number":9,"x":"\\"sequence_number\\":9"}',
@@ -218,6 +219,7 @@ def test_an_event_under_another_number_keeps_everything_else_as_it_was(before: s
 def test_only_the_events_own_number_changes(data: bytes) -> None:
     again = read(data).numbered(12)
     assert json.loads(again.data) == {**json.loads(data), "sequence_number": 12}
+    assert read(data).frame_numbered(12) == again.frame
 
 
 @pytest.mark.parametrize(
@@ -233,9 +235,17 @@ def test_where_the_number_stands_once_every_other_byte_stays(
     layout: str, old: int, new: int
 ) -> None:
     wanted = (layout % new).encode()
-    assert read((layout % old).encode()).numbered(new) == Event(
-        "a", new, wanted, b"event: a\ndata: " + wanted + b"\n\n"
-    )
+    event = read((layout % old).encode())
+    assert event.numbered(new) == Event("a", new, wanted, b"event: a\ndata: " + wanted + b"\n\n")
+    assert event.frame_numbered(new) == event.numbered(new).frame
+    assert event.frame_numbered(old) is event.frame
+
+
+@pytest.mark.parametrize("raw", [b"event:a\ndata:%b\n:\n\n", b"event: a\ndata: %b\nid: 1\n\n"])
+def test_a_frame_that_is_laid_out_otherwise_is_numbered_in_its_data(raw: bytes) -> None:
+    event = events.read(parse_frame(raw % b'{"type":"a","sequence_number":9}'))
+    assert event is not None
+    assert event.frame_numbered(3) == b'event: a\ndata: {"type":"a","sequence_number":3}\n\n'
 
 
 @given(st.integers(0, 2**53), st.integers(0, 2**53))

@@ -241,10 +241,18 @@ class UpstreamRefused(HandrailError):
 
 
 class StoreFailed(HandrailError):
-    """The run store cannot do what was asked of it: disk, lock or corruption."""
+    """The run store cannot do what was asked of it: disk, lock or corruption.
 
-    def __init__(self, code: Code, message: str) -> None:
+    `detail` is for the log: the engine's own name of the error. `final` says that asking again is
+    of no use before the next start.
+    """
+
+    def __init__(
+        self, code: Code, message: str, *, detail: str | None = None, final: bool = False
+    ) -> None:
         super().__init__(fault(code, message))
+        self.detail = detail
+        self.final = final
 
 
 class ConfigInvalid(Exception):

@@ -208,7 +208,7 @@ class Gateway:
         """
         try:
             await self._store.counts()
-            store = "ok"
+            store = "ok" if self._store.broken is None else "broken"
         except StoreFailed as error:
             store = error.fault.code or "failed"
         return {

@@ -30,7 +30,7 @@ class LogCleaner:
 
     @property
     def patience(self) -> float | None:
-        """How long to wait for other work before cleaning, in seconds; None when nothing is owed."""
+        """Seconds to wait for other work before cleaning; None when nothing is owed."""
         if self._owed_since is None:
             return None
         return max(QUIET_SECONDS, self._not_before - self._monotonic())

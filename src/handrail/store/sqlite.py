@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from handrail.core.admission import Limits
+from handrail.core.quota import Quota
 from handrail.errors import StoreFailed
 from handrail.store.base import Close, Closing, NewRun, Remote, Run, Segment, Slice
 from handrail.store.faults import store_failed
 from handrail.store.keys import DataKeys
 from handrail.store.opening import cannot_open, connect_to_read, connect_to_write
+from handrail.store.quota import Quotas
 from handrail.store.reserve import Reserve
 from handrail.store.rows import SQL
 from handrail.store.runs import Runs
@@ -35,10 +37,17 @@ _READERS: Final = 2
 class SqliteStore:
     """`Store` on one SQLite file. Only one process may have it open for writing at a time."""
 
-    def __init__(self, path: Path, *, vault: Vault, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        vault: Vault,
+        now: Callable[[], float],
+        quota: Callable[[], Quota] = Quota,
+    ) -> None:
         self._path = path
         self._now = now
-        self._runs = Runs(DataKeys(vault), now=now)
+        self._runs = Runs(DataKeys(vault), now=now, quotas=Quotas(quota))
         self._local = threading.local()
         reserve = Reserve(path.with_name(path.name + ".reserve"), RESERVE_BYTES)
         self._writer = Writer(lambda: connect_to_write(path, vault=vault), reserve=reserve)

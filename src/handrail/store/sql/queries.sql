@@ -152,3 +152,31 @@ values (:caller, :key, :body, :run_id, :kept_until);
 -- Keys whose time is over and whose run is gone.
 delete from idempotency where kept_until <= :now
     and not exists (select 1 from runs where runs.id = idempotency.run_id);
+
+-- name: usage
+-- How many bytes this caller keeps, and all together.
+select coalesce(max(bytes) filter (where caller = :caller), 0), coalesce(max(bytes) filter (where caller = ''), 0)
+from usage where caller in ('', :caller);
+
+-- name: usage_of_run
+-- The same for the caller of a run, and its name.
+select owner.caller, coalesce(own.bytes, 0), coalesce(total.bytes, 0)
+from (select caller from runs where id = :id) as owner
+left join usage as own on own.caller = owner.caller
+left join usage as total on total.caller = '';
+
+-- name: counted
+-- What the counts say, by caller; the empty name stands for all.
+select caller, bytes, runs from usage where runs <> 0 or bytes <> 0 order by caller;
+
+-- name: recount
+-- What they should say.
+with sizes as (
+    select caller, length(plan) + length(wrapped_key) + length(request) + length(response)
+        + coalesce((select sum(length(body)) from segments where run_id = runs.id), 0) as bytes
+    from runs
+)
+select caller, sum(bytes), count(*) from sizes group by caller
+union all
+select '', sum(bytes), count(*) from sizes having count(*) > 0
+order by 1;

@@ -63,7 +63,7 @@ async def test_a_run_that_outgrows_the_quota_ends_as_failed_with_what_there_was(
             model="m", input="[[words=4000 delay=0.001 size=2000]]", background=True
         )
         response = await finished(client, big.id)
-        assert (response.status, response.error.type) == ("failed", "storage_full")  # type: ignore[union-attr]
+        assert (response.status, response.error.type) == ("failed", "storage_full")
         assert response.output_text
         events = await events_of(client, big.id)
         assert events[-1].type == "response.failed"
@@ -83,7 +83,7 @@ async def test_a_run_that_waited_while_the_room_went_is_not_sent_upstream(
             model="m", input="[[words=400 delay=0.01 size=200]]", background=True
         )
         waiting = await client.responses.create(model="m", input="x" * 15_000, background=True)
-        assert (await finished(client, first.id)).error.type == "storage_full"  # type: ignore[union-attr]
+        assert (await finished(client, first.id)).error.type == "storage_full"
         response = await finished(client, waiting.id)
-        assert (response.status, response.error.type) == ("failed", "storage_full")  # type: ignore[union-attr]
+        assert (response.status, response.error.type) == ("failed", "storage_full")
         assert upstream.seen.calls == 1

@@ -22,18 +22,27 @@ _DAMAGE: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 def connect(path: Path, *, seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
     """A connection in autocommit mode that waits `seconds` for other processes' locks."""
-    connection = sqlite3.connect(path, isolation_level=None, timeout=seconds)
+    return _prepared(sqlite3.connect(path, isolation_level=None, timeout=seconds))
+
+
+def connect_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that changes nothing, not even the log when it is closed; for any thread."""
+    return _prepared(
+        sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro",
+            uri=True,
+            isolation_level=None,
+            timeout=BUSY_SECONDS,
+            check_same_thread=False,
+        )
+    )
+
+
+def _prepared(connection: sqlite3.Connection) -> sqlite3.Connection:
     connection.row_factory = sqlite3.Row
     connection.execute("pragma foreign_keys = on")
     # Scratch space in memory: no sealed byte in a file elsewhere, no descriptor when there is none.
     connection.execute("pragma temp_store = memory")
-    return connection
-
-
-def connect_to_read(path: Path) -> sqlite3.Connection:
-    """A connection that changes nothing."""
-    connection = connect(path)
-    connection.execute("pragma query_only = on")
     return connection
 
 

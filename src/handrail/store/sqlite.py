@@ -6,8 +6,8 @@ pages are overwritten.
 """
 
 import asyncio
+import queue
 import sqlite3
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from handrail.core.admission import Limits
 from handrail.core.quota import Quota
-from handrail.errors import StoreFailed
+from handrail.errors import Code, StoreFailed
 from handrail.store.base import Close, Closing, NewRun, Remote, Run, Segment, Slice
 from handrail.store.faults import store_failed
 from handrail.store.keys import DataKeys
@@ -48,7 +48,7 @@ class SqliteStore:
         self._path = path
         self._now = now
         self._runs = Runs(DataKeys(vault), now=now, quotas=Quotas(quota))
-        self._local = threading.local()
+        self._connections: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         reserve = Reserve(path.with_name(path.name + ".reserve"), RESERVE_BYTES)
         self._writer = Writer(lambda: connect_to_write(path, vault=vault), reserve=reserve)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="handrail-reader")
@@ -61,12 +61,20 @@ class SqliteStore:
         """
         try:
             self._writer.start()
+            # Now and not when they are needed: there may be no descriptor to be had then.
+            for _ in range(_READERS):
+                self._connections.put(connect_to_read(self._path))
         except (sqlite3.Error, OSError) as error:
             raise cannot_open(self._path, error) from None
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._writer.close)
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
         self._readers.shutdown(wait=True)
+        while not self._connections.empty():
+            self._connections.get().close()
+        self._writer.close()  # the last one out folds the log into the file
 
     @property
     def broken(self) -> StoreFailed | None:
@@ -74,13 +82,17 @@ class SqliteStore:
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, self._read_now, work)
+        try:
+            reading = loop.run_in_executor(self._readers, self._read_now, work)
+        except RuntimeError:  # the threads are gone
+            raise StoreFailed(
+                Code.STORE_UNAVAILABLE, "The gateway's run store is closed.", final=True
+            ) from None
+        return await reading
 
     def _read_now(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        connection = self._connections.get()  # there are as many as threads
         try:
-            if connection is None:
-                connection = self._local.connection = connect_to_read(self._path)
             connection.execute("begin")
             try:
                 return work(connection)
@@ -88,6 +100,8 @@ class SqliteStore:
                 connection.execute("rollback")
         except sqlite3.Error as error:
             raise store_failed(error) from error
+        finally:
+            self._connections.put(connection)
 
     async def _write(
         self,

@@ -87,6 +87,8 @@ class Writer:
                 self._serve(connection, jobs)
             if not jobs or self._cleaner.overdue():
                 self._clean(connection)
+        if self._cleaner.patience is not None:
+            self._clean(connection)
         with contextlib.suppress(sqlite3.Error):
             connection.close()
 

@@ -180,3 +180,23 @@ select caller, sum(bytes), count(*) from sizes group by caller
 union all
 select '', sum(bytes), count(*) from sizes having count(*) > 0
 order by 1;
+
+-- name: wrapped_keys
+-- The data keys, some at a time.
+select ord, id, wrapped_key from runs where ord > :after order by ord limit :limit;
+
+-- name: replace_key
+-- The same data key, sealed by another store key.
+update runs set wrapped_key = :key where ord = :ord;
+
+-- name: replace_meta
+-- Another value about the store itself.
+update meta set value = :value where name = :name;
+
+-- name: all_runs
+-- Every run, without its large values.
+select id, state, wrapped_key, last_seq, finished_at, expires_at from runs order by ord;
+
+-- name: all_segments
+-- Every segment of a run, in order.
+select first_seq, last_seq, body from segments where run_id = :run_id order by first_seq;

@@ -43,6 +43,7 @@ class Code(StrEnum):
     HOST_NOT_ALLOWED = "host_not_allowed"
     UPGRADE_REQUIRED = "upgrade_required"
     QUEUE_FULL = "queue_full"
+    STORAGE_QUOTA_EXCEEDED = "storage_quota_exceeded"
     HEADERS_TOO_LARGE = "headers_too_large"
     INTERNAL_ERROR = "internal_error"
     UPSTREAM_UNREACHABLE = "upstream_unreachable"
@@ -104,6 +105,10 @@ CATALOGUE: Final[Mapping[Code, Entry]] = MappingProxyType(
         Code.HOST_NOT_ALLOWED: _caller(421),
         Code.UPGRADE_REQUIRED: _caller(426),
         Code.QUEUE_FULL: Entry(status=429, type="rate_limit_error", retry_after=5),
+        # Room comes when something is deleted or expires: an SDK's own repeats would only knock.
+        Code.STORAGE_QUOTA_EXCEEDED: Entry(
+            status=429, type="rate_limit_error", retry_after=60, should_retry=False
+        ),
         Code.HEADERS_TOO_LARGE: _caller(431),
         Code.INTERNAL_ERROR: Entry(status=500, type="server_error"),
         # 502 and 504: the upstream call may have run, so the answer does not say "try again".
@@ -241,10 +246,18 @@ class UpstreamRefused(HandrailError):
 
 
 class StoreFailed(HandrailError):
-    """The run store cannot do what was asked of it: disk, lock or corruption."""
+    """The run store cannot do what was asked of it: disk, lock or corruption.
 
-    def __init__(self, code: Code, message: str) -> None:
+    `detail` is for the log: the engine's own name of the error. `final` says that asking again is
+    of no use before the next start.
+    """
+
+    def __init__(
+        self, code: Code, message: str, *, detail: str | None = None, final: bool = False
+    ) -> None:
         super().__init__(fault(code, message))
+        self.detail = detail
+        self.final = final
 
 
 class ConfigInvalid(Exception):

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -93,10 +93,12 @@ def gateway(
     upstream: str,
     profile: str = "openai",
     environment: Mapping[str, str] | None = None,
+    within: Sequence[str] = (),
 ) -> Child:
-    """`handrail serve` on a free port; `url` is its base URL."""
+    """`handrail serve` on a free port; `url` is its base URL. `within` is what starts it."""
     return Child(
         [
+            *within,
             str(Path(sys.executable).with_name("handrail")),
             "serve",
             "--data-dir",

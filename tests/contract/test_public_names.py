@@ -85,6 +85,7 @@ FIELDS: list[tuple[Any, list[str]]] = [
             "store_false",
             "max_running",
             "max_queued",
+            "max_stored_bytes",
             "retention_seconds",
         ],
     ),

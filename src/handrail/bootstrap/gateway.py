@@ -7,6 +7,7 @@ from contextlib import ExitStack, asynccontextmanager
 from typing import Any, Final
 
 from handrail.bootstrap.data_dir import DATABASE, STORE_KEY, take_lock, with_caller_key
+from handrail.bootstrap.descriptors import make_room
 from handrail.bootstrap.parts import Parts, build, new_request_id
 from handrail.engine.clock import Clock, SystemClock
 from handrail.engine.targets import Targets
@@ -15,6 +16,7 @@ from handrail.server.app import App
 from handrail.server.listen import Listener, bind, guard_rules
 from handrail.settings.model import Settings
 from handrail.store.files import private_directory
+from handrail.store.rotation import settle
 from handrail.store.sqlite import SqliteStore
 from handrail.store.vault import Vault, load_store_key
 from handrail.telemetry import get_logger
@@ -60,8 +62,14 @@ class Gateway:
             self.socket = bind(self.settings)
             undo.callback(self.socket.close)
             database = settings.data_dir / DATABASE
+            settle(settings.data_dir / STORE_KEY, database=database)
             key = load_store_key(settings.data_dir / STORE_KEY, database=database)
-            self._store = SqliteStore(database, vault=Vault(key), now=self._clock.now)
+            self._store = SqliteStore(
+                database,
+                vault=Vault(key),
+                now=self._clock.now,
+                quota=lambda: self.settings.quota,
+            )
             self._store.open()
             undo.pop_all()
 
@@ -91,7 +99,7 @@ class Gateway:
         )
         self._listener = Listener(
             app,
-            rules=guard_rules(self.settings),
+            rules=guard_rules(self.settings, max_connections=self._connections()),
             # A second more than the runs get, for the readers of their terminal events.
             grace_seconds=self.settings.drain_seconds + 1.0,
         )
@@ -113,6 +121,13 @@ class Gateway:
                 loop.remove_signal_handler(number)
             self._lock.release()
         return self.exit_status
+
+    def _connections(self) -> int:
+        wanted = self.settings.max_connections
+        admitted = make_room(wanted, runs=self.settings.max_running)
+        if admitted < wanted:
+            self._logger.warning("too_few_descriptors", wanted=wanted, connections=admitted)
+        return admitted
 
     @asynccontextmanager
     async def _running(self, parts: Parts) -> AsyncIterator[None]:
@@ -208,7 +223,7 @@ class Gateway:
         """
         try:
             await self._store.counts()
-            store = "ok"
+            store = "ok" if self._store.broken is None else "broken"
         except StoreFailed as error:
             store = error.fault.code or "failed"
         return {

@@ -63,6 +63,7 @@ class CallerPolicy:
     store_false: StoreFalsePolicy = StoreFalsePolicy.REJECT
     max_running: int = 8
     max_queued: int = 100
+    max_stored_bytes: int = 0
     retention_seconds: int = 86_400
 
     def __post_init__(self) -> None:

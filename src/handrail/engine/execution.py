@@ -105,15 +105,22 @@ class Execution:
 
     async def _close(self, log: RunLog, outcome: Outcome) -> None:
         # An end that cannot be written now is written as soon as the store takes it: telling
-        # nobody, or something else, would be a lie. A process that dies before leaves the run to
-        # the next start, which ends it as `worker_lost`.
+        # nobody, or something else, would be a lie. A process that dies before, or a store that is
+        # broken for good, leaves the run to the next start, which ends it as `worker_lost`.
         state, error = outcome
         while True:
             try:
                 kept = await log.close(state, error)
                 break
             except StoreFailed as problem:
-                self._logger.error("run_end_not_kept", run=log.run.id, why=problem.fault.code)
+                self._logger.error(
+                    "run_end_not_kept",
+                    run=log.run.id,
+                    why=problem.fault.code,
+                    detail=problem.detail,
+                )
+                if problem.final:
+                    return
                 await self._clock.sleep(_RETRY_CLOSE_SECONDS)
             except Exception as defect:
                 # The end could not be built from what the upstream said; there must be one.

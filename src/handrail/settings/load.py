@@ -83,6 +83,7 @@ def load(
         max_queued=values["background.max_queued"],
         max_run_seconds=values["background.max_duration"],
         max_output_bytes=values["background.max_output_bytes"],
+        max_stored_bytes=values["background.max_stored_bytes"],
         file=file,
         values=MappingProxyType(values),
         sources=MappingProxyType(sources),
@@ -254,6 +255,7 @@ def _caller(
         store_false=StoreFalsePolicy(values["store_false"]),
         max_running=values["max_running"],
         max_queued=values["max_queued"],
+        max_stored_bytes=values["max_stored_bytes"],
         retention_seconds=values["retention"],
     )
     variable = values["key_env"]

@@ -282,6 +282,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         default=64 << 20,
         meaning="Most bytes of events that one background response may produce.",
     ),
+    Option(
+        path="background.max_stored_bytes",
+        read=_integer(0, 1 << 50),
+        default=10 << 30,
+        meaning="Most bytes that are kept of the responses of all callers, as they are stored; one "
+        "more gets a 503. 0 sets no bound.",
+    ),
 )
 
 _POLICY: Final = CallerPolicy(name="")
@@ -329,6 +336,13 @@ CALLER_OPTIONS: Final[tuple[Option, ...]] = (
         read=_integer(0, 1_000_000),
         default=_POLICY.max_queued,
         meaning="Most background responses of this caller waiting.",
+    ),
+    Option(
+        path="max_stored_bytes",
+        read=_integer(0, 1 << 50),
+        default=_POLICY.max_stored_bytes,
+        meaning="Most bytes that are kept of this caller's responses; one more gets a 429. 0 sets "
+        "no bound but that of all callers.",
     ),
     Option(
         path="retention",

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from handrail.core.admission import Limits
 from handrail.core.lifecycle import State
+from handrail.errors import StoreFailed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +127,10 @@ Close = Callable[[Run, Sequence[bytes]], Closing | None]
 
 class Store(Protocol):
     """Where runs are kept. Every method raises StoreFailed when the store cannot do its work."""
+
+    @property
+    def broken(self) -> StoreFailed | None:
+        """Why nothing can be written any more before the next start; None while all is well."""
 
     async def accept(self, run: NewRun, *, limits: Limits) -> str:
         """Keep a new run, durably, before returning; the id of the run that stands.

@@ -11,6 +11,7 @@ from handrail.core.admission import Limits, next_caller
 from handrail.core.lifecycle import State, may_follow
 from handrail.store.base import Close, Closing, NewRun, Run, Segment, Slice
 from handrail.store.keys import DataKeys
+from handrail.store.quota import Quotas
 from handrail.store.rows import SQL, add_items, add_segment, check_room, earlier_run, item_of
 
 SLICE_BYTES: Final = 512 * 1024
@@ -19,9 +20,10 @@ SLICE_BYTES: Final = 512 * 1024
 class Runs:
     """The tables of runs, their events and their items. `now` is unix time in seconds."""
 
-    def __init__(self, keys: DataKeys, *, now: Callable[[], float]) -> None:
+    def __init__(self, keys: DataKeys, *, now: Callable[[], float], quotas: Quotas) -> None:
         self._keys = keys
         self._now = now
+        self._quotas = quotas
 
     # --- writing ---------------------------------------------------------------------------
 
@@ -32,6 +34,7 @@ class Runs:
             return earlier
         row = connection.execute(SQL["count_waiting"], {"caller": run.caller}).fetchone()
         check_room(run.caller, of_caller=row[0], of_all=row[1], limits=limits)
+        self._quotas.check_new(connection, run.caller)  # before the work of sealing a large one
         sealer, wrapped = self._keys.new(run.id)
         connection.execute(
             SQL["insert_run"],
@@ -49,6 +52,7 @@ class Runs:
         )
         add_segment(connection, run.id, (sealer, run.opening))
         add_items(connection, run.caller, (run.id, run.items))
+        self._quotas.check_new(connection, run.caller)
         return run.id
 
     def claim(self, connection: sqlite3.Connection, *, owner: str, limits: Limits) -> Run | None:
@@ -77,6 +81,7 @@ class Runs:
             return False
         run_id = str(values["id"])
         add_segment(connection, run_id, (self._keys.of(connection, run_id), segment))
+        self._quotas.check_growth(connection, run_id)
         return True
 
     def finish(

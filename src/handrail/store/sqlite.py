@@ -6,9 +6,8 @@ pages are overwritten.
 """
 
 import asyncio
-import os
+import queue
 import sqlite3
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -16,14 +15,18 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from handrail.core.admission import Limits
-from handrail.errors import ConfigInvalid
+from handrail.core.quota import Quota
+from handrail.errors import Code, StoreFailed
 from handrail.store.base import Close, Closing, NewRun, Remote, Run, Segment, Slice
+from handrail.store.faults import store_failed
 from handrail.store.keys import DataKeys
-from handrail.store.migrate import migrate
+from handrail.store.opening import cannot_open, connect_to_read, connect_to_write
+from handrail.store.quota import Quotas
+from handrail.store.reserve import Reserve
 from handrail.store.rows import SQL
 from handrail.store.runs import Runs
 from handrail.store.vault import Vault
-from handrail.store.writer import Reserve, Writer, store_failed
+from handrail.store.writer import Writer
 
 T = TypeVar("T")
 
@@ -34,14 +37,20 @@ _READERS: Final = 2
 class SqliteStore:
     """`Store` on one SQLite file. Only one process may have it open for writing at a time."""
 
-    def __init__(self, path: Path, *, vault: Vault, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        vault: Vault,
+        now: Callable[[], float],
+        quota: Callable[[], Quota] = Quota,
+    ) -> None:
         self._path = path
-        self._vault = vault
         self._now = now
-        self._runs = Runs(DataKeys(vault), now=now)
-        self._local = threading.local()
+        self._runs = Runs(DataKeys(vault), now=now, quotas=Quotas(quota))
+        self._connections: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         reserve = Reserve(path.with_name(path.name + ".reserve"), RESERVE_BYTES)
-        self._writer = Writer(self._open_writer, reserve=reserve)
+        self._writer = Writer(lambda: connect_to_write(path, vault=vault), reserve=reserve)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="handrail-reader")
 
     def open(self) -> None:
@@ -52,53 +61,38 @@ class SqliteStore:
         """
         try:
             self._writer.start()
+            # Now and not when they are needed: there may be no descriptor to be had then.
+            for _ in range(_READERS):
+                self._connections.put(connect_to_read(self._path))
         except (sqlite3.Error, OSError) as error:
-            raise ConfigInvalid(
-                f"{self._path}: cannot be opened as a run store: {error}."
-            ) from None
+            raise cannot_open(self._path, error) from None
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._writer.close)
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
         self._readers.shutdown(wait=True)
+        while not self._connections.empty():
+            self._connections.get().close()
+        self._writer.close()  # the last one out folds the log into the file
 
-    # --- connections -----------------------------------------------------------------------
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, timeout=10.0)
-        connection.row_factory = sqlite3.Row
-        connection.execute("pragma foreign_keys = on")
-        return connection
-
-    def _open_writer(self) -> sqlite3.Connection:
-        # SQLite gives its log and shared memory the mode of the database itself.
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
-        connection = self._connect()
-        connection.execute("pragma journal_mode = wal")
-        connection.execute("pragma synchronous = full")
-        connection.execute("pragma secure_delete = on")
-        migrate(connection, path=str(self._path))
-        proof = connection.execute(SQL["get_meta"], {"name": "store_key"}).fetchone()
-        if proof is None:
-            values = {"name": "store_key", "value": self._vault.prove()}
-            connection.execute(SQL["put_meta"], values)
-        elif not self._vault.fits(proof["value"]):
-            connection.close()
-            raise ConfigInvalid(
-                f"{self._path}: was written under another store key than the one in this data "
-                "directory; put the right key file back."
-            )
-        return connection
+    @property
+    def broken(self) -> StoreFailed | None:
+        return self._writer.problem
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, self._read_now, work)
+        try:
+            reading = loop.run_in_executor(self._readers, self._read_now, work)
+        except RuntimeError:  # the threads are gone
+            raise StoreFailed(
+                Code.STORE_UNAVAILABLE, "The gateway's run store is closed.", final=True
+            ) from None
+        return await reading
 
     def _read_now(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        connection = self._connections.get()  # there are as many as threads
         try:
-            if connection is None:
-                connection = self._local.connection = self._connect()
-                connection.execute("pragma query_only = on")
             connection.execute("begin")
             try:
                 return work(connection)
@@ -106,9 +100,17 @@ class SqliteStore:
                 connection.execute("rollback")
         except sqlite3.Error as error:
             raise store_failed(error) from error
+        finally:
+            self._connections.put(connection)
 
-    async def _write(self, work: Callable[[sqlite3.Connection], T], *, vital: bool = False) -> T:
-        result: T = await self._writer.run(work, vital=vital)
+    async def _write(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        *,
+        vital: bool = False,
+        destroys: bool = False,
+    ) -> T:
+        result: T = await self._writer.run(work, vital=vital, destroys=destroys)
         return result
 
     async def _changed(self, query: str, values: Mapping[str, object]) -> bool:
@@ -153,10 +155,14 @@ class SqliteStore:
         )
 
     async def delete(self, run_id: str, *, caller: str) -> bool:
-        return await self._write(lambda c: self._runs.delete(c, run_id, caller=caller), vital=True)
+        return await self._write(
+            lambda c: self._runs.delete(c, run_id, caller=caller), vital=True, destroys=True
+        )
 
     async def sweep(self, *, limit: int) -> int:
-        return await self._write(lambda c: self._runs.sweep(c, limit=limit), vital=True)
+        return await self._write(
+            lambda c: self._runs.sweep(c, limit=limit), vital=True, destroys=True
+        )
 
     async def remember(self, remote: Remote) -> bool:
         return await self._changed("remember", asdict(remote))

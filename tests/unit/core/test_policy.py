@@ -151,6 +151,7 @@ def test_a_caller_inherits_the_switch_and_a_response_is_kept_for_a_day() -> None
     words = (caller.background, caller.store, caller.store_false)
     assert words == ("inherit", "lower", "reject")
     assert (caller.max_running, caller.max_queued) == (8, 100)
+    assert caller.max_stored_bytes == 0
     assert caller.retention_seconds == 24 * 3_600
 
 

@@ -152,3 +152,51 @@ values (:caller, :key, :body, :run_id, :kept_until);
 -- Keys whose time is over and whose run is gone.
 delete from idempotency where kept_until <= :now
     and not exists (select 1 from runs where runs.id = idempotency.run_id);
+
+-- name: usage
+-- How many bytes this caller keeps, and all together.
+select coalesce(max(bytes) filter (where caller = :caller), 0), coalesce(max(bytes) filter (where caller = ''), 0)
+from usage where caller in ('', :caller);
+
+-- name: usage_of_run
+-- The same for the caller of a run, and its name.
+select owner.caller, coalesce(own.bytes, 0), coalesce(total.bytes, 0)
+from (select caller from runs where id = :id) as owner
+left join usage as own on own.caller = owner.caller
+left join usage as total on total.caller = '';
+
+-- name: counted
+-- What the counts say, by caller; the empty name stands for all.
+select caller, bytes, runs from usage where runs <> 0 or bytes <> 0 order by caller;
+
+-- name: recount
+-- What they should say.
+with sizes as (
+    select caller, length(plan) + length(wrapped_key) + length(request) + length(response)
+        + coalesce((select sum(length(body)) from segments where run_id = runs.id), 0) as bytes
+    from runs
+)
+select caller, sum(bytes), count(*) from sizes group by caller
+union all
+select '', sum(bytes), count(*) from sizes having count(*) > 0
+order by 1;
+
+-- name: wrapped_keys
+-- The data keys, some at a time.
+select ord, id, wrapped_key from runs where ord > :after order by ord limit :limit;
+
+-- name: replace_key
+-- The same data key, sealed by another store key.
+update runs set wrapped_key = :key where ord = :ord;
+
+-- name: replace_meta
+-- Another value about the store itself.
+update meta set value = :value where name = :name;
+
+-- name: all_runs
+-- Every run, without its large values.
+select id, state, wrapped_key, last_seq, finished_at, expires_at from runs order by ord;
+
+-- name: all_segments
+-- Every segment of a run, in order.
+select first_seq, last_seq, body from segments where run_id = :run_id order by first_seq;

@@ -8,8 +8,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from handrail.core.admission import Limits, next_caller
-from handrail.core.lifecycle import State, may_follow
-from handrail.store.base import Close, Closing, NewRun, Run, Segment, Slice
+from handrail.core.lifecycle import LAST_OPENING, State, may_follow
+from handrail.core.retry import Cause
+from handrail.store.base import Call, Close, Closing, NewRun, Run, Segment, Slice
 from handrail.store.keys import DataKeys
 from handrail.store.rows import SQL, add_items, add_segment, check_room, earlier_run, item_of
 
@@ -62,6 +63,43 @@ class Runs:
             return None
         values = {"ord": waiting[caller], "owner": owner}
         return self._run(connection, connection.execute(SQL["claim"], values).fetchone())
+
+    def begin(
+        self,
+        connection: sqlite3.Connection,
+        run_id: str,
+        fence: int,
+        *,
+        now: float,
+        segment: Segment,
+    ) -> bool:
+        """See `Store.begin`."""
+        values = {"id": run_id, "fence": fence, "now": now, "cause": Cause.FIRST}
+        if not self.extend(connection, "begin", values, segment=segment):
+            return False
+        connection.execute(SQL["add_call"], values)
+        return True
+
+    def call_again(
+        self, connection: sqlite3.Connection, run_id: str, fence: int, *, now: float, cause: Cause
+    ) -> bool:
+        """See `Store.call_again`."""
+        values = {"id": run_id, "fence": fence, "now": now, "cause": cause}
+        if connection.execute(SQL["call_again"], values).rowcount == 0:
+            return False
+        connection.execute(SQL["add_call"], values)
+        return True
+
+    def begin_again(
+        self, connection: sqlite3.Connection, run_id: str, fence: int, *, now: float, cause: Cause
+    ) -> int | None:
+        """See `Store.begin_again`."""
+        values = {"id": run_id, "fence": fence, "last_opening": LAST_OPENING}
+        row = connection.execute(SQL["begin_again"], values).fetchone()
+        if row is None:
+            return None
+        connection.execute(SQL["add_call"], {"id": run_id, "now": now, "cause": cause})
+        return int(row["fence"])
 
     def extend(
         self,
@@ -161,6 +199,13 @@ class Runs:
         """See `Store.get`."""
         row = self.row(connection, run_id, caller)
         return None if row is None else self._run(connection, row)
+
+    def calls(self, connection: sqlite3.Connection, run_id: str, *, caller: str) -> Sequence[Call]:
+        """See `Store.calls`."""
+        if self.row(connection, run_id, caller) is None:
+            return []
+        rows = connection.execute(SQL["calls"], {"id": run_id})
+        return [Call(**{**dict(row), "cause": Cause(row["cause"])}) for row in rows]
 
     def read(
         self, connection: sqlite3.Connection, run_id: str, *, after: int, caller: str

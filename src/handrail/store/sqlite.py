@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from handrail.core.admission import Limits
+from handrail.core.lifecycle import LAST_OPENING
+from handrail.core.retry import Cause
 from handrail.errors import ConfigInvalid
-from handrail.store.base import Close, Closing, NewRun, Remote, Run, Segment, Slice
+from handrail.store.base import Call, Close, Closing, NewRun, Remote, Run, Segment, Slice
 from handrail.store.keys import DataKeys
 from handrail.store.migrate import migrate
 from handrail.store.rows import SQL
@@ -123,21 +125,30 @@ class SqliteStore:
         return await self._write(lambda c: self._runs.claim(c, owner=owner, limits=limits))
 
     async def begin(self, run_id: str, fence: int, *, now: float, segment: Segment) -> bool:
-        values = {"id": run_id, "fence": fence, "now": now}
-        return await self._write(lambda c: self._runs.extend(c, "begin", values, segment=segment))
+        return await self._write(
+            lambda c: self._runs.begin(c, run_id, fence, now=now, segment=segment)
+        )
 
     async def append(self, run_id: str, fence: int, segment: Segment) -> bool:
         values = {"id": run_id, "fence": fence}
         return await self._write(lambda c: self._runs.extend(c, "extend", values, segment=segment))
 
-    async def call_again(self, run_id: str, fence: int) -> bool:
-        return await self._changed("call_again", {"id": run_id, "fence": fence})
+    async def call_again(self, run_id: str, fence: int, *, now: float, cause: Cause) -> bool:
+        return await self._write(
+            lambda c: self._runs.call_again(c, run_id, fence, now=now, cause=cause)
+        )
+
+    async def begin_again(self, run_id: str, fence: int, *, now: float, cause: Cause) -> int | None:
+        return await self._write(
+            lambda c: self._runs.begin_again(c, run_id, fence, now=now, cause=cause)
+        )
 
     async def release(self, run_id: str, fence: int) -> bool:
-        return await self._changed("release", {"id": run_id, "fence": fence})
+        values = {"id": run_id, "fence": fence, "last_opening": LAST_OPENING}
+        return await self._changed("release", values)
 
     async def requeue(self, run_id: str) -> None:
-        await self._changed("requeue", {"id": run_id})
+        await self._changed("requeue", {"id": run_id, "last_opening": LAST_OPENING})
 
     async def finish(self, run_id: str, fence: int, closing: Closing) -> bool:
         return await self._write(
@@ -168,6 +179,9 @@ class SqliteStore:
 
     async def get(self, run_id: str, *, caller: str) -> Run | None:
         return await self._read(lambda c: self._runs.get(c, run_id, caller=caller))
+
+    async def calls(self, run_id: str, *, caller: str) -> Sequence[Call]:
+        return await self._read(lambda c: self._runs.calls(c, run_id, caller=caller))
 
     async def read(self, run_id: str, *, after: int, caller: str) -> Slice | None:
         return await self._read(lambda c: self._runs.read(c, run_id, after=after, caller=caller))

@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 
 from handrail.core.admission import Limits
-from handrail.core.policy import BackgroundPolicy, CallerPolicy, StoreFalsePolicy, StorePolicy
+from handrail.core.policy import (
+    BackgroundPolicy,
+    CallerPolicy,
+    CrashPolicy,
+    StoreFalsePolicy,
+    StorePolicy,
+)
 from handrail.core.switch import Switch
 from handrail.settings.options import CALLER_OPTIONS
 from tests.unit.reading import FILE, KEY, KEYS, OTHER, Read, refusal
@@ -146,6 +152,7 @@ def test_a_caller_with_every_setting_has_exactly_that_policy(read: Read) -> None
         max_running=0,
         max_queued=5,
         retention_seconds=604_800,
+        crash=CrashPolicy.RETRY,
     )
 
 

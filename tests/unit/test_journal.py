@@ -16,7 +16,7 @@ from handrail.engine.clock import SystemClock
 from handrail.engine.journal import Journal, RunLog
 from handrail.engine.tail import Tails
 from handrail.errors import Code, StoreFailed
-from handrail.store.base import NewRun, Run, Segment
+from handrail.store.base import NewRun, Repeat, Run, Segment
 from handrail.store.sqlite import SqliteStore
 from handrail.store.vault import Vault
 from tests.contract.runs import limits
@@ -48,8 +48,9 @@ async def store(tmp_path: Path) -> AsyncIterator[Gated]:
     await store.close()
 
 
-def new_run(run_id: str) -> NewRun:
+def new_run(run_id: str, *, repeat: Repeat | None = None) -> NewRun:
     return NewRun(
+        repeat=repeat,
         id=run_id,
         caller="ann",
         created_at=1.0,

@@ -61,7 +61,12 @@ class Gateway:
             undo.callback(self.socket.close)
             database = settings.data_dir / DATABASE
             key = load_store_key(settings.data_dir / STORE_KEY, database=database)
-            self._store = SqliteStore(database, vault=Vault(key), now=self._clock.now)
+            self._store = SqliteStore(
+                database,
+                vault=Vault(key),
+                now=self._clock.now,
+                monotonic=self._clock.monotonic,
+            )
             self._store.open()
             undo.pop_all()
 

@@ -2,6 +2,9 @@
 
 Written so that SQLite and PostgreSQL can both do it: every method is one transaction, writes of a
 run under way are conditional on its fence, and the state moves only by `core.lifecycle`.
+
+Times are the wall clock's. When something expires, the store counts the time that has passed since:
+a wall clock that jumps destroys nothing.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence

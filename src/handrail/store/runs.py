@@ -4,13 +4,14 @@ Whoever calls decides what one transaction is; here nothing begins one, and noth
 """
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from handrail.core.admission import Limits, next_caller
 from handrail.core.lifecycle import LAST_OPENING, State, may_follow
 from handrail.core.retry import Cause
 from handrail.store.base import Call, Close, Closing, NewRun, Run, Segment, Slice
+from handrail.store.kept_time import KeptTime
 from handrail.store.keys import DataKeys
 from handrail.store.rows import SQL, add_items, add_segment, check_room, earlier_run, item_of
 
@@ -18,17 +19,17 @@ SLICE_BYTES: Final = 512 * 1024
 
 
 class Runs:
-    """The tables of runs, their events and their items. `now` is unix time in seconds."""
+    """The tables of runs, their events and their items. `time` decides what has expired."""
 
-    def __init__(self, keys: DataKeys, *, now: Callable[[], float]) -> None:
+    def __init__(self, keys: DataKeys, *, time: KeptTime) -> None:
         self._keys = keys
-        self._now = now
+        self._time = time
 
     # --- writing ---------------------------------------------------------------------------
 
     def accept(self, connection: sqlite3.Connection, run: NewRun, *, limits: Limits) -> str:
         """See `Store.accept`."""
-        earlier = earlier_run(connection, run, vault=self._keys.vault, now=self._now())
+        earlier = earlier_run(connection, run, vault=self._keys.vault, time=self._time)
         if earlier is not None:
             return earlier
         row = connection.execute(SQL["count_waiting"], {"caller": run.caller}).fetchone()
@@ -166,7 +167,7 @@ class Runs:
             "first_seq": closing.segment.first,
             "last_seq": closing.segment.last,
             "finished_at": closing.finished_at,
-            "expires_at": closing.expires_at,
+            "expires_at": self._time.at(closing.expires_at),
         }
         if connection.execute(SQL[query], values).rowcount == 0:
             return False
@@ -181,7 +182,7 @@ class Runs:
 
     def sweep(self, connection: sqlite3.Connection, *, limit: int) -> int:
         """See `Store.sweep`."""
-        values = {"now": self._now(), "limit": limit}
+        values = {"now": self._time.now(), "limit": limit}
         connection.execute(SQL["forget_expired"], values)
         connection.execute(SQL["drop_keys"], values)
         rows = connection.execute(SQL["expired"], values).fetchall()
@@ -238,7 +239,7 @@ class Runs:
         if caller is None:
             row = connection.execute(SQL["run"], {"id": run_id}).fetchone()
         else:
-            values = {"id": run_id, "caller": caller, "now": self._now()}
+            values = {"id": run_id, "caller": caller, "now": self._time.now()}
             row = connection.execute(SQL["run_of_caller"], values).fetchone()
         return row if isinstance(row, sqlite3.Row) else None
 

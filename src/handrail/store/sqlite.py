@@ -20,6 +20,7 @@ from handrail.core.lifecycle import LAST_OPENING
 from handrail.core.retry import Cause
 from handrail.errors import ConfigInvalid
 from handrail.store.base import Call, Close, Closing, NewRun, Remote, Run, Segment, Slice
+from handrail.store.kept_time import KeptTime
 from handrail.store.keys import DataKeys
 from handrail.store.migrate import migrate
 from handrail.store.rows import SQL
@@ -34,13 +35,24 @@ _READERS: Final = 2
 
 
 class SqliteStore:
-    """`Store` on one SQLite file. Only one process may have it open for writing at a time."""
+    """`Store` on one SQLite file. Only one process may have it open for writing at a time.
 
-    def __init__(self, path: Path, *, vault: Vault, now: Callable[[], float]) -> None:
+    `now` is the wall clock. With `monotonic` (seconds) what is kept does not expire because that
+    has jumped; without it the wall clock is believed.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        vault: Vault,
+        now: Callable[[], float],
+        monotonic: Callable[[], float] | None = None,
+    ) -> None:
         self._path = path
         self._vault = vault
-        self._now = now
-        self._runs = Runs(DataKeys(vault), now=now)
+        self._time = KeptTime(wall=now, monotonic=monotonic or now)
+        self._runs = Runs(DataKeys(vault), time=self._time)
         self._local = threading.local()
         reserve = Reserve(path.with_name(path.name + ".reserve"), RESERVE_BYTES)
         self._writer = Writer(self._open_writer, reserve=reserve)
@@ -89,7 +101,14 @@ class SqliteStore:
                 f"{self._path}: was written under another store key than the one in this data "
                 "directory; put the right key file back."
             )
+        clock = connection.execute(SQL["get_meta"], {"name": "clock"}).fetchone()
+        self._time.begin(None if clock is None else clock["value"])
+        self._save_clock(connection)
         return connection
+
+    def _save_clock(self, connection: sqlite3.Connection) -> None:
+        values = {"name": "clock", "value": self._time.saved()}
+        connection.execute(SQL["set_meta"], values)
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         loop = asyncio.get_running_loop()
@@ -110,7 +129,13 @@ class SqliteStore:
             raise store_failed(error) from error
 
     async def _write(self, work: Callable[[sqlite3.Connection], T], *, vital: bool = False) -> T:
-        result: T = await self._writer.run(work, vital=vital)
+        def working(connection: sqlite3.Connection) -> T:
+            if self._time.moved():
+                # At once: a process that is killed now must not come back a day later.
+                self._save_clock(connection)
+            return work(connection)
+
+        result: T = await self._writer.run(working, vital=vital)
         return result
 
     async def _changed(self, query: str, values: Mapping[str, object]) -> bool:
@@ -167,10 +192,15 @@ class SqliteStore:
         return await self._write(lambda c: self._runs.delete(c, run_id, caller=caller), vital=True)
 
     async def sweep(self, *, limit: int) -> int:
-        return await self._write(lambda c: self._runs.sweep(c, limit=limit), vital=True)
+        def work(connection: sqlite3.Connection) -> int:
+            self._save_clock(connection)
+            return self._runs.sweep(connection, limit=limit)
+
+        return await self._write(work, vital=True)
 
     async def remember(self, remote: Remote) -> bool:
-        return await self._changed("remember", asdict(remote))
+        values = {**asdict(remote), "expires_at": self._time.at(remote.expires_at)}
+        return await self._changed("remember", values)
 
     async def forget(self, response_id: str, *, caller: str) -> None:
         await self._changed("forget", {"id": response_id, "caller": caller})
@@ -190,7 +220,7 @@ class SqliteStore:
         return await self._read(lambda c: self._runs.find_items(c, caller, ids))
 
     async def locate(self, response_id: str, *, caller: str) -> Remote | None:
-        values = {"id": response_id, "caller": caller, "now": self._now()}
+        values = {"id": response_id, "caller": caller, "now": self._time.now()}
         row = await self._read(lambda c: c.execute(SQL["locate"], values).fetchone())
         return None if row is None else Remote(**dict(row))
 

@@ -135,6 +135,11 @@ select value from meta where name = :name;
 -- Set once, at creation.
 insert into meta (name, value) values (:name, :value);
 
+-- name: set_meta
+-- Set anew.
+insert into meta (name, value) values (:name, :value)
+on conflict (name) do update set value = excluded.value;
+
 -- name: remember
 -- Where an upstream's response is; an id that another caller has is not taken over.
 insert into remotes (id, caller, target, created_at, expires_at)

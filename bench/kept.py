@@ -13,7 +13,6 @@ import asyncio
 import json
 import os
 import random
-import sqlite3
 import sys
 import tempfile
 import time
@@ -35,8 +34,12 @@ from bench.sides import percentile
 from handrail.bootstrap.data_dir import DATABASE, STORE_KEY
 from handrail.core.admission import Limits
 from handrail.core.lifecycle import State
+from handrail.core.quota import Quota
 from handrail.store.base import Closing, NewRun, Run, Segment
+from handrail.store.kept_time import KeptTime
 from handrail.store.keys import DataKeys
+from handrail.store.opening import connect_to_write
+from handrail.store.quota import Quotas
 from handrail.store.runs import Runs
 from handrail.store.vault import Vault, load_store_key
 
@@ -98,9 +101,9 @@ class Filler:
     def __init__(self, data_dir: Path) -> None:
         database = data_dir / DATABASE
         vault = Vault(load_store_key(data_dir / STORE_KEY, database=database))
-        self._runs = Runs(DataKeys(vault), now=lambda: 0.0)
-        self._connection = sqlite3.connect(database, isolation_level=None)
-        self._connection.row_factory = sqlite3.Row
+        still = KeptTime(wall=lambda: 0.0, monotonic=lambda: 0.0)
+        self._runs = Runs(DataKeys(vault), time=still, quotas=Quotas(Quota))
+        self._connection = connect_to_write(database, vault=vault)
         self._connection.execute("pragma synchronous = off")
 
     def close(self) -> None:
@@ -138,9 +141,8 @@ class Filler:
         run = self._runs.claim(self._connection, owner="a process that died", limits=ROOM)
         if run is None or run.id != run_id:
             raise BenchFailed("another run was claimed")
-        values = {"id": run_id, "fence": run.fence, "now": 1.0}
         segment = pattern.segment(run_id, 2, 3)
-        self._runs.extend(self._connection, "begin", values, segment=segment)
+        self._runs.begin(self._connection, run_id, run.fence, now=1.0, segment=segment)
         return run
 
     def waiting(self, pattern: Pattern, run_id: str) -> None:

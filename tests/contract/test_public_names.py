@@ -20,11 +20,13 @@ NAMES = [
     "CallerPolicy",
     "Change",
     "ConfigInvalid",
+    "CrashPolicy",
     "Executor",
     "LibrarySettings",
     "Mode",
     "Plan",
     "Prepared",
+    "Priority",
     "Reason",
     "RequestRejected",
     "Step",
@@ -71,7 +73,19 @@ SIGNATURES: list[tuple[Any, str]] = [
 
 FIELDS: list[tuple[Any, list[str]]] = [
     (handrail.Change, ["step", "before", "after"]),
-    (handrail.Plan, ["mode", "stream", "store", "retention_seconds", "reasons", "continues"]),
+    (
+        handrail.Plan,
+        [
+            "mode",
+            "stream",
+            "store",
+            "retention_seconds",
+            "reasons",
+            "continues",
+            "crash",
+            "priority",
+        ],
+    ),
     (handrail.Prepared, ["plan", "request", "url", "headers", "given", "version"]),
     (handrail.Reason, ["name", "text"]),
     (handrail.Step, ["field", "action", "reason"]),
@@ -87,6 +101,7 @@ FIELDS: list[tuple[Any, list[str]]] = [
             "max_queued",
             "max_stored_bytes",
             "retention_seconds",
+            "crash",
         ],
     ),
     (

@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 
 from handrail.core.admission import Limits
-from handrail.core.policy import BackgroundPolicy, CallerPolicy, StoreFalsePolicy, StorePolicy
+from handrail.core.policy import (
+    BackgroundPolicy,
+    CallerPolicy,
+    CrashPolicy,
+    StoreFalsePolicy,
+    StorePolicy,
+)
 from handrail.core.quota import Quota
 from handrail.core.switch import Switch
 from handrail.settings.options import CALLER_OPTIONS
@@ -93,6 +99,7 @@ ROWS: dict[str, tuple[Any, str, Any, list[str]]] = {
     "max_queued": (100, "5", 5, ["-1", "1000001", "1.5"]),
     "max_stored_bytes": (0, "1048576", 1 << 20, ["-1", "1125899906842625", '"1G"']),
     "retention": (86_400, '"7d"', 604_800, ["0", str(366 * 86_400 + 1), '"1w"']),
+    "crash": (CrashPolicy.SAFE, '"retry"', CrashPolicy.RETRY, ['"request"', "true"]),
 }
 
 
@@ -148,6 +155,7 @@ def test_a_caller_with_every_setting_has_exactly_that_policy(read: Read) -> None
         max_queued=5,
         max_stored_bytes=1 << 20,
         retention_seconds=604_800,
+        crash=CrashPolicy.RETRY,
     )
 
 

@@ -69,6 +69,7 @@ class Gateway:
                 vault=Vault(key),
                 now=self._clock.now,
                 quota=lambda: self.settings.quota,
+                monotonic=self._clock.monotonic,
             )
             self._store.open()
             undo.pop_all()

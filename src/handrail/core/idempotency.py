@@ -8,13 +8,11 @@ error, and a key whose response was deleted is not used up silently.
 import hashlib
 import re
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final
 
 import msgspec
 
 from handrail.core import wire
-from handrail.core.policy import Mode, Plan, Reason
 from handrail.core.wire import CreateRequest
 from handrail.errors import Code, RequestRejected
 
@@ -48,12 +46,3 @@ def digest(request: CreateRequest) -> bytes:
     with suppress(msgspec.DecodeError, RecursionError):
         data = msgspec.json.encode(msgspec.json.decode(data), order="deterministic")
     return hashlib.sha256(data).digest()
-
-
-def noted(plan: Plan, key: str | None) -> Plan:
-    """The plan with what a key means for it: nothing, unless the gateway keeps the response."""
-    if key is None or plan.mode is Mode.BACKGROUND:
-        return plan
-    text = "The Idempotency-Key has no meaning here: the gateway keeps nothing of this response."
-    reason = Reason(name=f"{HEADER}=ignored", text=text)
-    return replace(plan, reasons=(*plan.reasons, reason))

@@ -49,6 +49,25 @@ class StoreFalsePolicy(StrEnum):
     GATEWAY = "gateway"
 
 
+class CrashPolicy(StrEnum):
+    """What becomes of a run whose upstream call may have run, but whose answer was lost.
+
+    `safe` ends it: never paid twice by accident. `retry` makes a new attempt while nothing of the
+    answer is visible.
+    """
+
+    SAFE = "safe"
+    RETRY = "retry"
+
+
+class Priority(StrEnum):
+    """Which of a caller's own waiting runs goes first; nothing between callers."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallerPolicy:
     """The rules of one caller. Retention is in seconds, counted from the terminal state.
@@ -65,6 +84,7 @@ class CallerPolicy:
     max_queued: int = 100
     max_stored_bytes: int = 0
     retention_seconds: int = 86_400
+    crash: CrashPolicy = CrashPolicy.SAFE
 
     def __post_init__(self) -> None:
         for rule, words in _RULES.items():
@@ -76,7 +96,12 @@ class CallerPolicy:
 
 
 _RULES: Final[Mapping[str, type[StrEnum]]] = MappingProxyType(
-    {"background": BackgroundPolicy, "store": StorePolicy, "store_false": StoreFalsePolicy}
+    {
+        "background": BackgroundPolicy,
+        "store": StorePolicy,
+        "store_false": StoreFalsePolicy,
+        "crash": CrashPolicy,
+    }
 )
 
 
@@ -103,6 +128,7 @@ class Plan:
     `stream` is what the caller asked for. `store` is what the response object says. Retention is
     in seconds from the terminal state, 0 where Handrail keeps nothing. `continues` is the
     `previous_response_id` that an upstream is to continue from, if this caller owns it there.
+    `crash` and `priority` have a meaning only for what the gateway itself runs.
     """
 
     mode: Mode
@@ -111,6 +137,8 @@ class Plan:
     retention_seconds: int
     reasons: tuple[Reason, ...]
     continues: str | None = None
+    crash: CrashPolicy = CrashPolicy.SAFE
+    priority: Priority = Priority.NORMAL
 
     def header(self) -> str:
         """The value of the `handrail-decision` reply header; holds no content of the request."""
@@ -200,6 +228,7 @@ def _background(request: CreateRequest, caller: CallerPolicy, allowed: Reason) -
         store=store,
         retention_seconds=window,
         reasons=(allowed, kept),
+        crash=caller.crash,
     )
 
 
@@ -214,7 +243,13 @@ def _upstream_run(kept: Plan, allowed: Reason, *, able: bool) -> Plan:
         )
     text = "The upstream runs and keeps the response (store=true); Handrail keeps where it is."
     reason = Reason(name="store=upstream", text=text)
-    return replace(kept, mode=Mode.UPSTREAM, retention_seconds=0, reasons=(allowed, reason))
+    return replace(
+        kept,
+        mode=Mode.UPSTREAM,
+        retention_seconds=0,
+        reasons=(allowed, reason),
+        crash=CrashPolicy.SAFE,
+    )
 
 
 def _allow_background(switch: Switch, caller: CallerPolicy) -> Reason:

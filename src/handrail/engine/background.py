@@ -14,10 +14,11 @@ from handrail.core.fold import Fold
 from handrail.core.lifecycle import CANCEL_REFUSED, State, is_final
 from handrail.core.policy import Plan
 from handrail.core.responses import RunError
+from handrail.core.retry import attempt_verdict
 from handrail.core.rewrite import Step, upstream_request
 from handrail.core.wire import Body, CreateRequest
 from handrail.engine.clock import Clock
-from handrail.engine.closing import closing, fold_frames, object_of
+from handrail.engine.closing import closing, fold_frames, object_of, plan_of
 from handrail.engine.executors import Executor
 from handrail.engine.tail import Tails
 from handrail.errors import ResponseNotFound, StateConflict
@@ -40,6 +41,14 @@ class Accepted:
     response: bytes
     steps: tuple[Step, ...]
     repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrieved:
+    """A response as it is now, as JSON, and how many attempts at it have been sent."""
+
+    body: bytes
+    attempts: int
 
 
 class Background:
@@ -91,7 +100,7 @@ class Background:
         stands = await self._store.accept(run, limits=limits)
         if stands != run.id:
             earlier = await self.retrieve(stands, caller=caller)
-            return Accepted(id=stands, response=earlier, steps=steps, repeated=True)
+            return Accepted(id=stands, response=earlier.body, steps=steps, repeated=True)
         self._executor.wake()
         self._logger.info("run_accepted", run=run.id, caller=caller, decision=plan.header())
         return Accepted(id=run.id, response=run.response, steps=steps)
@@ -130,9 +139,10 @@ class Background:
         whole = items.resolve_references(given, kept)
         return replace(request, body={**request.body, "input": wire.raw(whole)})
 
-    async def retrieve(self, run_id: str, *, caller: str) -> bytes:
-        """The response object as it is now, as JSON. Raises ResponseNotFound."""
-        return wire.encode(object_of(await self._get(run_id, caller)))
+    async def retrieve(self, run_id: str, *, caller: str) -> Retrieved:
+        """The response as it is now. Raises ResponseNotFound."""
+        run = await self._get(run_id, caller)
+        return Retrieved(body=wire.encode(object_of(run)), attempts=run.attempt)
 
     async def follow(
         self, run_id: str, *, caller: str, after: int, obfuscation: bool = True
@@ -181,7 +191,8 @@ class Background:
         """Take over from a process that died: nothing is sent twice, nothing waits for ever.
 
         What had not begun goes back into the queue; what had begun ends `failed` with the cause
-        `worker_lost`, its partial output kept, because its upstream call may have run.
+        `worker_lost`, its partial output kept, because its upstream call may have run. Where its
+        crash policy allows a new attempt, it goes back into the queue too.
         """
         for part in _batches(await self._store.abandoned(owner=owner)):
             await asyncio.gather(*(self._recover(run_id) for run_id in part))
@@ -195,13 +206,17 @@ class Background:
             self._logger.error("run_not_recovered", run=run_id, exc_info=error)
 
     async def _recover_one(self, run_id: str) -> None:
-        await self._store.requeue(run_id)
         run = await self._store.conclude(run_id, caller=None, close=self._lost, events=True)
+        if run is not None and not is_final(run.state):
+            await self._store.requeue(run_id)
         self._tails.changed(run_id)
         self._logger.warning("run_recovered", run=run_id, state=run.state if run else None)
 
     def _lost(self, run: Run, frames: Sequence[bytes]) -> Closing | None:
         if run.state is not State.IN_PROGRESS:
+            return None
+        crash = plan_of(run).crash
+        if attempt_verdict(None, policy=crash, attempts=run.attempt, last_seq=run.last_seq).again:
             return None
         message = "The gateway stopped while the response was under way; its upstream call may "
         error = RunError(cause="worker_lost", message=message + "have run, so it is not repeated.")

@@ -8,11 +8,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from handrail.core import idempotency, wire
+from handrail.core import wire
 from handrail.core.endpoints import READERS, prepare_endpoint, require_endpoint
 from handrail.core.policy import Mode, Plan, decide
 from handrail.core.prepare import decision
 from handrail.core.profiles import Endpoint
+from handrail.core.request_options import read_options, with_options
 from handrail.core.wire import CreateRequest
 from handrail.engine.background import Accepted, Background
 from handrail.engine.clock import Clock
@@ -91,8 +92,8 @@ class Responses:
             executor=settings.executor,
             able=target.runs_background,
         )
-        key = idempotency.read_key(exchange.header(idempotency.HEADER.encode()).strip())
-        plan = idempotency.noted(plan, key)
+        options = read_options(lambda header: exchange.header(header.encode()))
+        plan = with_options(plan, options)
         if plan.stream:
             exchange.require_streaming()
         headers = _forwarded(exchange, target.profile.headers)
@@ -109,7 +110,7 @@ class Responses:
                 caller=name,
                 target=target,
                 limits=settings.limits,
-                key=key,
+                key=options.key,
             )
         await self._upstream_runs.check_previous(plan.continues, caller=name, target=target)
         return plan, prepare(
@@ -195,12 +196,15 @@ class Responses:
                 "'starting_after' has a meaning only with stream=true.",
                 param="starting_after",
             )
-        body = await self._either(
-            self._background.retrieve(response_id, caller=name),
-            lambda remote: self._upstream_runs.retrieve(remote, queries.passed_on(exchange)),
-            caller=name,
+        try:
+            kept = await self._background.retrieve(response_id, caller=name)
+        except ResponseNotFound:
+            remote = await self._upstream_runs.locate(response_id, caller=name)
+            body = await self._upstream_runs.retrieve(remote, queries.passed_on(exchange))
+            return await exchange.reply(200, body)
+        return await exchange.reply(
+            200, kept.body, headers={"handrail-attempts": str(kept.attempts)}
         )
-        return await exchange.reply(200, body)
 
     async def _either(
         self,

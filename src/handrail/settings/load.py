@@ -14,6 +14,7 @@ from typing import Any, Final
 from handrail.core.policy import (
     BackgroundPolicy,
     CallerPolicy,
+    CrashPolicy,
     Executor,
     StoreFalsePolicy,
     StorePolicy,
@@ -257,6 +258,7 @@ def _caller(
         max_queued=values["max_queued"],
         max_stored_bytes=values["max_stored_bytes"],
         retention_seconds=values["retention"],
+        crash=CrashPolicy(values["crash"]),
     )
     variable = values["key_env"]
     if variable and not values["key_sha256"] and not environment.get(variable, "").strip():

@@ -7,9 +7,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from handrail.core.durations import read_duration
 from handrail.core.policy import (
     BackgroundPolicy,
     CallerPolicy,
+    CrashPolicy,
     Executor,
     StoreFalsePolicy,
     StorePolicy,
@@ -58,15 +60,12 @@ def _integer(low: int, high: int) -> Reader:
 
 # Bounded, because Python refuses to read an integer of thousands of digits.
 _DIGITS: Final = re.compile(r"[0-9]{1,18}")
-_DURATION: Final = re.compile(r"([0-9]{1,12})([smhd])")
-_UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def _duration(low: int, high: int) -> Reader:
     def read(value: Any, name: str) -> int:
-        found = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-        if found is not None:
-            value = int(found[1]) * _UNITS[found[2]]
+        if isinstance(value, str):
+            value = read_duration(value.strip())
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise ConfigInvalid(
                 f'{name}: must be a duration such as "90s", "15m", "24h" or "7d", '
@@ -349,5 +348,13 @@ CALLER_OPTIONS: Final[tuple[Option, ...]] = (
         read=_duration(1, 366 * 86_400),
         default=_POLICY.retention_seconds,
         meaning="How long a background response is kept after its end.",
+    ),
+    Option(
+        path="crash",
+        read=_word(*CrashPolicy),
+        default=_POLICY.crash,
+        meaning="What becomes of a background response whose upstream call may have run, but whose "
+        "answer was lost: safe ends it, retry makes a new attempt while nothing of it is visible. "
+        "A request may say otherwise.",
     ),
 )

@@ -2,6 +2,9 @@
 
 Written so that SQLite and PostgreSQL can both do it: every method is one transaction, writes of a
 run under way are conditional on its fence, and the state moves only by `core.lifecycle`.
+
+Times are the wall clock's. When something expires, the store counts the time that has passed since:
+a wall clock that jumps destroys nothing.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,6 +13,7 @@ from typing import Protocol
 
 from handrail.core.admission import Limits
 from handrail.core.lifecycle import State
+from handrail.core.retry import Cause
 from handrail.errors import StoreFailed
 
 
@@ -62,8 +66,9 @@ class NewRun:
 class Run:
     """A run as it is. `fence` is the number that a write must carry to be let in.
 
-    `response` is the opening object until the end, then the final one. `calls` counts upstream
-    calls. Times in unix seconds, None where it has not happened.
+    `response` is the opening object until the end, then the final one. `attempt` counts attempts,
+    0 before the first was sent; `calls` counts upstream calls. Times in unix seconds, None where
+    it has not happened.
     """
 
     id: str
@@ -80,6 +85,19 @@ class Run:
     last_seq: int
     sent_at: float | None
     finished_at: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One upstream call of a run, counted from 1: in which attempt, why, and when (unix seconds).
+
+    A call is written down before it is sent, so one that is here may still have failed to leave.
+    """
+
+    number: int
+    attempt: int
+    cause: Cause
+    sent_at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,22 +159,35 @@ class Store(Protocol):
         """
 
     async def claim(self, *, owner: str, limits: Limits) -> Run | None:
-        """Hand the next waiting run to `owner` under a new fence; None when nobody may start."""
+        """Hand the next waiting run to `owner` under a new fence; None when nobody may start.
+
+        That is a queued run, or one `in_progress` that was put back to have a new attempt.
+        """
 
     async def begin(self, run_id: str, fence: int, *, now: float, segment: Segment) -> bool:
-        """Record that the upstream call is about to be sent and make the run `in_progress`.
+        """Record that the first upstream call is about to be sent; the run is `in_progress`.
 
         False when the fence is no longer valid; nothing may be sent then.
         """
 
-    async def call_again(self, run_id: str, fence: int) -> bool:
-        """Count one more upstream call of a run that has begun. False when fenced."""
+    async def call_again(self, run_id: str, fence: int, *, now: float, cause: Cause) -> bool:
+        """Record one more upstream call of the attempt that is under way. False when fenced."""
+
+    async def begin_again(self, run_id: str, fence: int, *, now: float, cause: Cause) -> int | None:
+        """Record that the first call of a new attempt is about to be sent; its fence.
+
+        The old fence is used up, so that nothing of the attempt before can be written any more.
+        None when fenced, and when an event of an answer is in the log: nothing may be sent then.
+        """
 
     async def append(self, run_id: str, fence: int, segment: Segment) -> bool:
         """Add events, durably, before returning. False when fenced; nothing was written then."""
 
     async def release(self, run_id: str, fence: int) -> bool:
-        """Put a claimed run that has not begun back into the queue. False when fenced."""
+        """Put a claimed run back into the queue; its state stays what it is.
+
+        False when fenced, and when an event of an answer is in its log.
+        """
 
     async def finish(self, run_id: str, fence: int, closing: Closing) -> bool:
         """End a run. False when fenced; nothing was written then."""
@@ -173,6 +204,9 @@ class Store(Protocol):
     async def get(self, run_id: str, *, caller: str) -> Run | None:
         """One run of `caller`; None when there is none or its retention is over."""
 
+    async def calls(self, run_id: str, *, caller: str) -> Sequence[Call]:
+        """The upstream calls of a run, in their order; none where `get` gives none."""
+
     async def read(self, run_id: str, *, after: int, caller: str) -> Slice | None:
         """Events after number `after`; None as for `get`."""
 
@@ -186,7 +220,7 @@ class Store(Protocol):
         """The runs that someone other than `owner` has claimed and not ended."""
 
     async def requeue(self, run_id: str) -> None:
-        """Put a claimed run that has not begun back into the queue, whoever owned it."""
+        """The same, whoever owned it."""
 
     async def unfinished_of_others(self, callers: Collection[str]) -> Sequence[str]:
         """The unfinished runs of callers that are not among `callers`."""

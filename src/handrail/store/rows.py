@@ -11,6 +11,7 @@ from handrail.core import wire
 from handrail.core.admission import Limits
 from handrail.errors import Code, RequestRejected
 from handrail.store.base import NewRun, Run, Segment
+from handrail.store.kept_time import KeptTime
 from handrail.store.queries import load, parse
 from handrail.store.vault import Sealer, Vault
 
@@ -18,17 +19,18 @@ SQL: Final = parse(load("queries.sql"))
 
 
 def earlier_run(
-    connection: sqlite3.Connection, run: NewRun, *, vault: Vault, now: float
+    connection: sqlite3.Connection, run: NewRun, *, vault: Vault, time: KeptTime
 ) -> str | None:
     """The run that this create has made before; None when it is new, and its key is kept."""
     if run.repeat is None:
         return None
+    now = time.now()
     values = {
         "caller": run.caller,
         "key": vault.mark(run.repeat.key.encode()),
         "body": vault.mark(run.repeat.digest),
         "run_id": run.id,
-        "kept_until": run.repeat.kept_until,
+        "kept_until": time.at(run.repeat.kept_until),
         "now": now,
     }
     row = connection.execute(SQL["key_of_create"], values).fetchone()

@@ -4,12 +4,14 @@ Whoever calls decides what one transaction is; here nothing begins one, and noth
 """
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from handrail.core.admission import Limits, next_caller
-from handrail.core.lifecycle import State, may_follow
-from handrail.store.base import Close, Closing, NewRun, Run, Segment, Slice
+from handrail.core.lifecycle import LAST_OPENING, State, may_follow
+from handrail.core.retry import Cause
+from handrail.store.base import Call, Close, Closing, NewRun, Run, Segment, Slice
+from handrail.store.kept_time import KeptTime
 from handrail.store.keys import DataKeys
 from handrail.store.quota import Quotas
 from handrail.store.rows import SQL, add_items, add_segment, check_room, earlier_run, item_of
@@ -18,18 +20,18 @@ SLICE_BYTES: Final = 512 * 1024
 
 
 class Runs:
-    """The tables of runs, their events and their items. `now` is unix time in seconds."""
+    """The tables of runs, their events and their items. `time` decides what has expired."""
 
-    def __init__(self, keys: DataKeys, *, now: Callable[[], float], quotas: Quotas) -> None:
+    def __init__(self, keys: DataKeys, *, time: KeptTime, quotas: Quotas) -> None:
         self._keys = keys
-        self._now = now
+        self._time = time
         self._quotas = quotas
 
     # --- writing ---------------------------------------------------------------------------
 
     def accept(self, connection: sqlite3.Connection, run: NewRun, *, limits: Limits) -> str:
         """See `Store.accept`."""
-        earlier = earlier_run(connection, run, vault=self._keys.vault, now=self._now())
+        earlier = earlier_run(connection, run, vault=self._keys.vault, time=self._time)
         if earlier is not None:
             return earlier
         row = connection.execute(SQL["count_waiting"], {"caller": run.caller}).fetchone()
@@ -66,6 +68,43 @@ class Runs:
             return None
         values = {"ord": waiting[caller], "owner": owner}
         return self._run(connection, connection.execute(SQL["claim"], values).fetchone())
+
+    def begin(
+        self,
+        connection: sqlite3.Connection,
+        run_id: str,
+        fence: int,
+        *,
+        now: float,
+        segment: Segment,
+    ) -> bool:
+        """See `Store.begin`."""
+        values = {"id": run_id, "fence": fence, "now": now, "cause": Cause.FIRST}
+        if not self.extend(connection, "begin", values, segment=segment):
+            return False
+        connection.execute(SQL["add_call"], values)
+        return True
+
+    def call_again(
+        self, connection: sqlite3.Connection, run_id: str, fence: int, *, now: float, cause: Cause
+    ) -> bool:
+        """See `Store.call_again`."""
+        values = {"id": run_id, "fence": fence, "now": now, "cause": cause}
+        if connection.execute(SQL["call_again"], values).rowcount == 0:
+            return False
+        connection.execute(SQL["add_call"], values)
+        return True
+
+    def begin_again(
+        self, connection: sqlite3.Connection, run_id: str, fence: int, *, now: float, cause: Cause
+    ) -> int | None:
+        """See `Store.begin_again`."""
+        values = {"id": run_id, "fence": fence, "last_opening": LAST_OPENING}
+        row = connection.execute(SQL["begin_again"], values).fetchone()
+        if row is None:
+            return None
+        connection.execute(SQL["add_call"], {"id": run_id, "now": now, "cause": cause})
+        return int(row["fence"])
 
     def extend(
         self,
@@ -133,7 +172,7 @@ class Runs:
             "first_seq": closing.segment.first,
             "last_seq": closing.segment.last,
             "finished_at": closing.finished_at,
-            "expires_at": closing.expires_at,
+            "expires_at": self._time.at(closing.expires_at),
         }
         if connection.execute(SQL[query], values).rowcount == 0:
             return False
@@ -148,7 +187,7 @@ class Runs:
 
     def sweep(self, connection: sqlite3.Connection, *, limit: int) -> int:
         """See `Store.sweep`."""
-        values = {"now": self._now(), "limit": limit}
+        values = {"now": self._time.now(), "limit": limit}
         connection.execute(SQL["forget_expired"], values)
         connection.execute(SQL["drop_keys"], values)
         rows = connection.execute(SQL["expired"], values).fetchall()
@@ -166,6 +205,13 @@ class Runs:
         """See `Store.get`."""
         row = self.row(connection, run_id, caller)
         return None if row is None else self._run(connection, row)
+
+    def calls(self, connection: sqlite3.Connection, run_id: str, *, caller: str) -> Sequence[Call]:
+        """See `Store.calls`."""
+        if self.row(connection, run_id, caller) is None:
+            return []
+        rows = connection.execute(SQL["calls"], {"id": run_id})
+        return [Call(**{**dict(row), "cause": Cause(row["cause"])}) for row in rows]
 
     def read(
         self, connection: sqlite3.Connection, run_id: str, *, after: int, caller: str
@@ -198,7 +244,7 @@ class Runs:
         if caller is None:
             row = connection.execute(SQL["run"], {"id": run_id}).fetchone()
         else:
-            values = {"id": run_id, "caller": caller, "now": self._now()}
+            values = {"id": run_id, "caller": caller, "now": self._time.now()}
             row = connection.execute(SQL["run_of_caller"], values).fetchone()
         return row if isinstance(row, sqlite3.Row) else None
 

@@ -6,6 +6,7 @@ pages are overwritten.
 """
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -15,12 +16,15 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from handrail.core.admission import Limits
+from handrail.core.lifecycle import LAST_OPENING
 from handrail.core.quota import Quota
+from handrail.core.retry import Cause
 from handrail.errors import Code, StoreFailed
-from handrail.store.base import Close, Closing, NewRun, Remote, Run, Segment, Slice
+from handrail.store.base import Call, Close, Closing, NewRun, Remote, Run, Segment, Slice
 from handrail.store.faults import store_failed
+from handrail.store.kept_time import KeptTime
 from handrail.store.keys import DataKeys
-from handrail.store.opening import cannot_open, connect_to_read, connect_to_write
+from handrail.store.opening import cannot_open, connect_to_read, connect_to_write, kept
 from handrail.store.quota import Quotas
 from handrail.store.reserve import Reserve
 from handrail.store.rows import SQL
@@ -35,7 +39,11 @@ _READERS: Final = 2
 
 
 class SqliteStore:
-    """`Store` on one SQLite file. Only one process may have it open for writing at a time."""
+    """`Store` on one SQLite file. Only one process may have it open for writing at a time.
+
+    `now` is the wall clock. With `monotonic` (seconds) what is kept does not expire because that
+    has jumped; without it the wall clock is believed.
+    """
 
     def __init__(
         self,
@@ -43,14 +51,16 @@ class SqliteStore:
         *,
         vault: Vault,
         now: Callable[[], float],
+        monotonic: Callable[[], float] | None = None,
         quota: Callable[[], Quota] = Quota,
     ) -> None:
         self._path = path
-        self._now = now
-        self._runs = Runs(DataKeys(vault), now=now, quotas=Quotas(quota))
+        self._vault = vault
+        self._time = KeptTime(wall=now, monotonic=monotonic or now)
+        self._runs = Runs(DataKeys(vault), time=self._time, quotas=Quotas(quota))
         self._connections: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         reserve = Reserve(path.with_name(path.name + ".reserve"), RESERVE_BYTES)
-        self._writer = Writer(lambda: connect_to_write(path, vault=vault), reserve=reserve)
+        self._writer = Writer(self._open_writer, reserve=reserve)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="handrail-reader")
 
     def open(self) -> None:
@@ -79,6 +89,17 @@ class SqliteStore:
     @property
     def broken(self) -> StoreFailed | None:
         return self._writer.problem
+
+    def _open_writer(self) -> sqlite3.Connection:
+        connection = connect_to_write(self._path, vault=self._vault)
+        self._time.begin(kept(connection, "clock"))
+        with contextlib.suppress(sqlite3.Error):  # a full disk is no reason not to start
+            self._save_clock(connection)
+        return connection
+
+    def _save_clock(self, connection: sqlite3.Connection) -> None:
+        values = {"name": "clock", "value": self._time.saved()}
+        connection.execute(SQL["set_meta"], values)
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         loop = asyncio.get_running_loop()
@@ -110,7 +131,13 @@ class SqliteStore:
         vital: bool = False,
         destroys: bool = False,
     ) -> T:
-        result: T = await self._writer.run(work, vital=vital, destroys=destroys)
+        def working(connection: sqlite3.Connection) -> T:
+            if self._time.moved():
+                # At once: a process that is killed now must not come back a day later.
+                self._save_clock(connection)
+            return work(connection)
+
+        result: T = await self._writer.run(working, vital=vital, destroys=destroys)
         return result
 
     async def _changed(self, query: str, values: Mapping[str, object]) -> bool:
@@ -125,21 +152,30 @@ class SqliteStore:
         return await self._write(lambda c: self._runs.claim(c, owner=owner, limits=limits))
 
     async def begin(self, run_id: str, fence: int, *, now: float, segment: Segment) -> bool:
-        values = {"id": run_id, "fence": fence, "now": now}
-        return await self._write(lambda c: self._runs.extend(c, "begin", values, segment=segment))
+        return await self._write(
+            lambda c: self._runs.begin(c, run_id, fence, now=now, segment=segment)
+        )
 
     async def append(self, run_id: str, fence: int, segment: Segment) -> bool:
         values = {"id": run_id, "fence": fence}
         return await self._write(lambda c: self._runs.extend(c, "extend", values, segment=segment))
 
-    async def call_again(self, run_id: str, fence: int) -> bool:
-        return await self._changed("call_again", {"id": run_id, "fence": fence})
+    async def call_again(self, run_id: str, fence: int, *, now: float, cause: Cause) -> bool:
+        return await self._write(
+            lambda c: self._runs.call_again(c, run_id, fence, now=now, cause=cause)
+        )
+
+    async def begin_again(self, run_id: str, fence: int, *, now: float, cause: Cause) -> int | None:
+        return await self._write(
+            lambda c: self._runs.begin_again(c, run_id, fence, now=now, cause=cause)
+        )
 
     async def release(self, run_id: str, fence: int) -> bool:
-        return await self._changed("release", {"id": run_id, "fence": fence})
+        values = {"id": run_id, "fence": fence, "last_opening": LAST_OPENING}
+        return await self._changed("release", values)
 
     async def requeue(self, run_id: str) -> None:
-        await self._changed("requeue", {"id": run_id})
+        await self._changed("requeue", {"id": run_id, "last_opening": LAST_OPENING})
 
     async def finish(self, run_id: str, fence: int, closing: Closing) -> bool:
         return await self._write(
@@ -160,12 +196,15 @@ class SqliteStore:
         )
 
     async def sweep(self, *, limit: int) -> int:
-        return await self._write(
-            lambda c: self._runs.sweep(c, limit=limit), vital=True, destroys=True
-        )
+        def work(connection: sqlite3.Connection) -> int:
+            self._save_clock(connection)
+            return self._runs.sweep(connection, limit=limit)
+
+        return await self._write(work, vital=True, destroys=True)
 
     async def remember(self, remote: Remote) -> bool:
-        return await self._changed("remember", asdict(remote))
+        values = {**asdict(remote), "expires_at": self._time.at(remote.expires_at)}
+        return await self._changed("remember", values)
 
     async def forget(self, response_id: str, *, caller: str) -> None:
         await self._changed("forget", {"id": response_id, "caller": caller})
@@ -175,6 +214,9 @@ class SqliteStore:
     async def get(self, run_id: str, *, caller: str) -> Run | None:
         return await self._read(lambda c: self._runs.get(c, run_id, caller=caller))
 
+    async def calls(self, run_id: str, *, caller: str) -> Sequence[Call]:
+        return await self._read(lambda c: self._runs.calls(c, run_id, caller=caller))
+
     async def read(self, run_id: str, *, after: int, caller: str) -> Slice | None:
         return await self._read(lambda c: self._runs.read(c, run_id, after=after, caller=caller))
 
@@ -182,7 +224,7 @@ class SqliteStore:
         return await self._read(lambda c: self._runs.find_items(c, caller, ids))
 
     async def locate(self, response_id: str, *, caller: str) -> Remote | None:
-        values = {"id": response_id, "caller": caller, "now": self._now()}
+        values = {"id": response_id, "caller": caller, "now": self._time.now()}
         row = await self._read(lambda c: c.execute(SQL["locate"], values).fetchone())
         return None if row is None else Remote(**dict(row))
 

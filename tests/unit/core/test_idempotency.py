@@ -1,13 +1,11 @@
 """Idempotency-Key: what is one, what two creates have in common, and when it means nothing."""
 
 import json
-from typing import Any
 
 import pytest
 from hypothesis import given
 
 from handrail.core import idempotency, wire
-from handrail.core.policy import Mode, Plan
 from handrail.errors import RequestRejected
 from tests.unit.core.generated import KNOWN, UNKNOWN, spelled
 
@@ -71,17 +69,3 @@ def test_any_create_has_a_digest_and_always_the_same(data: bytes) -> None:
         return
     again = wire.read_create(json.dumps(json.loads(data), indent=1).encode())
     assert idempotency.digest(request) == idempotency.digest(again)
-
-
-def plan(mode: Mode) -> Plan:
-    """A plan as policy makes it."""
-    return Plan(mode=mode, stream=False, store=False, retention_seconds=0, reasons=())
-
-
-@pytest.mark.parametrize("mode", Mode)
-@pytest.mark.parametrize("key", [None, "k"])
-def test_a_key_without_a_kept_response_is_ignored_and_that_is_told(mode: Mode, key: Any) -> None:
-    noted = idempotency.noted(plan(mode), key)
-    ignored = key is not None and mode is not Mode.BACKGROUND
-    assert ("idempotency-key=ignored" in noted.header()) is ignored
-    assert all(reason.text for reason in noted.reasons)

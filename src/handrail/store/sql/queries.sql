@@ -13,11 +13,11 @@ insert or replace into items (caller, item_id, run_id) values (:caller, :item_id
 
 -- name: count_waiting
 -- How many runs wait, of this caller and in all.
-select count(*) filter (where caller = :caller), count(*) from runs where state = 'queued' and owner is null;
+select count(*) filter (where caller = :caller), count(*) from runs where owner is null and finished_at is null;
 
 -- name: waiting
 -- The oldest waiting run of each caller.
-select caller, min(ord) from runs where state = 'queued' and owner is null group by caller;
+select caller, min(ord) from runs where owner is null and finished_at is null group by caller;
 
 -- name: running
 -- How many runs of each caller hold a slot.
@@ -25,18 +25,33 @@ select caller, count(*) from runs where owner is not null group by caller;
 
 -- name: claim
 -- Hand the run at this place to an owner, under a new fence.
-update runs set owner = :owner, fence = fence + 1, attempt = attempt + 1
-where ord = :ord and state = 'queued' and owner is null
+update runs set owner = :owner, fence = fence + 1
+where ord = :ord and owner is null and finished_at is null
 returning *;
 
 -- name: begin
--- The upstream call is about to be sent.
-update runs set state = 'in_progress', sent_at = :now, calls = calls + 1, last_seq = :last_seq
+-- The first upstream call is about to be sent.
+update runs set state = 'in_progress', sent_at = :now, attempt = 1, calls = 1, last_seq = :last_seq
 where id = :id and fence = :fence and state = 'queued' and last_seq = :first_seq - 1;
 
+-- name: begin_again
+-- The first call of a new attempt is about to be sent, while nothing of an answer is in the log.
+update runs set fence = fence + 1, attempt = attempt + 1, calls = calls + 1
+where id = :id and fence = :fence and state = 'in_progress' and last_seq <= :last_opening
+returning fence;
+
 -- name: call_again
--- One more upstream call of a run that has begun.
+-- One more upstream call of the attempt that is under way.
 update runs set calls = calls + 1 where id = :id and fence = :fence and state = 'in_progress';
+
+-- name: add_call
+-- The call that has just been counted: when, and why.
+insert into calls (run_id, number, attempt, cause, sent_at)
+select id, calls, attempt, :cause, :now from runs where id = :id;
+
+-- name: calls
+-- The upstream calls of a run.
+select number, attempt, cause, sent_at from calls where run_id = :id order by number;
 
 -- name: extend
 -- Room for a segment, if the fence still holds.
@@ -44,12 +59,14 @@ update runs set last_seq = :last_seq
 where id = :id and fence = :fence and state = 'in_progress' and last_seq = :first_seq - 1;
 
 -- name: release
--- A claimed run that has not begun goes back into the queue.
-update runs set owner = null where id = :id and fence = :fence and state = 'queued';
+-- A claimed run of whose answer nothing is in the log goes back into the queue.
+update runs set owner = null, fence = fence + 1
+where id = :id and fence = :fence and finished_at is null and last_seq <= :last_opening;
 
 -- name: requeue
--- The same, whoever owned it; its fence is used up.
-update runs set owner = null, fence = fence + 1 where id = :id and state = 'queued' and owner is not null;
+-- The same, whoever owned it.
+update runs set owner = null, fence = fence + 1
+where id = :id and owner is not null and finished_at is null and last_seq <= :last_opening;
 
 -- name: finish
 -- The end of a run, written by its own execution.
@@ -101,13 +118,13 @@ select id from runs where owner is not null and owner <> :owner order by ord;
 
 -- name: unfinished
 -- Every run that has not ended, and whose it is.
-select id, caller from runs where state = 'queued' and owner is null
+select id, caller from runs where owner is null and finished_at is null
 union all
 select id, caller from runs where owner is not null;
 
 -- name: counts
 -- For readiness and the log.
-select (select count(*) from runs where state = 'queued' and owner is null),
+select (select count(*) from runs where owner is null and finished_at is null),
     (select count(*) from runs where owner is not null);
 
 -- name: get_meta
@@ -117,6 +134,11 @@ select value from meta where name = :name;
 -- name: put_meta
 -- Set once, at creation.
 insert into meta (name, value) values (:name, :value);
+
+-- name: set_meta
+-- Set anew.
+insert into meta (name, value) values (:name, :value)
+on conflict (name) do update set value = excluded.value;
 
 -- name: remember
 -- Where an upstream's response is; an id that another caller has is not taken over.

@@ -14,12 +14,14 @@ from handrail.core.rewrite import upstream_request
 from handrail.engine.clock import Clock
 from handrail.engine.closing import object_of
 from handrail.engine.dispatch import Dispatcher
+from handrail.engine.history import Histories
 from handrail.engine.journal import Journal, RunLog
 from handrail.engine.reading import EventReader
 from handrail.engine.targets import Targets
 from handrail.errors import (
     Code,
     HandrailError,
+    RequestRejected,
     StoreFailed,
     UpstreamFailed,
     UpstreamRefused,
@@ -58,6 +60,7 @@ class Execution:
         self._journal = journal
         self._store = store
         self._targets = targets
+        self._histories = Histories(store)
         self._clock = clock
         self._max_seconds = max_seconds
         self._max_bytes = max_bytes
@@ -135,11 +138,18 @@ class Execution:
         if target is None:
             message = f"The upstream '{run.target}' is no longer configured."
             return State.FAILED, RunError(cause="target_gone", message=message)
+        given = wire.read_create(run.request)
+        try:
+            whole, continues = await self._histories.before(given, caller=run.caller, target=target)
+        except RequestRejected as gone:  # it was all there when the run was accepted
+            error = RunError(cause="previous_response_gone", message=gone.fault.message)
+            return State.FAILED, error
         request = upstream_request(
-            wire.read_create(run.request),
+            whole,
             profile=target.profile,
             stream=True,
             extra_fields=target.extra_fields,
+            continues=continues,
         )
 
         async def before_send() -> None:

@@ -83,6 +83,7 @@ def load(
         max_queued=values["background.max_queued"],
         max_run_seconds=values["background.max_duration"],
         max_output_bytes=values["background.max_output_bytes"],
+        max_history_bytes=values["background.max_history_bytes"],
         file=file,
         values=MappingProxyType(values),
         sources=MappingProxyType(sources),

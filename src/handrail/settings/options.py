@@ -282,6 +282,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         default=64 << 20,
         meaning="Most bytes of events that one background response may produce.",
     ),
+    Option(
+        path="background.max_history_bytes",
+        read=_integer(1_024, 1 << 30),
+        default=32 << 20,
+        meaning="Largest history, as JSON, that is put before the input for a "
+        "previous_response_id.",
+    ),
 )
 
 _POLICY: Final = CallerPolicy(name="")

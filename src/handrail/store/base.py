@@ -42,7 +42,8 @@ class NewRun:
     """A run to be accepted. `plan`, `request` and `response` are JSON; times in unix seconds.
 
     `response` is the response object as it is before anything happened, `opening` the first
-    events, `items` the ids of the input items that a later `item_reference` may name.
+    events, `items` the ids of the input items that a later `item_reference` may name. `previous` is
+    the response that this one goes on from, kept here or by an upstream.
     """
 
     id: str
@@ -55,6 +56,7 @@ class NewRun:
     opening: Segment
     items: tuple[str, ...] = ()
     repeat: Repeat | None = None
+    previous: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,8 @@ class Run:
     """A run as it is. `fence` is the number that a write must carry to be let in.
 
     `response` is the opening object until the end, then the final one. `calls` counts upstream
-    calls. Times in unix seconds, None where it has not happened.
+    calls. `previous` is the response that it goes on from. Times in unix seconds, None where it has
+    not happened.
     """
 
     id: str
@@ -79,6 +82,7 @@ class Run:
     last_seq: int
     sent_at: float | None
     finished_at: float | None
+    previous: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +124,9 @@ class Remote:
     expires_at: float
 
 
+Visit = Callable[[Run], None]
+"""Looks at one run of a chain; what it raises ends the walk."""
+
 Close = Callable[[Run, Sequence[bytes]], Closing | None]
 """Builds the end of a run from its row and its stored frames; None leaves the run as it is."""
 
@@ -131,8 +138,8 @@ class Store(Protocol):
         """Keep a new run, durably, before returning; the id of the run that stands.
 
         That is an earlier one if the same create was made under the same key. Raises
-        RequestRejected for a full queue, for a key that stands for another body, and for one whose
-        run is no longer there.
+        RequestRejected for a full queue, for a key that stands for another body, for one whose
+        run is no longer there, and when `previous` is gone.
         """
 
     async def claim(self, *, owner: str, limits: Limits) -> Run | None:
@@ -170,6 +177,13 @@ class Store(Protocol):
 
     async def read(self, run_id: str, *, after: int, caller: str) -> Slice | None:
         """Events after number `after`; None as for `get`."""
+
+    async def ancestry(self, run_id: str, *, caller: str, visit: Visit) -> str | None:
+        """Show `visit` a run of `caller`, then the one that it goes on from, back to the first.
+
+        All as of one moment, one run at a time in memory. The id that leads to no run, None when
+        every link holds.
+        """
 
     async def delete(self, run_id: str, *, caller: str) -> bool:
         """Destroy a run and everything kept of it. False when there was none."""

@@ -8,8 +8,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from handrail.core.admission import Limits, next_caller
+from handrail.core.history import not_found
 from handrail.core.lifecycle import State, may_follow
-from handrail.store.base import Close, Closing, NewRun, Run, Segment, Slice
+from handrail.store.base import Close, Closing, NewRun, Run, Segment, Slice, Visit
 from handrail.store.keys import DataKeys
 from handrail.store.rows import SQL, add_items, add_segment, check_room, earlier_run, item_of
 
@@ -31,6 +32,7 @@ class Runs:
         if earlier is not None:
             return earlier
         row = connection.execute(SQL["count_waiting"], {"caller": run.caller}).fetchone()
+        self._check_previous(connection, run)
         check_room(run.caller, of_caller=row[0], of_all=row[1], limits=limits)
         sealer, wrapped = self._keys.new(run.id)
         connection.execute(
@@ -45,11 +47,20 @@ class Runs:
                 "request": sealer.seal(f"{run.id}/request", run.request),
                 "response": sealer.seal(f"{run.id}/response", run.response),
                 "last_seq": run.opening.last,
+                "previous": run.previous,
             },
         )
         add_segment(connection, run.id, (sealer, run.opening))
         add_items(connection, run.caller, (run.id, run.items))
         return run.id
+
+    def _check_previous(self, connection: sqlite3.Connection, run: NewRun) -> None:
+        # It was there when it was read, but a sweep or a deletion may have come in between.
+        if run.previous is None or self.row(connection, run.previous, run.caller) is not None:
+            return
+        values = {"id": run.previous, "caller": run.caller, "now": self._now()}
+        if connection.execute(SQL["locate"], values).fetchone() is None:
+            raise not_found(run.previous, previous=run.previous)
 
     def claim(self, connection: sqlite3.Connection, *, owner: str, limits: Limits) -> Run | None:
         """See `Store.claim`."""
@@ -172,6 +183,21 @@ class Runs:
         frames = tuple(self._frames(connection, run_id, after=after, bound=SLICE_BYTES))
         return Slice(frames=frames, state=State(row["state"]), last_seq=row["last_seq"])
 
+    def ancestry(
+        self, connection: sqlite3.Connection, run_id: str, *, caller: str, visit: Visit
+    ) -> str | None:
+        """See `Store.ancestry`."""
+        row = self.row(connection, run_id, caller)
+        at: str | None = run_id
+        while row is not None:
+            visit(self._run(connection, row))
+            at = row["previous"]
+            if at is None:
+                return None
+            values = {"id": at, "caller": caller, "before": row["ord"]}
+            row = connection.execute(SQL["ancestor"], values).fetchone()
+        return at
+
     def find_items(
         self, connection: sqlite3.Connection, caller: str, ids: Collection[str]
     ) -> Mapping[str, bytes]:
@@ -218,6 +244,7 @@ class Runs:
             last_seq=row["last_seq"],
             sent_at=row["sent_at"],
             finished_at=row["finished_at"],
+            previous=row["previous"],
         )
 
     def _frames(

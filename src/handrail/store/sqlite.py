@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 
 from handrail.core.admission import Limits
 from handrail.errors import ConfigInvalid
-from handrail.store.base import Close, Closing, NewRun, Remote, Run, Segment, Slice
+from handrail.store.base import Close, Closing, NewRun, Remote, Run, Segment, Slice, Visit
 from handrail.store.keys import DataKeys
 from handrail.store.migrate import migrate
 from handrail.store.rows import SQL
@@ -168,6 +168,11 @@ class SqliteStore:
 
     async def get(self, run_id: str, *, caller: str) -> Run | None:
         return await self._read(lambda c: self._runs.get(c, run_id, caller=caller))
+
+    async def ancestry(self, run_id: str, *, caller: str, visit: Visit) -> str | None:
+        return await self._read(
+            lambda c: self._runs.ancestry(c, run_id, caller=caller, visit=visit)
+        )
 
     async def read(self, run_id: str, *, after: int, caller: str) -> Slice | None:
         return await self._read(lambda c: self._runs.read(c, run_id, after=after, caller=caller))

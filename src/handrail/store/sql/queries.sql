@@ -1,7 +1,9 @@
 -- name: insert_run
 -- A new run, waiting.
-insert into runs (id, caller, state, created_at, target, plan, wrapped_key, request, response, last_seq)
-values (:id, :caller, 'queued', :created_at, :target, :plan, :wrapped_key, :request, :response, :last_seq);
+insert into runs (id, caller, state, created_at, target, plan, wrapped_key, request, response, last_seq,
+    previous)
+values (:id, :caller, 'queued', :created_at, :target, :plan, :wrapped_key, :request, :response, :last_seq,
+    :previous);
 
 -- name: insert_segment
 -- Consecutive events of a run.
@@ -70,6 +72,10 @@ select * from runs where id = :id;
 -- name: run_of_caller
 -- One run, if it is this caller's and its retention is not over.
 select * from runs where id = :id and caller = :caller and (expires_at is null or expires_at > :now);
+
+-- name: ancestor
+-- The run that another one goes on from. It is older, so a damaged link cannot lead round for ever.
+select * from runs where id = :id and caller = :caller and ord < :before;
 
 -- name: segments_after
 -- The segments that hold events after a number.

@@ -40,43 +40,41 @@ def texts(given: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def three_turns(url: str, key: str, **options: Any) -> list[Any]:
+    """A tool is called, answered, and asked about, by the synchronous SDK that validates all."""
+    with OpenAI(
+        base_url=url, api_key=key, max_retries=0, _strict_response_validation=True
+    ) as client:
+
+        def turn(given: Any, previous: str | None) -> Any:
+            response = client.responses.create(
+                model="m",
+                input=given,
+                tools=TOOLS,
+                include=ENCRYPTED,
+                previous_response_id=previous,
+                **options,
+            )
+            while response.status in ("queued", "in_progress"):
+                response = client.responses.retrieve(response.id)
+            assert (response.status, response.previous_response_id) == ("completed", previous)
+            return response
+
+        first = turn("ask [[tool=look reasoning]]", None)
+        call_id = first.output[-1].call_id
+        output = {"type": "function_call_output", "call_id": call_id, "output": "o"}
+        second = turn([output], first.id)
+        return [first, second, turn("last [[words=2]]", second.id)]
+
+
 @pytest.mark.parametrize("manners", ["openai", "codex", "vllm"])
 async def test_three_turns_with_tools_and_reasoning_reach_the_upstream_whole(
     start: Start, upstream: Scripted, manners: str
 ) -> None:
     async with start(manners=manners, **BACKGROUND) as gateway:
-
-        def talk() -> list[Any]:
-            with OpenAI(
-                base_url=gateway.url,
-                api_key=gateway.key,
-                max_retries=0,
-                _strict_response_validation=True,
-            ) as client:
-
-                def turn(given: Any, previous: str | None) -> Any:
-                    response = client.responses.create(
-                        model="m",
-                        input=given,
-                        background=True,
-                        tools=TOOLS,
-                        include=ENCRYPTED,
-                        previous_response_id=previous,
-                    )
-                    while response.status in ("queued", "in_progress"):
-                        response = client.responses.retrieve(response.id)
-                    assert response.status == "completed"
-                    assert response.previous_response_id == previous
-                    return response
-
-                first = turn("ask [[tool=look reasoning]]", None)
-                call = first.output[-1]
-                output = {"type": "function_call_output", "call_id": call.call_id, "output": "o"}
-                second = turn([output], first.id)
-                third = turn("last [[words=2]]", second.id)
-                return [first, second, third]
-
-        first, second, third = await asyncio.to_thread(talk)
+        first, second, third = await asyncio.to_thread(
+            three_turns, gateway.url, gateway.key, background=True
+        )
         assert [item.type for item in first.output] == ["reasoning", "function_call"]
         sent = upstream.last
         assert "previous_response_id" not in sent
@@ -372,3 +370,26 @@ async def test_a_conversation_that_begins_at_the_upstream_goes_on_here(
         await client.responses.create(model="m", input="on", previous_response_id=ours.id)
         assert upstream.last["previous_response_id"] == theirs.id
         assert texts(upstream.last["input"])[::2] == ["ours", "on"]
+
+
+async def test_what_a_conversation_goes_on_from_is_kept_beyond_its_own_retention(
+    start: Start, upstream: Scripted, tmp_path: Path
+) -> None:
+    short = '[background]\nenabled = true\n[callers.default]\nretention = "1s"\n'
+    async with start(toml=short) as gateway, gateway.client() as client:
+        first = await ended(client, "one [[words=1]]")
+        alone = await ended(client, "alone")
+        (tmp_path / "data.toml").write_text(short.replace("1s", "1h"))
+        await gateway.gateway.reload()
+        second = await ended(client, "two [[words=1]]", first.id)
+        while True:
+            try:
+                await client.responses.retrieve(alone.id)
+            except openai.NotFoundError:
+                break
+            await asyncio.sleep(0.02)
+        assert (await client.responses.retrieve(first.id)).status == "completed"
+        await ended(client, "three", second.id)
+        assert texts(upstream.last["input"])[::2] == ["one", "two", "three"]
+        await client.responses.delete(first.id)
+        assert (await refused(client, second.id))["code"] == "previous_response_not_found"

@@ -173,7 +173,10 @@ class Store(Protocol):
         """
 
     async def get(self, run_id: str, *, caller: str) -> Run | None:
-        """One run of `caller`; None when there is none or its retention is over."""
+        """One run of `caller`; None when there is none or its retention is over.
+
+        It is not over, in any method here, while a run that goes on from it is kept.
+        """
 
     async def read(self, run_id: str, *, after: int, caller: str) -> Slice | None:
         """Events after number `after`; None as for `get`."""
@@ -203,7 +206,8 @@ class Store(Protocol):
     async def sweep(self, *, limit: int) -> int:
         """Destroy up to `limit` runs whose retention is over, and say how many.
 
-        Forgets the remotes whose time is over as well.
+        One that another goes on from stays until that one's retention is over too. Forgets the
+        remotes whose time is over as well.
         """
 
     async def remember(self, remote: Remote) -> bool:

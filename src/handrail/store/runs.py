@@ -5,6 +5,7 @@ Whoever calls decides what one transaction is; here nothing begins one, and noth
 
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from handrail.core.admission import Limits, next_caller
@@ -15,6 +16,7 @@ from handrail.store.keys import DataKeys
 from handrail.store.rows import SQL, add_items, add_segment, check_room, earlier_run, item_of
 
 SLICE_BYTES: Final = 512 * 1024
+_ROUNDS: Final = 10
 
 
 class Runs:
@@ -28,7 +30,8 @@ class Runs:
 
     def accept(self, connection: sqlite3.Connection, run: NewRun, *, limits: Limits) -> str:
         """See `Store.accept`."""
-        earlier = earlier_run(connection, run, vault=self._keys.vault, now=self._now())
+        alive = partial(self._is_there, connection, run.caller)
+        earlier = earlier_run(connection, run, vault=self._keys.vault, now=self._now(), alive=alive)
         if earlier is not None:
             return earlier
         row = connection.execute(SQL["count_waiting"], {"caller": run.caller}).fetchone()
@@ -56,7 +59,7 @@ class Runs:
 
     def _check_previous(self, connection: sqlite3.Connection, run: NewRun) -> None:
         # It was there when it was read, but a sweep or a deletion may have come in between.
-        if run.previous is None or self.row(connection, run.previous, run.caller) is not None:
+        if run.previous is None or self._is_there(connection, run.caller, run.previous):
             return
         values = {"id": run.previous, "caller": run.caller, "now": self._now()}
         if connection.execute(SQL["locate"], values).fetchone() is None:
@@ -157,14 +160,36 @@ class Runs:
         values = {"now": self._now(), "limit": limit}
         connection.execute(SQL["forget_expired"], values)
         connection.execute(SQL["drop_keys"], values)
-        rows = connection.execute(SQL["expired"], values).fetchall()
-        return sum(self._destroy(connection, row["id"], row["caller"]) for row in rows)
+        swept = 0
+        for _ in range(_ROUNDS):
+            due = connection.execute(SQL["due"], {**values, "limit": limit - swept}).fetchall()
+            for row in due:
+                swept += self._sweep_from(connection, row, limit=limit - swept)
+            if not due or swept >= limit:
+                break
+        return swept
+
+    def _sweep_from(self, connection: sqlite3.Connection, row: sqlite3.Row, *, limit: int) -> int:
+        """Destroy a run that is due, then what was kept for it alone; how many there were."""
+        count = 0
+        due: sqlite3.Row | None = row
+        while due is not None and count < limit:
+            if connection.execute(SQL["is_continued"], {"id": due["id"]}).fetchone()[0]:
+                connection.execute(SQL["hold"], {"id": due["id"]})
+                break
+            count += self._destroy(connection, due["id"], due["caller"])
+            values = {"id": due["previous"], "now": self._now()}
+            due = connection.execute(SQL["due_too"], values).fetchone()
+        return count
 
     def _destroy(self, connection: sqlite3.Connection, run_id: str, caller: str) -> bool:
         values = {"id": run_id, "caller": caller}
         connection.execute(SQL["destroy_key"], values)
         self._keys.forget(run_id)
-        return connection.execute(SQL["delete_run"], values).rowcount > 0
+        gone = connection.execute(SQL["delete_run"], values).fetchone()
+        if gone is not None and gone["previous"] is not None:
+            connection.execute(SQL["let_go"], {"id": gone["previous"]})
+        return gone is not None
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -221,7 +246,12 @@ class Runs:
         else:
             values = {"id": run_id, "caller": caller, "now": self._now()}
             row = connection.execute(SQL["run_of_caller"], values).fetchone()
+            if row is None:
+                row = connection.execute(SQL["kept_for_another"], values).fetchone()
         return row if isinstance(row, sqlite3.Row) else None
+
+    def _is_there(self, connection: sqlite3.Connection, caller: str, run_id: str) -> bool:
+        return self.row(connection, run_id, caller) is not None
 
     def ids(self, connection: sqlite3.Connection, query: str, **values: object) -> Sequence[str]:
         """The ids that a query gives."""

@@ -27,6 +27,8 @@ class Code(StrEnum):
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     IDEMPOTENCY_KEY_EXPIRED = "idempotency_key_expired"
     PREVIOUS_RESPONSE_NOT_FOUND = "previous_response_not_found"
+    RESPONSE_NOT_COMPLETED = "response_not_completed"
+    HISTORY_TOO_LARGE = "history_too_large"
     ITEM_NOT_FOUND = "item_reference_not_found"
     MALFORMED_REQUEST = "malformed_request"
     INVALID_API_KEY = "invalid_api_key"
@@ -89,6 +91,9 @@ CATALOGUE: Final[Mapping[Code, Entry]] = MappingProxyType(
         Code.IDEMPOTENCY_KEY_REUSED: _caller(400),
         Code.IDEMPOTENCY_KEY_EXPIRED: _caller(400),
         Code.PREVIOUS_RESPONSE_NOT_FOUND: _caller(400),
+        # 400 and not 409 here too: the response may be under way for hours.
+        Code.RESPONSE_NOT_COMPLETED: _caller(400),
+        Code.HISTORY_TOO_LARGE: _caller(400),
         Code.ITEM_NOT_FOUND: _caller(400),
         Code.MALFORMED_REQUEST: _caller(400),
         Code.INVALID_API_KEY: _caller(401),

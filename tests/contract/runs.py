@@ -49,6 +49,7 @@ async def accept(
     caller: str = "ann",
     within: Limits | None = None,
     items: tuple[str, ...] = (),
+    previous: str | None = None,
 ) -> None:
     run = NewRun(
         id=run_id,
@@ -60,6 +61,7 @@ async def accept(
         response=b'{"output":[]}',
         opening=frames(0, 2, CANARY.decode()),
         items=items,
+        previous=previous,
     )
     await store.accept(run, limits=within or limits())
 

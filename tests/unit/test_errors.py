@@ -82,6 +82,8 @@ STATUS = {
     "idempotency_key_reused": 400,
     "idempotency_key_expired": 400,
     "previous_response_not_found": 400,
+    "response_not_completed": 400,
+    "history_too_large": 400,
     "item_reference_not_found": 400,
     "malformed_request": 400,
     "invalid_api_key": 401,

@@ -127,8 +127,9 @@ class Plan:
 
     `stream` is what the caller asked for. `store` is what the response object says. Retention is
     in seconds from the terminal state, 0 where Handrail keeps nothing. `continues` is the
-    `previous_response_id` that an upstream is to continue from, if this caller owns it there.
-    `crash` and `priority` have a meaning only for what the gateway itself runs.
+    `previous_response_id` to continue from: what Handrail keeps, or an upstream that runs
+    background responses itself. `crash` and `priority` have a meaning only for what the gateway
+    itself runs.
     """
 
     mode: Mode
@@ -152,11 +153,13 @@ def decide(
     caller: CallerPolicy,
     executor: Executor = Executor.GATEWAY,
     able: bool = True,
+    has_store: bool = False,
 ) -> Plan:
     """The plan for one create. Raises RequestRejected when a guardrail forbids it.
 
-    `executor` is who runs background responses, `able` whether the target could do it itself. When
-    background is both not enabled (G2) and contradicts `store:false` (G3), G2 is reported (G5).
+    `executor` is who runs background responses, `able` whether the target could do it itself,
+    `has_store` whether there is a store here that responses may be kept in. When background is
+    both not enabled (G2) and contradicts `store:false` (G3), G2 is reported (G5).
     """
     if not request.background:
         plan = _stateless(request, caller)
@@ -167,11 +170,16 @@ def decide(
         by_upstream = executor is Executor.UPSTREAM and kept.store
         plan = _upstream_run(kept, allowed, able=able) if by_upstream else kept
     _refuse_unsupported(request, plan)
-    return _continued(request, plan, executor)
+    return _continued(request, plan, executor=executor, has_store=has_store)
 
 
 def decide_endpoint(
-    request: CreateRequest, *, endpoint: Endpoint, switch: Switch, caller: CallerPolicy
+    request: CreateRequest,
+    *,
+    endpoint: Endpoint,
+    switch: Switch,
+    caller: CallerPolicy,
+    has_store: bool = False,
 ) -> Plan:
     """The plan for a call to an endpoint beside create: the same guardrails, and always stateless.
 
@@ -185,7 +193,7 @@ def decide_endpoint(
         raise _not_of(endpoint, "stream", "it answers with one JSON object")
     plan = _stateless(request, caller)
     _refuse_unsupported(request, plan)
-    return _continued(request, plan, Executor.GATEWAY)
+    return _continued(request, plan, executor=Executor.GATEWAY, has_store=has_store)
 
 
 def _not_of(endpoint: Endpoint, field: str, why: str) -> RequestRejected:
@@ -320,16 +328,24 @@ def _refuse_unsupported(request: CreateRequest, plan: Plan) -> None:
         )
 
 
-def _continued(request: CreateRequest, plan: Plan, executor: Executor) -> Plan:
+def _continued(request: CreateRequest, plan: Plan, *, executor: Executor, has_store: bool) -> Plan:
     previous = request.previous_response_id
     if previous is None:
         return plan
+    if has_store:
+        text = (
+            "What Handrail keeps of the conversation is put before the input; what the upstream "
+            "keeps of it is named to it."
+        )
+        reason = Reason(name="previous_response_id=kept", text=text)
+        return replace(plan, continues=previous, reasons=(*plan.reasons, reason))
     if executor is Executor.UPSTREAM and plan.mode is not Mode.BACKGROUND:
         return replace(plan, continues=previous)
     raise RequestRejected(
         Code.PREVIOUS_RESPONSE_NOT_FOUND,
-        "Previous response cannot be used: this gateway keeps only background responses "
-        "([background] enabled) and does not continue from them yet, and its upstream keeps "
-        "none. Send the whole conversation as 'input'.",
+        "Previous response cannot be used here: there is no store in this process to continue "
+        "from, and the upstream keeps nothing. Handrail as a gateway continues from the background "
+        "responses that it keeps ([background] enabled). Otherwise send the whole conversation as "
+        "'input'.",
         param="previous_response_id",
     )

@@ -20,6 +20,7 @@ from handrail.core.wire import Body, CreateRequest
 from handrail.engine.clock import Clock
 from handrail.engine.closing import closing, fold_frames, object_of, plan_of
 from handrail.engine.executors import Executor
+from handrail.engine.history import Conversation
 from handrail.engine.tail import Tails
 from handrail.errors import ResponseNotFound, StateConflict
 from handrail.settings.model import Target
@@ -72,7 +73,7 @@ class Background:
 
     async def submit(
         self,
-        request: CreateRequest,
+        conversation: Conversation,
         *,
         plan: Plan,
         caller: str,
@@ -82,18 +83,23 @@ class Background:
     ) -> Accepted:
         """Keep the run, durably, before returning; or find the one that `key` has made before.
 
-        Raises RequestRejected for what the target could never take, for an `item_reference` to
-        nothing we keep and for a full queue, and StoreFailed when it cannot be kept.
+        Of a conversation only its own part is kept, and its link to what was before: that has its
+        own life, and deleting it must leave nothing of it. Raises RequestRejected for what the
+        target could never take and for a full queue, and StoreFailed when it cannot be kept.
         """
+        request = conversation.own
         now = self._clock.now()
         repeat = None
         if key is not None:
-            until = now + idempotency.KEPT_SECONDS
-            repeat = Repeat(key=key, digest=idempotency.digest(request), kept_until=until)
-        request = await self._with_references(request, caller)
+            digest = idempotency.digest(conversation.given)
+            repeat = Repeat(key=key, digest=digest, kept_until=now + idempotency.KEPT_SECONDS)
         # What the upstream can never take is refused now, not after the caller has gone.
         steps = upstream_request(
-            request, profile=target.profile, stream=True, extra_fields=target.extra_fields
+            conversation.whole,
+            profile=target.profile,
+            stream=True,
+            extra_fields=target.extra_fields,
+            continues=conversation.continues,
         ).steps
         run = self._new_run(request, plan=plan, caller=caller, target=target, now=now)
         run = replace(run, repeat=repeat)
@@ -124,20 +130,8 @@ class Background:
             response=wire.encode(response),
             opening=Segment(first=0, frames=tuple(event.frame for event in opening)),
             items=_item_ids(request),
+            previous=request.previous_response_id,
         )
-
-    async def _with_references(self, request: CreateRequest, caller: str) -> CreateRequest:
-        value = request.body.get("input")
-        if value is None or wire.kind_of(value) is not wire.Kind.ARRAY:
-            return request
-        given = items.as_items(value)
-        wanted = items.references(given)
-        if not wanted:
-            return request
-        found = await self._store.find_items(caller, frozenset(wanted))
-        kept = {item_id: msgspec.json.decode(item, type=Body) for item_id, item in found.items()}
-        whole = items.resolve_references(given, kept)
-        return replace(request, body={**request.body, "input": wire.raw(whole)})
 
     async def retrieve(self, run_id: str, *, caller: str) -> Retrieved:
         """The response as it is now. Raises ResponseNotFound."""

@@ -18,12 +18,14 @@ from handrail.core.rewrite import upstream_request
 from handrail.engine.clock import Clock
 from handrail.engine.closing import object_of, plan_of
 from handrail.engine.dispatch import Dispatcher
+from handrail.engine.history import Histories
 from handrail.engine.journal import Journal, RunLog
 from handrail.engine.reading import EventReader
 from handrail.engine.targets import Targets
 from handrail.errors import (
     Code,
     HandrailError,
+    RequestRejected,
     StoreFailed,
     UpstreamFailed,
     UpstreamRefused,
@@ -66,6 +68,7 @@ class Execution:
         self._journal = journal
         self._store = store
         self._targets = targets
+        self._histories = Histories(store)
         self._clock = clock
         self._max_seconds = max_seconds
         self._max_bytes = max_bytes
@@ -191,11 +194,18 @@ class Execution:
 
     async def _attempt(self, log: RunLog, target: Target, *, cause: Cause) -> Outcome:
         run = log.run
+        given = wire.read_create(run.request)
+        try:
+            whole, continues = await self._histories.before(given, caller=run.caller, target=target)
+        except RequestRejected as gone:  # it was all there when the run was accepted
+            error = RunError(cause="previous_response_gone", message=gone.fault.message)
+            return State.FAILED, error
         request = upstream_request(
-            wire.read_create(run.request),
+            whole,
             profile=target.profile,
             stream=True,
             extra_fields=target.extra_fields,
+            continues=continues,
         )
 
         async def before_send(why: Cause) -> None:

@@ -9,16 +9,18 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from handrail.core import wire
-from handrail.core.endpoints import READERS, prepare_endpoint, require_endpoint
-from handrail.core.policy import Mode, Plan, decide
+from handrail.core.endpoints import READERS, require_endpoint
+from handrail.core.policy import Mode, Plan, decide, decide_endpoint
 from handrail.core.prepare import decision
 from handrail.core.profiles import Endpoint
 from handrail.core.request_options import read_options, with_options
+from handrail.core.rewrite import endpoint_request
 from handrail.core.wire import CreateRequest
 from handrail.engine.background import Accepted, Background
 from handrail.engine.clock import Clock
 from handrail.engine.dispatch import Said
 from handrail.engine.foreground import EndpointCall, Foreground, StatelessCall, prepare
+from handrail.engine.history import Histories
 from handrail.engine.relay import Relay
 from handrail.engine.upstream_runs import UpstreamRun, UpstreamRuns
 from handrail.errors import Code, HandrailError, RequestRejected, ResponseNotFound, fault
@@ -48,12 +50,14 @@ class Responses:
         foreground: Foreground,
         background: Background,
         upstream_runs: UpstreamRuns,
+        histories: Histories,
         clock: Clock,
         new_id: Callable[[], str],
     ) -> None:
         self._foreground = foreground
         self._background = background
         self._upstream_runs = upstream_runs
+        self._histories = histories
         self._clock = clock
         self._new_id = new_id
         self.draining = False
@@ -91,30 +95,33 @@ class Responses:
             caller=caller.policy,
             executor=settings.executor,
             able=target.runs_background,
+            has_store=True,
         )
         options = read_options(lambda header: exchange.header(header.encode()))
         plan = with_options(plan, options)
         if plan.stream:
             exchange.require_streaming()
+        conversation = await self._histories.of(
+            request, plan=plan, caller=name, target=target, max_bytes=settings.max_history_bytes
+        )
         headers = _forwarded(exchange, target.profile.headers)
         if plan.mode is Mode.UPSTREAM:
-            return plan, await self._upstream_runs.prepare(
-                request, plan=plan, caller=name, target=target, headers=headers
+            return plan, self._upstream_runs.prepare(
+                conversation, plan=plan, caller=name, target=target, headers=headers
             )
         if plan.mode is Mode.BACKGROUND:
             if self.draining:
                 raise HandrailError(fault(Code.SHUTTING_DOWN, "The gateway is shutting down."))
             return plan, await self._background.submit(
-                request,
+                conversation,
                 plan=plan,
                 caller=name,
                 target=target,
                 limits=settings.limits,
                 key=options.key,
             )
-        await self._upstream_runs.check_previous(plan.continues, caller=name, target=target)
         return plan, prepare(
-            request,
+            conversation,
             plan=plan,
             target=target,
             headers=headers,
@@ -165,13 +172,26 @@ class Responses:
         _require_json(exchange)
         data = await exchange.body(limit=settings.max_body_bytes, inflating=self._inflating)
         request = await _parsed(data, READERS[endpoint])
-        plan, outgoing = prepare_endpoint(
+        plan = decide_endpoint(
             request,
             endpoint=endpoint,
             switch=settings.switch,
             caller=caller.policy,
+            has_store=True,
+        )
+        conversation = await self._histories.of(
+            request,
+            plan=plan,
+            caller=caller.policy.name,
+            target=target,
+            max_bytes=settings.max_history_bytes,
+        )
+        outgoing = endpoint_request(
+            conversation.whole,
+            endpoint=endpoint,
             profile=target.profile,
             extra_fields=target.extra_fields,
+            continues=conversation.continues,
         )
         call = EndpointCall(
             target=target,

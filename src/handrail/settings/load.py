@@ -85,6 +85,7 @@ def load(
         max_run_seconds=values["background.max_duration"],
         max_output_bytes=values["background.max_output_bytes"],
         max_stored_bytes=values["background.max_stored_bytes"],
+        max_history_bytes=values["background.max_history_bytes"],
         file=file,
         values=MappingProxyType(values),
         sources=MappingProxyType(sources),

@@ -97,6 +97,7 @@ class Settings:
     max_run_seconds: int
     max_output_bytes: int
     max_stored_bytes: int
+    max_history_bytes: int
     file: Path | None
     values: Mapping[str, Any]
     sources: Mapping[str, str]

@@ -288,6 +288,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         meaning="Most bytes that are kept of the responses of all callers, as they are stored; one "
         "more gets a 503. 0 sets no bound.",
     ),
+    Option(
+        path="background.max_history_bytes",
+        read=_integer(1_024, 1 << 30),
+        default=32 << 20,
+        meaning="Largest history, as JSON, that is put before the input for a "
+        "previous_response_id.",
+    ),
 )
 
 _POLICY: Final = CallerPolicy(name="")

@@ -47,7 +47,8 @@ class NewRun:
     """A run to be accepted. `plan`, `request` and `response` are JSON; times in unix seconds.
 
     `response` is the response object as it is before anything happened, `opening` the first
-    events, `items` the ids of the input items that a later `item_reference` may name.
+    events, `items` the ids of the input items that a later `item_reference` may name. `previous` is
+    the response that this one goes on from, kept here or by an upstream.
     """
 
     id: str
@@ -60,6 +61,7 @@ class NewRun:
     opening: Segment
     items: tuple[str, ...] = ()
     repeat: Repeat | None = None
+    previous: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +69,8 @@ class Run:
     """A run as it is. `fence` is the number that a write must carry to be let in.
 
     `response` is the opening object until the end, then the final one. `attempt` counts attempts,
-    0 before the first was sent; `calls` counts upstream calls. Times in unix seconds, None where
-    it has not happened.
+    0 before the first was sent; `calls` counts upstream calls. `previous` is the response that it
+    goes on from. Times in unix seconds, None where it has not happened.
     """
 
     id: str
@@ -85,6 +87,7 @@ class Run:
     last_seq: int
     sent_at: float | None
     finished_at: float | None
+    previous: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +142,9 @@ class Remote:
     expires_at: float
 
 
+Visit = Callable[[Run], None]
+"""Looks at one run of a chain; what it raises ends the walk."""
+
 Close = Callable[[Run, Sequence[bytes]], Closing | None]
 """Builds the end of a run from its row and its stored frames; None leaves the run as it is."""
 
@@ -154,8 +160,8 @@ class Store(Protocol):
         """Keep a new run, durably, before returning; the id of the run that stands.
 
         That is an earlier one if the same create was made under the same key. Raises
-        RequestRejected for a full queue, for a key that stands for another body, and for one whose
-        run is no longer there.
+        RequestRejected for a full queue, for a key that stands for another body, for one whose
+        run is no longer there, and when `previous` is gone.
         """
 
     async def claim(self, *, owner: str, limits: Limits) -> Run | None:
@@ -202,13 +208,23 @@ class Store(Protocol):
         """
 
     async def get(self, run_id: str, *, caller: str) -> Run | None:
-        """One run of `caller`; None when there is none or its retention is over."""
+        """One run of `caller`; None when there is none or its retention is over.
+
+        It is not over, in any method here, while a run that goes on from it is kept.
+        """
 
     async def calls(self, run_id: str, *, caller: str) -> Sequence[Call]:
         """The upstream calls of a run, in their order; none where `get` gives none."""
 
     async def read(self, run_id: str, *, after: int, caller: str) -> Slice | None:
         """Events after number `after`; None as for `get`."""
+
+    async def ancestry(self, run_id: str, *, caller: str, visit: Visit) -> str | None:
+        """Show `visit` a run of `caller`, then the one that it goes on from, back to the first.
+
+        All as of one moment, one run at a time in memory. The id that leads to no run, None when
+        every link holds.
+        """
 
     async def delete(self, run_id: str, *, caller: str) -> bool:
         """Destroy a run and everything kept of it. False when there was none."""
@@ -228,7 +244,8 @@ class Store(Protocol):
     async def sweep(self, *, limit: int) -> int:
         """Destroy up to `limit` runs whose retention is over, and say how many.
 
-        Forgets the remotes whose time is over as well.
+        One that another goes on from stays until that one's retention is over too. Forgets the
+        remotes whose time is over as well.
         """
 
     async def remember(self, remote: Remote) -> bool:

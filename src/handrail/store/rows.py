@@ -1,7 +1,7 @@
 """What one transaction on runs is made of: room in the queue, keys, segments, items."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -19,9 +19,17 @@ SQL: Final = parse(load("queries.sql"))
 
 
 def earlier_run(
-    connection: sqlite3.Connection, run: NewRun, *, vault: Vault, time: KeptTime
+    connection: sqlite3.Connection,
+    run: NewRun,
+    *,
+    vault: Vault,
+    time: KeptTime,
+    alive: Callable[[str], bool],
 ) -> str | None:
-    """The run that this create has made before; None when it is new, and its key is kept."""
+    """The run that this create has made before; None when it is new, and its key is kept.
+
+    `alive` says whether a run of this caller is still there.
+    """
     if run.repeat is None:
         return None
     now = time.now()
@@ -34,7 +42,8 @@ def earlier_run(
         "now": now,
     }
     row = connection.execute(SQL["key_of_create"], values).fetchone()
-    if row is None or (not row["alive"] and row["kept_until"] <= now):
+    there = row is not None and alive(row["run_id"])
+    if row is None or (not there and row["kept_until"] <= now):
         connection.execute(SQL["keep_key"], values)
         return None
     if row["body"] != values["body"]:
@@ -43,7 +52,7 @@ def earlier_run(
             "This Idempotency-Key was used for another request. Give each request its own.",
             param="idempotency-key",
         )
-    if not row["alive"]:
+    if not there:
         raise RequestRejected(
             Code.IDEMPOTENCY_KEY_EXPIRED,
             "The response that was made under this Idempotency-Key is no longer kept.",

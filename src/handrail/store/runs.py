@@ -5,18 +5,21 @@ Whoever calls decides what one transaction is; here nothing begins one, and noth
 
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from handrail.core.admission import Limits, next_caller
+from handrail.core.history import not_found
 from handrail.core.lifecycle import LAST_OPENING, State, may_follow
 from handrail.core.retry import Cause
-from handrail.store.base import Call, Close, Closing, NewRun, Run, Segment, Slice
+from handrail.store.base import Call, Close, Closing, NewRun, Run, Segment, Slice, Visit
 from handrail.store.kept_time import KeptTime
 from handrail.store.keys import DataKeys
 from handrail.store.quota import Quotas
 from handrail.store.rows import SQL, add_items, add_segment, check_room, earlier_run, item_of
 
 SLICE_BYTES: Final = 512 * 1024
+_ROUNDS: Final = 10
 
 
 class Runs:
@@ -31,10 +34,12 @@ class Runs:
 
     def accept(self, connection: sqlite3.Connection, run: NewRun, *, limits: Limits) -> str:
         """See `Store.accept`."""
-        earlier = earlier_run(connection, run, vault=self._keys.vault, time=self._time)
+        alive = partial(self._is_there, connection, run.caller)
+        earlier = earlier_run(connection, run, vault=self._keys.vault, time=self._time, alive=alive)
         if earlier is not None:
             return earlier
         row = connection.execute(SQL["count_waiting"], {"caller": run.caller}).fetchone()
+        self._check_previous(connection, run)
         check_room(run.caller, of_caller=row[0], of_all=row[1], limits=limits)
         self._quotas.check_new(connection, run.caller)  # before the work of sealing a large one
         sealer, wrapped = self._keys.new(run.id)
@@ -50,12 +55,21 @@ class Runs:
                 "request": sealer.seal(f"{run.id}/request", run.request),
                 "response": sealer.seal(f"{run.id}/response", run.response),
                 "last_seq": run.opening.last,
+                "previous": run.previous,
             },
         )
         add_segment(connection, run.id, (sealer, run.opening))
         add_items(connection, run.caller, (run.id, run.items))
         self._quotas.check_new(connection, run.caller)
         return run.id
+
+    def _check_previous(self, connection: sqlite3.Connection, run: NewRun) -> None:
+        # It was there when it was read, but a sweep or a deletion may have come in between.
+        if run.previous is None or self._is_there(connection, run.caller, run.previous):
+            return
+        values = {"id": run.previous, "caller": run.caller, "now": self._time.now()}
+        if connection.execute(SQL["locate"], values).fetchone() is None:
+            raise not_found(run.previous, previous=run.previous)
 
     def claim(self, connection: sqlite3.Connection, *, owner: str, limits: Limits) -> Run | None:
         """See `Store.claim`."""
@@ -190,14 +204,36 @@ class Runs:
         values = {"now": self._time.now(), "limit": limit}
         connection.execute(SQL["forget_expired"], values)
         connection.execute(SQL["drop_keys"], values)
-        rows = connection.execute(SQL["expired"], values).fetchall()
-        return sum(self._destroy(connection, row["id"], row["caller"]) for row in rows)
+        swept = 0
+        for _ in range(_ROUNDS):
+            due = connection.execute(SQL["due"], {**values, "limit": limit - swept}).fetchall()
+            for row in due:
+                swept += self._sweep_from(connection, row, limit=limit - swept)
+            if not due or swept >= limit:
+                break
+        return swept
+
+    def _sweep_from(self, connection: sqlite3.Connection, row: sqlite3.Row, *, limit: int) -> int:
+        """Destroy a run that is due, then what was kept for it alone; how many there were."""
+        count = 0
+        due: sqlite3.Row | None = row
+        while due is not None and count < limit:
+            if connection.execute(SQL["is_continued"], {"id": due["id"]}).fetchone()[0]:
+                connection.execute(SQL["hold"], {"id": due["id"]})
+                break
+            count += self._destroy(connection, due["id"], due["caller"])
+            values = {"id": due["previous"], "now": self._time.now()}
+            due = connection.execute(SQL["due_too"], values).fetchone()
+        return count
 
     def _destroy(self, connection: sqlite3.Connection, run_id: str, caller: str) -> bool:
         values = {"id": run_id, "caller": caller}
         connection.execute(SQL["destroy_key"], values)
         self._keys.forget(run_id)
-        return connection.execute(SQL["delete_run"], values).rowcount > 0
+        gone = connection.execute(SQL["delete_run"], values).fetchone()
+        if gone is not None and gone["previous"] is not None:
+            connection.execute(SQL["let_go"], {"id": gone["previous"]})
+        return gone is not None
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -223,6 +259,21 @@ class Runs:
         frames = tuple(self._frames(connection, run_id, after=after, bound=SLICE_BYTES))
         return Slice(frames=frames, state=State(row["state"]), last_seq=row["last_seq"])
 
+    def ancestry(
+        self, connection: sqlite3.Connection, run_id: str, *, caller: str, visit: Visit
+    ) -> str | None:
+        """See `Store.ancestry`."""
+        row = self.row(connection, run_id, caller)
+        at: str | None = run_id
+        while row is not None:
+            visit(self._run(connection, row))
+            at = row["previous"]
+            if at is None:
+                return None
+            values = {"id": at, "caller": caller, "before": row["ord"]}
+            row = connection.execute(SQL["ancestor"], values).fetchone()
+        return at
+
     def find_items(
         self, connection: sqlite3.Connection, caller: str, ids: Collection[str]
     ) -> Mapping[str, bytes]:
@@ -246,7 +297,12 @@ class Runs:
         else:
             values = {"id": run_id, "caller": caller, "now": self._time.now()}
             row = connection.execute(SQL["run_of_caller"], values).fetchone()
+            if row is None:
+                row = connection.execute(SQL["kept_for_another"], values).fetchone()
         return row if isinstance(row, sqlite3.Row) else None
+
+    def _is_there(self, connection: sqlite3.Connection, caller: str, run_id: str) -> bool:
+        return self.row(connection, run_id, caller) is not None
 
     def ids(self, connection: sqlite3.Connection, query: str, **values: object) -> Sequence[str]:
         """The ids that a query gives."""
@@ -269,6 +325,7 @@ class Runs:
             last_seq=row["last_seq"],
             sent_at=row["sent_at"],
             finished_at=row["finished_at"],
+            previous=row["previous"],
         )
 
     def _frames(

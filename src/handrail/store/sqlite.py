@@ -20,7 +20,7 @@ from handrail.core.lifecycle import LAST_OPENING
 from handrail.core.quota import Quota
 from handrail.core.retry import Cause
 from handrail.errors import Code, StoreFailed
-from handrail.store.base import Call, Close, Closing, NewRun, Remote, Run, Segment, Slice
+from handrail.store.base import Call, Close, Closing, NewRun, Remote, Run, Segment, Slice, Visit
 from handrail.store.faults import store_failed
 from handrail.store.kept_time import KeptTime
 from handrail.store.keys import DataKeys
@@ -216,6 +216,11 @@ class SqliteStore:
 
     async def calls(self, run_id: str, *, caller: str) -> Sequence[Call]:
         return await self._read(lambda c: self._runs.calls(c, run_id, caller=caller))
+
+    async def ancestry(self, run_id: str, *, caller: str, visit: Visit) -> str | None:
+        return await self._read(
+            lambda c: self._runs.ancestry(c, run_id, caller=caller, visit=visit)
+        )
 
     async def read(self, run_id: str, *, after: int, caller: str) -> Slice | None:
         return await self._read(lambda c: self._runs.read(c, run_id, after=after, caller=caller))

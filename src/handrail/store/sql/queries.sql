@@ -1,7 +1,9 @@
 -- name: insert_run
 -- A new run, waiting.
-insert into runs (id, caller, state, created_at, target, plan, wrapped_key, request, response, last_seq)
-values (:id, :caller, 'queued', :created_at, :target, :plan, :wrapped_key, :request, :response, :last_seq);
+insert into runs (id, caller, state, created_at, target, plan, wrapped_key, request, response, last_seq,
+    previous)
+values (:id, :caller, 'queued', :created_at, :target, :plan, :wrapped_key, :request, :response, :last_seq,
+    :previous);
 
 -- name: insert_segment
 -- Consecutive events of a run.
@@ -71,13 +73,13 @@ where id = :id and owner is not null and finished_at is null and last_seq <= :la
 -- name: finish
 -- The end of a run, written by its own execution.
 update runs set state = :state, response = :response, last_seq = :last_seq, owner = null,
-    finished_at = :finished_at, expires_at = :expires_at
+    finished_at = :finished_at, expires_at = :expires_at, sweep_at = :expires_at
 where id = :id and fence = :fence and state in ('queued', 'in_progress') and last_seq = :first_seq - 1;
 
 -- name: conclude
 -- The end of a run, written from outside: the fence moves, so its execution can write no more.
 update runs set state = :state, response = :response, last_seq = :last_seq, owner = null,
-    finished_at = :finished_at, expires_at = :expires_at, fence = fence + 1
+    finished_at = :finished_at, expires_at = :expires_at, sweep_at = :expires_at, fence = fence + 1
 where id = :id and state in ('queued', 'in_progress');
 
 -- name: run
@@ -87,6 +89,20 @@ select * from runs where id = :id;
 -- name: run_of_caller
 -- One run, if it is this caller's and its retention is not over.
 select * from runs where id = :id and caller = :caller and (expires_at is null or expires_at > :now);
+
+-- name: kept_for_another
+-- One run of this caller whose own retention is over, if one that goes on from it is still kept.
+with recursive younger (id, expires_at) as (
+    select id, expires_at from runs where previous = :id
+    union
+    select runs.id, runs.expires_at from runs join younger on runs.previous = younger.id
+)
+select * from runs where id = :id and caller = :caller
+    and exists (select 1 from younger where expires_at is null or expires_at > :now);
+
+-- name: ancestor
+-- The run that another one goes on from. It is older, so a damaged link cannot lead round for ever.
+select * from runs where id = :id and caller = :caller and ord < :before;
 
 -- name: segments_after
 -- The segments that hold events after a number.
@@ -102,11 +118,28 @@ update runs set wrapped_key = zeroblob(length(wrapped_key)) where id = :id and c
 
 -- name: delete_run
 -- Second half: the bytes.
-delete from runs where id = :id and caller = :caller;
+delete from runs where id = :id and caller = :caller returning previous;
 
--- name: expired
--- Runs whose retention is over.
-select id, caller from runs where expires_at <= :now order by expires_at limit :limit;
+-- name: due
+-- Runs whose retention is over, so far as is known without looking for ones that go on from them.
+select id, caller, previous from runs where sweep_at <= :now order by sweep_at limit :limit;
+
+-- name: due_too
+-- The same of one run.
+select id, caller, previous from runs where id = :id and sweep_at <= :now;
+
+-- name: is_continued
+-- Whether a run goes on from this one.
+select exists (select 1 from runs where previous = :id);
+
+-- name: hold
+-- Not to be looked at again before the last run that goes on from it is gone.
+update runs set sweep_at = null where id = :id;
+
+-- name: let_go
+-- The last one that went on from it is gone: its own time counts again.
+update runs set sweep_at = expires_at where id = :id and sweep_at is null
+    and not exists (select 1 from runs as younger where younger.previous = runs.id);
 
 -- name: find_item
 -- The run that carries an item of this caller.
@@ -160,10 +193,8 @@ delete from remotes where id = :id and caller = :caller;
 delete from remotes where expires_at <= :now;
 
 -- name: key_of_create
--- The create of this caller under this key, and whether its run is still there.
-select body, run_id, kept_until, exists (select 1 from runs where runs.id = idempotency.run_id
-    and (runs.expires_at is null or runs.expires_at > :now)) as alive
-from idempotency where caller = :caller and key = :key;
+-- The create of this caller under this key.
+select body, run_id, kept_until from idempotency where caller = :caller and key = :key;
 
 -- name: keep_key
 -- A create under a key.

@@ -13,6 +13,7 @@ from typing import Self
 
 ROOT = Path(__file__).resolve().parents[2]
 CALLER_KEY = "hr_acceptance-caller-key-0123"
+HANDRAIL = (str(Path(sys.executable).with_name("handrail")),)
 UPSTREAM_KEY = "sk-upstream-canary-key"
 
 
@@ -99,7 +100,7 @@ def gateway(
     return Child(
         [
             *within,
-            str(Path(sys.executable).with_name("handrail")),
+            *HANDRAIL,
             "serve",
             "--data-dir",
             str(directory / "data"),

@@ -36,6 +36,7 @@ from handrail.telemetry import get_logger
 from handrail.upstream.client import UpstreamReply
 
 _RETRY_CLOSE_SECONDS: Final = 1.0
+_LAST_SECONDS: Final = 1.0
 
 Outcome = tuple[State, RunError | None]
 
@@ -288,10 +289,15 @@ def _run_error(error: HandrailError) -> RunError:
 
 
 async def _to_the_end(work: Awaitable[None]) -> None:
-    """Await `work` to its end even if this task is cancelled meanwhile; then be cancelled."""
+    """Await `work` to its end even if this task is cancelled meanwhile; then be cancelled.
+
+    A store that does not take an end may keep `work` waiting for ever, so after a cancellation it
+    has a second more: a process that is to stop must stop, and the next start ends the run.
+    """
     task = asyncio.ensure_future(work)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        await task
+        await asyncio.wait([task], timeout=_LAST_SECONDS)
+        task.cancel()
         raise

@@ -11,7 +11,7 @@ from handrail.store.migrate import migrate
 from handrail.store.rows import SQL
 from handrail.store.vault import Vault
 
-BUSY_SECONDS: Final = 10.0
+BUSY_SECONDS: Final = 5.0
 """How long a statement waits for another process's lock before it fails."""
 
 # Up to this size a start reads the whole file for damage: a quarter of a second at most. A larger

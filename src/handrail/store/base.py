@@ -42,6 +42,18 @@ class Repeat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Resend:
+    """What tells a blind repeat of a create: a digest of its body, and whether this is one.
+
+    `kept_until` is how long the create is recognised when it comes again, in unix seconds.
+    """
+
+    digest: bytes
+    again: bool
+    kept_until: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewRun:
     """A run to be accepted. `plan`, `request` and `response` are JSON; times in unix seconds.
 
@@ -59,6 +71,7 @@ class NewRun:
     opening: Segment
     items: tuple[str, ...] = ()
     repeat: Repeat | None = None
+    resend: Resend | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,10 +161,14 @@ class Store(Protocol):
     async def accept(self, run: NewRun, *, limits: Limits) -> str:
         """Keep a new run, durably, before returning; the id of the run that stands.
 
-        That is an earlier one if the same create was made under the same key. Raises
-        RequestRejected for a full queue, for a key that stands for another body, and for one whose
-        run is no longer there.
+        That is an earlier one if the same create was made under the same key, or if this is a
+        blind repeat of one that was not answered: of several that were not, the one that has been
+        given out least. Raises RequestRejected for a full queue, for a key that stands for another
+        body, and for one whose run is no longer there.
         """
+
+    async def answered(self, notes: Mapping[str, bool]) -> None:
+        """Whether the creates of these runs got their reply; until told, they did not."""
 
     async def claim(self, *, owner: str, limits: Limits) -> Run | None:
         """Hand the next waiting run to `owner` under a new fence; None when nobody may start.

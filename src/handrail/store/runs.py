@@ -13,7 +13,16 @@ from handrail.core.retry import Cause
 from handrail.store.base import Call, Close, Closing, NewRun, Run, Segment, Slice
 from handrail.store.kept_time import KeptTime
 from handrail.store.keys import DataKeys
-from handrail.store.rows import SQL, add_items, add_segment, check_room, earlier_run, item_of
+from handrail.store.rows import (
+    SQL,
+    add_items,
+    add_segment,
+    check_room,
+    earlier_run,
+    expect_reply,
+    item_of,
+    unanswered_run,
+)
 
 SLICE_BYTES: Final = 512 * 1024
 
@@ -29,9 +38,10 @@ class Runs:
 
     def accept(self, connection: sqlite3.Connection, run: NewRun, *, limits: Limits) -> str:
         """See `Store.accept`."""
-        earlier = earlier_run(connection, run, vault=self._keys.vault, time=self._time)
-        if earlier is not None:
-            return earlier
+        for look in (earlier_run, unanswered_run):
+            earlier = look(connection, run, vault=self._keys.vault, time=self._time)
+            if earlier is not None:
+                return earlier
         row = connection.execute(SQL["count_waiting"], {"caller": run.caller}).fetchone()
         check_room(run.caller, of_caller=row[0], of_all=row[1], limits=limits)
         sealer, wrapped = self._keys.new(run.id)
@@ -51,6 +61,7 @@ class Runs:
         )
         add_segment(connection, run.id, (sealer, run.opening))
         add_items(connection, run.caller, (run.id, run.items))
+        expect_reply(connection, run, vault=self._keys.vault, time=self._time)
         return run.id
 
     def claim(self, connection: sqlite3.Connection, *, owner: str, limits: Limits) -> Run | None:
@@ -185,6 +196,7 @@ class Runs:
         values = {"now": self._time.now(), "limit": limit}
         connection.execute(SQL["forget_expired"], values)
         connection.execute(SQL["drop_keys"], values)
+        connection.execute(SQL["drop_replies"], values)
         rows = connection.execute(SQL["expired"], values).fetchall()
         return sum(self._destroy(connection, row["id"], row["caller"]) for row in rows)
 

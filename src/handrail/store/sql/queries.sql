@@ -174,3 +174,22 @@ values (:caller, :key, :body, :run_id, :kept_until);
 -- Keys whose time is over and whose run is gone.
 delete from idempotency where kept_until <= :now
     and not exists (select 1 from runs where runs.id = idempotency.run_id);
+
+-- name: missing_reply
+-- The create of this caller with this body that got no reply and has been given out least.
+update replies set handed_out = handed_out + 1
+where run_id = (select run_id from replies where caller = :caller and body = :body and answered = 0
+    and kept_until > :now order by handed_out, kept_until, run_id limit 1)
+returning run_id;
+
+-- name: expect_reply
+-- A create whose reply is still to be written.
+insert into replies (run_id, caller, body, kept_until) values (:run_id, :caller, :body, :kept_until);
+
+-- name: note_reply
+-- Whether it was written whole.
+update replies set answered = :answered where run_id = :run_id;
+
+-- name: drop_replies
+-- Creates that nobody sends again any more.
+delete from replies where kept_until <= :now;

@@ -101,6 +101,7 @@ FIELDS: list[tuple[Any, list[str]]] = [
             "max_queued",
             "retention_seconds",
             "crash",
+            "weight",
         ],
     ),
     (

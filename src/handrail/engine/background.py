@@ -136,6 +136,7 @@ class Background:
             response=wire.encode(response),
             opening=Segment(first=0, frames=tuple(event.frame for event in opening)),
             items=_item_ids(request),
+            priority=plan.priority,
         )
 
     async def _with_references(self, request: CreateRequest, caller: str) -> CreateRequest:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from handrail.core.admission import Limits
 from handrail.core.lifecycle import State
+from handrail.core.policy import Priority
 from handrail.core.retry import Cause
 
 
@@ -72,6 +73,7 @@ class NewRun:
     items: tuple[str, ...] = ()
     repeat: Repeat | None = None
     resend: Resend | None = None
+    priority: Priority = Priority.NORMAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

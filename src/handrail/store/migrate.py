@@ -1,6 +1,7 @@
 """Numbered SQL files, each applied once, in order; a store from the future is refused."""
 
 import sqlite3
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import Final
 
@@ -36,7 +37,7 @@ def migrate(connection: sqlite3.Connection, *, path: str) -> None:
                 f"{len(names)}); upgrade Handrail, or restore a backup from before."
             )
         for number, name in enumerate(names[have:], start=have + 1):
-            for statement in load(name).split(";\n"):
+            for statement in _statements(load(name)):
                 connection.execute(statement)
             connection.execute(f"pragma user_version = {number}")
         connection.execute(f"pragma application_id = {APPLICATION_ID}")
@@ -44,6 +45,15 @@ def migrate(connection: sqlite3.Connection, *, path: str) -> None:
         connection.execute("rollback")
         raise
     connection.execute("commit")
+
+
+def _statements(text: str) -> Iterator[str]:
+    held = ""
+    for line in text.splitlines(keepends=True):
+        held += line
+        if sqlite3.complete_statement(held):  # which knows where a trigger ends
+            yield held
+            held = ""
 
 
 def _scalar(connection: sqlite3.Connection, statement: str) -> int:

@@ -5,9 +5,10 @@ Whoever calls decides what one transaction is; here nothing begins one, and noth
 
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Final
 
-from handrail.core.admission import Limits, next_caller
+from handrail.core.admission import PLACES, Limits, Queue, next_start
 from handrail.core.lifecycle import LAST_OPENING, State, may_follow
 from handrail.core.retry import Cause
 from handrail.store.base import Call, Close, Closing, NewRun, Run, Segment, Slice
@@ -57,6 +58,7 @@ class Runs:
                 "request": sealer.seal(f"{run.id}/request", run.request),
                 "response": sealer.seal(f"{run.id}/response", run.response),
                 "last_seq": run.opening.last,
+                "priority": PLACES[run.priority],
             },
         )
         add_segment(connection, run.id, (sealer, run.opening))
@@ -66,14 +68,12 @@ class Runs:
 
     def claim(self, connection: sqlite3.Connection, *, owner: str, limits: Limits) -> Run | None:
         """See `Store.claim`."""
-        waiting = {row[0]: row[1] for row in connection.execute(SQL["waiting"])}
-        if not waiting:
+        queues = [Queue(**dict(row)) for row in connection.execute(SQL["queues"])]
+        start = next_start(queues, limits=limits)
+        if start is None:
             return None
-        running = {row[0]: row[1] for row in connection.execute(SQL["running"])}
-        caller = next_caller(waiting, running, limits=limits)
-        if caller is None:
-            return None
-        values = {"ord": waiting[caller], "owner": owner}
+        values = {**asdict(start), "owner": owner}
+        connection.execute(SQL["take_turn"], values)
         return self._run(connection, connection.execute(SQL["claim"], values).fetchone())
 
     def begin(

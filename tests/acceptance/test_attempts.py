@@ -1,15 +1,22 @@
-"""Crash policy over SIGKILL: what had been sent, of which nothing was visible, is sent again."""
+"""Never twice over SIGKILL and lost replies, with the real command.
 
+What had been sent, and of which nothing was visible, is sent again where that is allowed; what a
+client sends again because it got no reply is one response.
+"""
+
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from openai import OpenAI
+from openai import APIConnectionError, AsyncOpenAI, OpenAI
 
 from tests.acceptance import processes
 from tests.acceptance.processes import CALLER_KEY, Child, monotonic
+from tests.cutting_proxy import ANSWERED, cutting_proxy
 
 RETRY = {"handrail-crash-policy": "retry"}
 
@@ -80,4 +87,32 @@ def test_after_kill_9_a_run_of_which_nothing_was_visible_has_a_second_attempt(
             assert (calls(upstream, "seen"), calls(upstream, "safe")) == (1, 1)
             events = list(client.responses.retrieve(ids["unseen"], stream=True))
             assert [event.sequence_number for event in events] == list(range(len(events)))
+        assert gateway.stop() == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_reply_that_was_lost_is_given_to_its_repeat_also_after_kill_9(
+    tmp_path: Path, upstream: Child, stream: bool
+) -> None:
+    base = f"{upstream.url}/openai/v1"
+    body: dict[str, Any] = {"model": "m", "input": "[[tag=t words=2]]", "background": True}
+
+    async def create(url: str, count: int) -> Any:
+        headers = {"x-stainless-retry-count": str(count)}
+        async with AsyncOpenAI(base_url=url, api_key=CALLER_KEY, max_retries=0) as client:
+            made: Any = await client.responses.create(**body, stream=stream, extra_headers=headers)
+            return (await anext(made)).response if stream else made
+
+    with processes.gateway(tmp_path, upstream=base) as gateway:
+        port = int(gateway.url.split(":")[2].partition("/")[0])
+        async with cutting_proxy(port, [ANSWERED, ANSWERED]) as proxy:
+            for count in range(2):
+                with pytest.raises(APIConnectionError):
+                    await create(proxy.url, count)
+        await asyncio.to_thread(wait_for, upstream, {"t"})
+        gateway.kill()
+    with processes.gateway(tmp_path, upstream=base) as gateway:
+        made = await create(gateway.url, 2)
+        assert await asyncio.to_thread(calls, upstream, "t") == 1
+        assert (await create(gateway.url, 0)).id != made.id
         assert gateway.stop() == 0

@@ -102,6 +102,7 @@ FIELDS: list[tuple[Any, list[str]]] = [
             "max_stored_bytes",
             "retention_seconds",
             "crash",
+            "weight",
         ],
     ),
     (

@@ -100,6 +100,7 @@ ROWS: dict[str, tuple[Any, str, Any, list[str]]] = {
     "max_stored_bytes": (0, "1048576", 1 << 20, ["-1", "1125899906842625", '"1G"']),
     "retention": (86_400, '"7d"', 604_800, ["0", str(366 * 86_400 + 1), '"1w"']),
     "crash": (CrashPolicy.SAFE, '"retry"', CrashPolicy.RETRY, ['"request"', "true"]),
+    "weight": (1, "7", 7, ["0", "101", "1.5", "true"]),
 }
 
 
@@ -156,6 +157,7 @@ def test_a_caller_with_every_setting_has_exactly_that_policy(read: Read) -> None
         max_stored_bytes=1 << 20,
         retention_seconds=604_800,
         crash=CrashPolicy.RETRY,
+        weight=7,
     )
 
 
@@ -302,10 +304,12 @@ def test_limits_are_those_of_the_snapshot_and_of_each_caller(read: Read) -> None
         key_sha256 = "{DIGEST}"
         max_running = 2
         max_queued = 3
+        weight = 5
     """
     assert read(toml).limits == Limits(
         max_running=4,
         max_queued=9,
         caller_running={"ann": 2, "default": 8},
         caller_queued={"ann": 3, "default": 100},
+        weights={"ann": 5, "default": 1},
     )

@@ -136,6 +136,7 @@ class Gateway:
             "journal": parts.journal.loop,
             "executor": parts.executor.start,
             "retention": parts.retention.loop,
+            "replies": parts.background.replies.loop,
             "recovery": self._take_over,
         }
         async with asyncio.TaskGroup() as group:

@@ -72,6 +72,8 @@ class Priority(StrEnum):
 class CallerPolicy:
     """The rules of one caller. Retention is in seconds, counted from the terminal state.
 
+    `weight` (1 to 100) is the caller's share of what runs, beside the others' weights.
+
     Raises ConfigInvalid for a rule that is none: rules are compared by identity, and a "deny" that
     is not BackgroundPolicy.DENY would deny nothing.
     """
@@ -85,6 +87,7 @@ class CallerPolicy:
     max_stored_bytes: int = 0
     retention_seconds: int = 86_400
     crash: CrashPolicy = CrashPolicy.SAFE
+    weight: int = 1
 
     def __post_init__(self) -> None:
         for rule, words in _RULES.items():

@@ -23,9 +23,13 @@ Word = TypeVar("Word", bound=StrEnum)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestOptions:
-    """The options of one create, None for each that it does not name. Retention in seconds."""
+    """The options of one create, None for each that it does not name. Retention in seconds.
+
+    `retry_count` is how often an SDK has sent the same before; nobody asks for anything by that.
+    """
 
     key: str | None = None
+    retry_count: int | None = None
     crash: CrashPolicy | None = None
     priority: Priority | None = None
     retention_seconds: int | None = None
@@ -38,6 +42,7 @@ def read_options(header: Callable[[str], str]) -> RequestOptions:
     """
     return RequestOptions(
         key=idempotency.read_key(header(idempotency.HEADER).strip()),
+        retry_count=idempotency.read_retry_count(header(idempotency.RETRY_COUNT).strip()),
         crash=_word(header, CRASH, CrashPolicy),
         priority=_word(header, PRIORITY, Priority),
         retention_seconds=_retention(header(RETENTION).strip()),

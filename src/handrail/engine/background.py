@@ -13,6 +13,7 @@ from handrail.core.events import MalformedEvent
 from handrail.core.fold import Fold
 from handrail.core.lifecycle import CANCEL_REFUSED, State, is_final
 from handrail.core.policy import Plan
+from handrail.core.request_options import RequestOptions
 from handrail.core.responses import RunError
 from handrail.core.retry import attempt_verdict
 from handrail.core.rewrite import Step, upstream_request
@@ -21,10 +22,11 @@ from handrail.engine.clock import Clock
 from handrail.engine.closing import closing, fold_frames, object_of, plan_of
 from handrail.engine.executors import Executor
 from handrail.engine.history import Conversation
+from handrail.engine.replies import Replies
 from handrail.engine.tail import Tails
 from handrail.errors import ResponseNotFound, StateConflict
 from handrail.settings.model import Target
-from handrail.store.base import Closing, NewRun, Repeat, Run, Segment, Store
+from handrail.store.base import Closing, NewRun, Repeat, Resend, Run, Segment, Store
 from handrail.telemetry import get_logger
 
 MAX_ITEM_IDS: Final = 10_000
@@ -35,13 +37,15 @@ BATCH: Final = 64
 class Accepted:
     """A run that is kept: its id, the response as JSON, what will be changed upstream.
 
-    `repeated` says that an earlier create of the same Idempotency-Key made it.
+    `repeated` says that an earlier create made it, under the same Idempotency-Key or because this
+    one is its blind repeat. `resendable` that whether the reply arrives is to be noted.
     """
 
     id: str
     response: bytes
     steps: tuple[Step, ...]
     repeated: bool = False
+    resendable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +68,7 @@ class Background:
         clock: Clock,
         new_id: Callable[[], str],
     ) -> None:
+        self.replies = Replies(store)
         self._store = store
         self._executor = executor
         self._tails = tails
@@ -79,9 +84,9 @@ class Background:
         caller: str,
         target: Target,
         limits: Limits,
-        key: str | None = None,
+        options: RequestOptions,
     ) -> Accepted:
-        """Keep the run, durably, before returning; or find the one that `key` has made before.
+        """Keep the run, durably, before returning; or find the one that the same create has made.
 
         Of a conversation only its own part is kept, and its link to what was before: that has its
         own life, and deleting it must leave nothing of it. Raises RequestRejected for what the
@@ -89,10 +94,7 @@ class Background:
         """
         request = conversation.own
         now = self._clock.now()
-        repeat = None
-        if key is not None:
-            digest = idempotency.digest(conversation.given)
-            repeat = Repeat(key=key, digest=digest, kept_until=now + idempotency.KEPT_SECONDS)
+        repeat, resend = _same_as_before(conversation.given, options, now=now)
         # What the upstream can never take is refused now, not after the caller has gone.
         steps = upstream_request(
             conversation.whole,
@@ -102,14 +104,24 @@ class Background:
             continues=conversation.continues,
         ).steps
         run = self._new_run(request, plan=plan, caller=caller, target=target, now=now)
-        run = replace(run, repeat=repeat)
+        run = replace(run, repeat=repeat, resend=resend)
+        if resend is not None and resend.again:
+            await self.replies.settle()  # or a create that was answered just now would be taken
         stands = await self._store.accept(run, limits=limits)
-        if stands != run.id:
-            earlier = await self.retrieve(stands, caller=caller)
-            return Accepted(id=stands, response=earlier.body, steps=steps, repeated=True)
         self._executor.wake()
-        self._logger.info("run_accepted", run=run.id, caller=caller, decision=plan.header())
-        return Accepted(id=run.id, response=run.response, steps=steps)
+        repeated, response = stands != run.id, run.response
+        if repeated:
+            self._logger.info("run_repeated", run=stands, caller=caller)
+            response = (await self.retrieve(stands, caller=caller)).body
+        else:
+            self._logger.info("run_accepted", run=run.id, caller=caller, decision=plan.header())
+        return Accepted(
+            id=stands,
+            response=response,
+            steps=steps,
+            repeated=repeated,
+            resendable=resend is not None,
+        )
 
     def _new_run(
         self, request: CreateRequest, *, plan: Plan, caller: str, target: Target, now: float
@@ -131,6 +143,7 @@ class Background:
             opening=Segment(first=0, frames=tuple(event.frame for event in opening)),
             items=_item_ids(request),
             previous=request.previous_response_id,
+            priority=plan.priority,
         )
 
     async def retrieve(self, run_id: str, *, caller: str) -> Retrieved:
@@ -239,6 +252,21 @@ class Background:
         if run is None:
             raise ResponseNotFound(run_id)
         return run
+
+
+def _same_as_before(
+    request: CreateRequest, options: RequestOptions, *, now: float
+) -> tuple[Repeat | None, Resend | None]:
+    """By what a create is known when it comes again: its key, or else what an SDK says of it."""
+    if options.key is not None:
+        until = now + idempotency.KEPT_SECONDS
+        digest = idempotency.digest(request)
+        return Repeat(key=options.key, digest=digest, kept_until=until), None
+    if options.retry_count is None:
+        return None, None
+    until = now + idempotency.REPEATED_SECONDS
+    again = options.retry_count > 0
+    return None, Resend(digest=idempotency.digest(request), again=again, kept_until=until)
 
 
 def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -5,7 +5,9 @@ parsing and `policy.decide`, nor, at the endpoints beside it, `policy.decide_end
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from functools import partial
 from typing import Final
 
 from handrail.core import wire
@@ -72,13 +74,7 @@ class Responses:
             return await self._answer_stateless(exchange, plan, work)
         if isinstance(work, UpstreamRun):
             return await self._answer_upstream(exchange, plan, work)
-        headers = {"handrail-decision": decision(plan, work.steps)}
-        if work.repeated:
-            headers["idempotent-replayed"] = "true"
-        if not plan.stream:
-            return await exchange.reply(200, work.response, headers=headers)
-        chunks = await self._background.follow(work.id, caller=caller.policy.name, after=-1)
-        return await exchange.stream(chunks, headers=headers)
+        return await self._answer_kept(exchange, plan, work, caller=caller.policy.name)
 
     async def _accept(
         self, exchange: Exchange, caller: Caller, settings: Settings
@@ -118,7 +114,7 @@ class Responses:
                 caller=name,
                 target=target,
                 limits=settings.limits,
-                key=options.key,
+                options=options,
             )
         return plan, prepare(
             conversation,
@@ -129,6 +125,23 @@ class Responses:
             created_at=int(self._clock.now()),
             numbered_heartbeat=_is_codex(exchange),
         )
+
+    async def _answer_kept(
+        self, exchange: Exchange, plan: Plan, work: Accepted, *, caller: str
+    ) -> None:
+        headers = {"handrail-decision": decision(plan, work.steps)}
+        if work.repeated:
+            headers["idempotent-replayed"] = "true"
+        written: Callable[[], None] = _nothing
+        if work.resendable:
+            note = partial(self._background.replies.note, work.id)
+            written = partial(note, answered=True)
+            exchange.connection.on_reset = partial(note, answered=False)
+        if plan.stream:
+            chunks = await self._background.follow(work.id, caller=caller, after=-1)
+            return await exchange.stream(_noting(chunks, written), headers=headers)
+        await exchange.reply(200, work.response, headers=headers)
+        return written()
 
     async def _answer_stateless(self, exchange: Exchange, plan: Plan, call: StatelessCall) -> None:
         if not plan.stream:
@@ -285,6 +298,24 @@ class Responses:
             caller=name,
         )
         await exchange.reply(200, body)
+
+
+def _nothing() -> None:
+    return None
+
+
+async def _noting(
+    chunks: AsyncGenerator[bytes, None], written: Callable[[], None]
+) -> AsyncGenerator[bytes, None]:
+    """The same chunks; `written` is called once the first of them is out."""
+    async with aclosing(chunks):
+        first = True
+        async for chunk in chunks:
+            yield chunk
+            del chunk
+            if first:
+                written()
+                first = False
 
 
 async def _parsed(data: bytes, read: Callable[[bytes], CreateRequest]) -> CreateRequest:

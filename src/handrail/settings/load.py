@@ -260,6 +260,7 @@ def _caller(
         max_stored_bytes=values["max_stored_bytes"],
         retention_seconds=values["retention"],
         crash=CrashPolicy(values["crash"]),
+        weight=values["weight"],
     )
     variable = values["key_env"]
     if variable and not values["key_sha256"] and not environment.get(variable, "").strip():

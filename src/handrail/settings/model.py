@@ -110,6 +110,7 @@ class Settings:
             max_queued=self.max_queued,
             caller_running={n: c.policy.max_running for n, c in self.callers.items()},
             caller_queued={n: c.policy.max_queued for n, c in self.callers.items()},
+            weights={n: c.policy.weight for n, c in self.callers.items()},
         )
 
     @property

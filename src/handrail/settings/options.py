@@ -364,4 +364,11 @@ CALLER_OPTIONS: Final[tuple[Option, ...]] = (
         "answer was lost: safe ends it, retry makes a new attempt while nothing of it is visible. "
         "A request may say otherwise.",
     ),
+    Option(
+        path="weight",
+        read=_integer(1, 100),
+        default=_POLICY.weight,
+        meaning="The caller's share of what runs when several callers wait: one of weight 3 has "
+        "three runs under way where one of weight 1 has one.",
+    ),
 )

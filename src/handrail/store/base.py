@@ -13,6 +13,7 @@ from typing import Protocol
 
 from handrail.core.admission import Limits
 from handrail.core.lifecycle import State
+from handrail.core.policy import Priority
 from handrail.core.retry import Cause
 from handrail.errors import StoreFailed
 
@@ -43,6 +44,18 @@ class Repeat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Resend:
+    """What tells a blind repeat of a create: a digest of its body, and whether this is one.
+
+    `kept_until` is how long the create is recognised when it comes again, in unix seconds.
+    """
+
+    digest: bytes
+    again: bool
+    kept_until: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewRun:
     """A run to be accepted. `plan`, `request` and `response` are JSON; times in unix seconds.
 
@@ -62,6 +75,8 @@ class NewRun:
     items: tuple[str, ...] = ()
     repeat: Repeat | None = None
     previous: str | None = None
+    resend: Resend | None = None
+    priority: Priority = Priority.NORMAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,10 +174,14 @@ class Store(Protocol):
     async def accept(self, run: NewRun, *, limits: Limits) -> str:
         """Keep a new run, durably, before returning; the id of the run that stands.
 
-        That is an earlier one if the same create was made under the same key. Raises
-        RequestRejected for a full queue, for a key that stands for another body, for one whose
-        run is no longer there, and when `previous` is gone.
+        That is an earlier one if the same create was made under the same key, or if this is a
+        blind repeat of one that was not answered: of several that were not, the one that has been
+        given out least. Raises RequestRejected for a full queue, for a key that stands for another
+        body, for one whose run is no longer there, and when `previous` is gone.
         """
+
+    async def answered(self, notes: Mapping[str, bool]) -> None:
+        """Whether the creates of these runs got their reply; until told, they did not."""
 
     async def claim(self, *, owner: str, limits: Limits) -> Run | None:
         """Hand the next waiting run to `owner` under a new fence; None when nobody may start.

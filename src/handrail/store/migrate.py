@@ -57,5 +57,14 @@ def migrate(connection: sqlite3.Connection, *, path: str) -> None:
     connection.execute("commit")
 
 
+def _statements(text: str) -> Iterator[str]:
+    held = ""
+    for line in text.splitlines(keepends=True):
+        held += line
+        if sqlite3.complete_statement(held):  # which knows where a trigger ends
+            yield held
+            held = ""
+
+
 def _scalar(connection: sqlite3.Connection, statement: str) -> int:
     return int(connection.execute(statement).fetchone()[0])

@@ -61,6 +61,31 @@ def earlier_run(
     return str(row["run_id"])
 
 
+def unanswered_run(
+    connection: sqlite3.Connection, run: NewRun, *, vault: Vault, time: KeptTime
+) -> str | None:
+    """The run that this create, sent again, has made before; None when there is none."""
+    if run.resend is None or not run.resend.again:
+        return None
+    values = {"caller": run.caller, "body": vault.mark(run.resend.digest), "now": time.now()}
+    row = connection.execute(SQL["missing_reply"], values).fetchone()
+    return None if row is None else str(row["run_id"])
+
+
+def expect_reply(
+    connection: sqlite3.Connection, run: NewRun, *, vault: Vault, time: KeptTime
+) -> None:
+    """Write down that the create of a new run has yet to be answered, if it may come again."""
+    if run.resend is not None:
+        values = {
+            "run_id": run.id,
+            "caller": run.caller,
+            "body": vault.mark(run.resend.digest),
+            "kept_until": time.at(run.resend.kept_until),
+        }
+        connection.execute(SQL["expect_reply"], values)
+
+
 def check_room(caller: str, *, of_caller: int, of_all: int, limits: Limits) -> None:
     """Raise RequestRejected when the queue of the caller, or of all, is full."""
     if of_caller >= limits.queued(caller):

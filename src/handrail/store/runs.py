@@ -5,10 +5,11 @@ Whoever calls decides what one transaction is; here nothing begins one, and noth
 
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Final
 
-from handrail.core.admission import Limits, next_caller
+from handrail.core.admission import PLACES, Limits, Queue, next_start
 from handrail.core.history import not_found
 from handrail.core.lifecycle import LAST_OPENING, State, may_follow
 from handrail.core.retry import Cause
@@ -16,7 +17,16 @@ from handrail.store.base import Call, Close, Closing, NewRun, Run, Segment, Slic
 from handrail.store.kept_time import KeptTime
 from handrail.store.keys import DataKeys
 from handrail.store.quota import Quotas
-from handrail.store.rows import SQL, add_items, add_segment, check_room, earlier_run, item_of
+from handrail.store.rows import (
+    SQL,
+    add_items,
+    add_segment,
+    check_room,
+    earlier_run,
+    expect_reply,
+    item_of,
+    unanswered_run,
+)
 
 SLICE_BYTES: Final = 512 * 1024
 _ROUNDS: Final = 10
@@ -35,7 +45,9 @@ class Runs:
     def accept(self, connection: sqlite3.Connection, run: NewRun, *, limits: Limits) -> str:
         """See `Store.accept`."""
         alive = partial(self._is_there, connection, run.caller)
-        earlier = earlier_run(connection, run, vault=self._keys.vault, time=self._time, alive=alive)
+        vault = self._keys.vault
+        earlier = earlier_run(connection, run, vault=vault, time=self._time, alive=alive)
+        earlier = earlier or unanswered_run(connection, run, vault=vault, time=self._time)
         if earlier is not None:
             return earlier
         row = connection.execute(SQL["count_waiting"], {"caller": run.caller}).fetchone()
@@ -56,10 +68,12 @@ class Runs:
                 "response": sealer.seal(f"{run.id}/response", run.response),
                 "last_seq": run.opening.last,
                 "previous": run.previous,
+                "priority": PLACES[run.priority],
             },
         )
         add_segment(connection, run.id, (sealer, run.opening))
         add_items(connection, run.caller, (run.id, run.items))
+        expect_reply(connection, run, vault=self._keys.vault, time=self._time)
         self._quotas.check_new(connection, run.caller)
         return run.id
 
@@ -73,14 +87,12 @@ class Runs:
 
     def claim(self, connection: sqlite3.Connection, *, owner: str, limits: Limits) -> Run | None:
         """See `Store.claim`."""
-        waiting = {row[0]: row[1] for row in connection.execute(SQL["waiting"])}
-        if not waiting:
+        queues = [Queue(**dict(row)) for row in connection.execute(SQL["queues"])]
+        start = next_start(queues, limits=limits)
+        if start is None:
             return None
-        running = {row[0]: row[1] for row in connection.execute(SQL["running"])}
-        caller = next_caller(waiting, running, limits=limits)
-        if caller is None:
-            return None
-        values = {"ord": waiting[caller], "owner": owner}
+        values = {**asdict(start), "owner": owner}
+        connection.execute(SQL["take_turn"], values)
         return self._run(connection, connection.execute(SQL["claim"], values).fetchone())
 
     def begin(
@@ -204,6 +216,7 @@ class Runs:
         values = {"now": self._time.now(), "limit": limit}
         connection.execute(SQL["forget_expired"], values)
         connection.execute(SQL["drop_keys"], values)
+        connection.execute(SQL["drop_replies"], values)
         swept = 0
         for _ in range(_ROUNDS):
             due = connection.execute(SQL["due"], {**values, "limit": limit - swept}).fetchall()

@@ -148,6 +148,10 @@ class SqliteStore:
     async def accept(self, run: NewRun, *, limits: Limits) -> str:
         return await self._write(lambda c: self._runs.accept(c, run, limits=limits))
 
+    async def answered(self, notes: Mapping[str, bool]) -> None:
+        rows = [{"run_id": run_id, "answered": int(note)} for run_id, note in notes.items()]
+        await self._write(lambda c: c.executemany(SQL["note_reply"], rows).rowcount)
+
     async def claim(self, *, owner: str, limits: Limits) -> Run | None:
         return await self._write(lambda c: self._runs.claim(c, owner=owner, limits=limits))
 

@@ -32,6 +32,18 @@ def test_anything_else_is_a_400_that_names_the_header(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "count"), [("0", 0), ("1", 1), ("007", 7), ("9" * 9, 999_999_999)]
+)
+def test_an_sdk_says_how_often_it_has_sent_a_request(text: str, count: int) -> None:
+    assert idempotency.read_retry_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.0", "one", "9" * 10, "\u0661", "1 "])
+def test_what_is_no_count_is_none(text: str) -> None:
+    assert idempotency.read_retry_count(text) is None
+
+
+@pytest.mark.parametrize(
     "other",
     [
         '{"model":"m","input":"hi","x":{"a":1,"b":[1,2]}}',

@@ -32,8 +32,13 @@ def test_every_option_is_read_trimmed() -> None:
         handrail_crash_policy=" retry ",
         handrail_priority="high",
         handrail_retention=" 15m",
+        x_stainless_retry_count=" 2 ",
     ) == RequestOptions(
-        key="k", crash=CrashPolicy.RETRY, priority=Priority.HIGH, retention_seconds=900
+        retry_count=2,
+        key="k",
+        crash=CrashPolicy.RETRY,
+        priority=Priority.HIGH,
+        retention_seconds=900,
     )
 
 

@@ -1,9 +1,9 @@
 -- name: insert_run
 -- A new run, waiting.
 insert into runs (id, caller, state, created_at, target, plan, wrapped_key, request, response, last_seq,
-    previous)
+    previous, priority)
 values (:id, :caller, 'queued', :created_at, :target, :plan, :wrapped_key, :request, :response, :last_seq,
-    :previous);
+    :previous, :priority);
 
 -- name: insert_segment
 -- Consecutive events of a run.
@@ -15,20 +15,23 @@ insert or replace into items (caller, item_id, run_id) values (:caller, :item_id
 
 -- name: count_waiting
 -- How many runs wait, of this caller and in all.
-select count(*) filter (where caller = :caller), count(*) from runs where owner is null and finished_at is null;
+select coalesce(sum(waiting) filter (where caller = :caller), 0), coalesce(sum(waiting), 0) from queues;
 
--- name: waiting
--- The oldest waiting run of each caller.
-select caller, min(ord) from runs where owner is null and finished_at is null group by caller;
+-- name: queues
+-- Where every caller stands, and which of its runs is next.
+select caller, running, started, turn, case when waiting > 0 then (
+    select ord from runs where runs.caller = queues.caller and owner is null and finished_at is null
+    order by priority, ord limit 1) end as place
+from queues;
 
--- name: running
--- How many runs of each caller hold a slot.
-select caller, count(*) from runs where owner is not null group by caller;
+-- name: take_turn
+-- A run of this caller starts.
+update queues set started = :started, turn = :turn where caller = :caller;
 
 -- name: claim
 -- Hand the run at this place to an owner, under a new fence.
 update runs set owner = :owner, fence = fence + 1
-where ord = :ord and owner is null and finished_at is null
+where ord = :place and owner is null and finished_at is null
 returning *;
 
 -- name: begin
@@ -63,7 +66,8 @@ where id = :id and fence = :fence and state = 'in_progress' and last_seq = :firs
 -- name: release
 -- A claimed run of whose answer nothing is in the log goes back into the queue.
 update runs set owner = null, fence = fence + 1
-where id = :id and fence = :fence and finished_at is null and last_seq <= :last_opening;
+where id = :id and fence = :fence and owner is not null and finished_at is null
+    and last_seq <= :last_opening;
 
 -- name: requeue
 -- The same, whoever owned it.
@@ -157,8 +161,7 @@ select id, caller from runs where owner is not null;
 
 -- name: counts
 -- For readiness and the log.
-select (select count(*) from runs where owner is null and finished_at is null),
-    (select count(*) from runs where owner is not null);
+select coalesce(sum(waiting), 0), coalesce(sum(running), 0) from queues;
 
 -- name: get_meta
 -- A value about the store itself.
@@ -253,3 +256,22 @@ select id, state, wrapped_key, last_seq, finished_at, expires_at from runs order
 -- name: all_segments
 -- Every segment of a run, in order.
 select first_seq, last_seq, body from segments where run_id = :run_id order by first_seq;
+
+-- name: missing_reply
+-- The create of this caller with this body that got no reply and has been given out least.
+update replies set handed_out = handed_out + 1
+where run_id = (select run_id from replies where caller = :caller and body = :body and answered = 0
+    and kept_until > :now order by handed_out, kept_until, run_id limit 1)
+returning run_id;
+
+-- name: expect_reply
+-- A create whose reply is still to be written.
+insert into replies (run_id, caller, body, kept_until) values (:run_id, :caller, :body, :kept_until);
+
+-- name: note_reply
+-- Whether it was written whole.
+update replies set answered = :answered where run_id = :run_id;
+
+-- name: drop_replies
+-- Creates that nobody sends again any more.
+delete from replies where kept_until <= :now;

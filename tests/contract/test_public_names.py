@@ -31,6 +31,7 @@ NAMES = [
     "StoreFalsePolicy",
     "StorePolicy",
     "Switch",
+    "WhenLeft",
     "errors",
     "prepare",
 ]
@@ -71,7 +72,18 @@ SIGNATURES: list[tuple[Any, str]] = [
 
 FIELDS: list[tuple[Any, list[str]]] = [
     (handrail.Change, ["step", "before", "after"]),
-    (handrail.Plan, ["mode", "stream", "store", "retention_seconds", "reasons", "continues"]),
+    (
+        handrail.Plan,
+        [
+            "mode",
+            "stream",
+            "store",
+            "retention_seconds",
+            "reasons",
+            "continues",
+            "outlives_reader",
+        ],
+    ),
     (handrail.Prepared, ["plan", "request", "url", "headers", "given", "version"]),
     (handrail.Reason, ["name", "text"]),
     (handrail.Step, ["field", "action", "reason"]),
@@ -83,6 +95,7 @@ FIELDS: list[tuple[Any, list[str]]] = [
             "background",
             "store",
             "store_false",
+            "when_left",
             "max_running",
             "max_queued",
             "retention_seconds",

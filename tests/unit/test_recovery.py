@@ -1,6 +1,7 @@
 """Taking over from a process that died, one damaged run included."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -98,6 +99,17 @@ async def test_what_had_not_begun_waits_again_and_what_had_begun_ends_with_its_o
     again = await store.claim(owner="the new process", limits=limits())
     assert again is not None
     assert again.id == "waiting"
+
+
+async def test_what_a_dead_process_answered_in_the_foreground_ends_too(store: SqliteStore) -> None:
+    made = replace(new_run("kept"), opening=Segment(first=0, frames=(opened(0), opened(1))))
+    await store.keep(made, owner="the dead process")
+    await recovered(store)
+    ended = await store.get("kept", caller="ann")
+    assert ended is not None
+    assert (ended.state, ended.last_seq) == (State.FAILED, 2)
+    assert b'"worker_lost"' in bytes(msgspec.json.decode(ended.response, type=Body)["error"])
+    assert await store.claim(owner="the new process", limits=limits()) is None
 
 
 async def test_recovering_twice_changes_nothing(store: SqliteStore) -> None:

@@ -51,9 +51,12 @@ def digest(request: CreateRequest) -> bytes:
 
 
 def noted(plan: Plan, key: str | None) -> Plan:
-    """The plan with what a key means for it: nothing, unless the gateway keeps the response."""
+    """The plan with what a key means for it: nothing, unless the gateway runs it in background.
+
+    A foreground caller gets its answer or its error with the reply, and a repeat is a new call.
+    """
     if key is None or plan.mode is Mode.BACKGROUND:
         return plan
-    text = "The Idempotency-Key has no meaning here: the gateway keeps nothing of this response."
+    text = "The Idempotency-Key has no meaning here: it is for background runs of the gateway."
     reason = Reason(name=f"{HEADER}=ignored", text=text)
     return replace(plan, reasons=(*plan.reasons, reason))

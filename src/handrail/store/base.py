@@ -142,6 +142,13 @@ class Store(Protocol):
         run is no longer there, and when `previous` is gone.
         """
 
+    async def keep(self, run: NewRun, *, owner: str) -> Run:
+        """Keep a run that its maker carries out itself, durably, and under way from the start.
+
+        It waits in no queue and takes none of the slots that `claim` hands out. Raises
+        RequestRejected when `previous` is gone.
+        """
+
     async def claim(self, *, owner: str, limits: Limits) -> Run | None:
         """Hand the next waiting run to `owner` under a new fence; None when nobody may start."""
 

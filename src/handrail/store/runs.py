@@ -37,9 +37,26 @@ class Runs:
         row = connection.execute(SQL["count_waiting"], {"caller": run.caller}).fetchone()
         self._check_previous(connection, run)
         check_room(run.caller, of_caller=row[0], of_all=row[1], limits=limits)
+        self._insert(connection, run, query="insert_run", values={})
+        return run.id
+
+    def keep(self, connection: sqlite3.Connection, run: NewRun, *, owner: str) -> Run:
+        """See `Store.keep`."""
+        self._check_previous(connection, run)
+        self._insert(connection, run, query="insert_kept", values={"owner": owner})
+        return self._run(connection, connection.execute(SQL["run"], {"id": run.id}).fetchone())
+
+    def _insert(
+        self,
+        connection: sqlite3.Connection,
+        run: NewRun,
+        *,
+        query: str,
+        values: Mapping[str, object],
+    ) -> None:
         sealer, wrapped = self._keys.new(run.id)
         connection.execute(
-            SQL["insert_run"],
+            SQL[query],
             {
                 "id": run.id,
                 "caller": run.caller,
@@ -51,11 +68,11 @@ class Runs:
                 "response": sealer.seal(f"{run.id}/response", run.response),
                 "last_seq": run.opening.last,
                 "previous": run.previous,
+                **values,
             },
         )
         add_segment(connection, run.id, (sealer, run.opening))
         add_items(connection, run.caller, (run.id, run.items))
-        return run.id
 
     def _check_previous(self, connection: sqlite3.Connection, run: NewRun) -> None:
         # It was there when it was read, but a sweep or a deletion may have come in between.

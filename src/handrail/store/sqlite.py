@@ -119,6 +119,9 @@ class SqliteStore:
     async def accept(self, run: NewRun, *, limits: Limits) -> str:
         return await self._write(lambda c: self._runs.accept(c, run, limits=limits))
 
+    async def keep(self, run: NewRun, *, owner: str) -> Run:
+        return await self._write(lambda c: self._runs.keep(c, run, owner=owner))
+
     async def claim(self, *, owner: str, limits: Limits) -> Run | None:
         return await self._write(lambda c: self._runs.claim(c, owner=owner, limits=limits))
 

@@ -5,6 +5,13 @@ insert into runs (id, caller, state, created_at, target, plan, wrapped_key, requ
 values (:id, :caller, 'queued', :created_at, :target, :plan, :wrapped_key, :request, :response, :last_seq,
     :previous);
 
+-- name: insert_kept
+-- A new run that its caller waits for: claimed, and its upstream call about to be sent.
+insert into runs (id, caller, state, created_at, target, plan, wrapped_key, request, response, last_seq,
+    previous, owner, attempt, fence, calls, sent_at, foreground)
+values (:id, :caller, 'in_progress', :created_at, :target, :plan, :wrapped_key, :request, :response,
+    :last_seq, :previous, :owner, 1, 1, 1, :created_at, 1);
+
 -- name: insert_segment
 -- Consecutive events of a run.
 insert into segments (run_id, first_seq, last_seq, body) values (:run_id, :first_seq, :last_seq, :body);
@@ -22,8 +29,8 @@ select count(*) filter (where caller = :caller), count(*) from runs where state 
 select caller, min(ord) from runs where state = 'queued' and owner is null group by caller;
 
 -- name: running
--- How many runs of each caller hold a slot.
-select caller, count(*) from runs where owner is not null group by caller;
+-- How many runs of each caller hold a slot; those whose caller waits hold none.
+select caller, count(*) from runs where owner is not null and foreground = 0 group by caller;
 
 -- name: claim
 -- Hand the run at this place to an owner, under a new fence.

@@ -54,9 +54,30 @@ class Runs:
         self._check_previous(connection, run)
         check_room(run.caller, of_caller=row[0], of_all=row[1], limits=limits)
         self._quotas.check_new(connection, run.caller)  # before the work of sealing a large one
+        self._insert(connection, run, query="insert_run", values={})
+        expect_reply(connection, run, vault=vault, time=self._time)
+        return run.id
+
+    def keep(self, connection: sqlite3.Connection, run: NewRun, *, owner: str) -> Run:
+        """See `Store.keep`."""
+        self._check_previous(connection, run)
+        self._quotas.check_new(connection, run.caller)
+        self._insert(connection, run, query="insert_kept", values={"owner": owner})
+        call = {"id": run.id, "now": run.created_at, "cause": Cause.FIRST}
+        connection.execute(SQL["add_call"], call)
+        return self._run(connection, connection.execute(SQL["run"], {"id": run.id}).fetchone())
+
+    def _insert(
+        self,
+        connection: sqlite3.Connection,
+        run: NewRun,
+        *,
+        query: str,
+        values: Mapping[str, object],
+    ) -> None:
         sealer, wrapped = self._keys.new(run.id)
         connection.execute(
-            SQL["insert_run"],
+            SQL[query],
             {
                 "id": run.id,
                 "caller": run.caller,
@@ -69,13 +90,12 @@ class Runs:
                 "last_seq": run.opening.last,
                 "previous": run.previous,
                 "priority": PLACES[run.priority],
+                **values,
             },
         )
         add_segment(connection, run.id, (sealer, run.opening))
         add_items(connection, run.caller, (run.id, run.items))
-        expect_reply(connection, run, vault=self._keys.vault, time=self._time)
         self._quotas.check_new(connection, run.caller)
-        return run.id
 
     def _check_previous(self, connection: sqlite3.Connection, run: NewRun) -> None:
         # It was there when it was read, but a sweep or a deletion may have come in between.

@@ -152,6 +152,9 @@ class SqliteStore:
         rows = [{"run_id": run_id, "answered": int(note)} for run_id, note in notes.items()]
         await self._write(lambda c: c.executemany(SQL["note_reply"], rows).rowcount)
 
+    async def keep(self, run: NewRun, *, owner: str) -> Run:
+        return await self._write(lambda c: self._runs.keep(c, run, owner=owner))
+
     async def claim(self, *, owner: str, limits: Limits) -> Run | None:
         return await self._write(lambda c: self._runs.claim(c, owner=owner, limits=limits))
 

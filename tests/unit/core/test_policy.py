@@ -1,6 +1,7 @@
 """Guardrails G1 to G7: every combination, against an oracle written from their wording."""
 
 import dataclasses
+import itertools
 import json
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from handrail.core.policy import (
     Plan,
     StoreFalsePolicy,
     StorePolicy,
+    WhenLeft,
     decide,
 )
 from handrail.core.switch import Switch, parse_boolean, resolve_switch
@@ -37,13 +39,24 @@ from tests.unit.core.generated import WILD, spelled
 
 
 def outcome(
-    case: Case, *, switch: Switch, caller: CallerPolicy, runs: tuple[Executor, bool]
+    case: Case,
+    *,
+    switch: Switch,
+    caller: CallerPolicy,
+    runs: tuple[Executor, bool],
+    has_store: bool,
 ) -> tuple[Any, ...]:
     """What is decided, in the oracle's terms."""
     executor, able = runs
     try:
-        request = wire.read_create(case.data())
-        plan = decide(request, switch=switch, caller=caller, executor=executor, able=able)
+        plan = decide(
+            wire.read_create(case.data()),
+            switch=switch,
+            caller=caller,
+            executor=executor,
+            able=able,
+            has_store=has_store,
+        )
     except RequestRejected as error:
         return ("error", error.fault.code, error.fault.param)
     assert plan.stream is (case.stream is True)
@@ -74,9 +87,10 @@ def test_every_combination_is_decided_as_the_guardrails_say(
     switch = switch_of(source)
     cases = list(every_case())
     assert len(cases) == 4 * 4 * 4 * 3
-    for case in cases:
-        wanted = expected(case, source=source, caller=caller, runs=runs)
-        assert outcome(case, switch=switch, caller=caller, runs=runs) == wanted, case
+    for case, has_store in itertools.product(cases, [True, False]):
+        wanted = expected(case, source=source, caller=caller, runs=runs, has_store=has_store)
+        made = outcome(case, switch=switch, caller=caller, runs=runs, has_store=has_store)
+        assert made == wanted, (case, has_store)
 
 
 def said(text: str | None) -> bool | None:
@@ -140,16 +154,17 @@ def test_a_long_wrong_word_is_not_repeated_whole() -> None:
 
 def test_the_words_of_the_policies_are_those_of_the_settings() -> None:
     assert list(BackgroundPolicy) == ["inherit", "allow", "deny"]
-    assert list(StorePolicy) == ["lower", "refuse"]
+    assert list(StorePolicy) == ["lower", "refuse", "keep", "keep_all"]
+    assert list(WhenLeft) == ["stop", "continue"]
     assert list(StoreFalsePolicy) == ["reject", "gateway"]
-    assert list(Mode) == ["stateless", "background", "background-upstream"]
+    assert list(Mode) == ["stateless", "kept", "background", "background-upstream"]
     assert list(Executor) == ["gateway", "upstream"]
 
 
 def test_a_caller_inherits_the_switch_and_a_response_is_kept_for_a_day() -> None:
     caller = CallerPolicy(name="ann")
-    words = (caller.background, caller.store, caller.store_false)
-    assert words == ("inherit", "lower", "reject")
+    words = (caller.background, caller.store, caller.store_false, caller.when_left)
+    assert words == ("inherit", "lower", "reject", "stop")
     assert (caller.max_running, caller.max_queued) == (8, 100)
     assert caller.max_stored_bytes == 0
     assert caller.retention_seconds == 24 * 3_600
@@ -286,6 +301,76 @@ def test_where_there_is_a_store_every_create_may_continue_from_it(
         "What Handrail keeps of the conversation is put before the input; what the upstream keeps "
         "of it is named to it."
     )
+
+
+KEEP = CallerPolicy(name="ann", store=StorePolicy.KEEP, retention_seconds=KEPT_SECONDS)
+GOES_ON = replace(KEEP, when_left=WhenLeft.CONTINUE)
+
+
+def kept(fields: dict[str, Any], caller: CallerPolicy = KEEP, *, has_store: bool = True) -> Plan:
+    """The plan where responses can be kept."""
+    request = wire.read_create(json.dumps({"model": "m", **fields}).encode())
+    off = switch_of("flag off")  # that is about background alone
+    return decide(request, switch=off, caller=caller, has_store=has_store)
+
+
+def test_a_kept_foreground_response_says_who_keeps_it_and_for_how_long() -> None:
+    plan = kept({"store": True})
+    assert plan.header() == "mode=kept; store=gateway"
+    assert plan.reasons[0].text == (
+        "Handrail keeps the response for 4321 s after its end; the upstream keeps nothing."
+    )
+    assert not plan.outlives_reader
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("caller", [KEEP, GOES_ON])
+def test_only_a_stream_goes_on_without_its_reader_and_only_where_that_is_the_rule(
+    stream: bool, caller: CallerPolicy
+) -> None:
+    plan = kept({"store": True, "stream": stream}, caller)
+    assert plan.outlives_reader is (stream and caller is GOES_ON)
+    assert ("when-left=continue" in plan.header()) is plan.outlives_reader
+    told = "The stream goes on when its reader leaves, and can be resumed."
+    assert (plan.reasons[-1].text == told) is plan.outlives_reader
+
+
+@pytest.mark.parametrize("store", [StorePolicy.LOWER, StorePolicy.REFUSE])
+def test_a_stream_of_which_nothing_is_kept_cannot_go_on_without_a_reader(
+    store: StorePolicy,
+) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        CallerPolicy(name="ann", store=store, when_left=WhenLeft.CONTINUE)
+    assert str(caught.value) == (
+        'callers.ann.when_left: "continue" needs store = "keep" or "keep_all": '
+        "what is not kept cannot be read later."
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "name", "text"),
+    [
+        ({"store": True}, "store=lowered", "store=true was lowered to false"),
+        ({}, "store=false", "The upstream gets store=false"),
+    ],
+)
+def test_a_process_without_a_store_says_that_it_keeps_nothing(
+    fields: dict[str, Any], name: str, text: str
+) -> None:
+    caller = replace(GOES_ON, store=StorePolicy.KEEP_ALL)
+    plan = kept({"stream": True, **fields}, caller, has_store=False)
+    assert (plan.mode, plan.store, plan.outlives_reader) == (Mode.STATELESS, False, False)
+    (reason,) = plan.reasons
+    assert reason.name == name
+    assert reason.text == f"{text}: nothing is kept in this process; a gateway would keep it."
+
+
+def test_what_a_kept_response_cannot_have_is_refused_as_for_any() -> None:
+    for field in ("conversation", "background_options"):
+        with pytest.raises(RequestRejected) as caught:
+            kept({"store": True, field: {}})
+        assert caught.value.fault.param == field
+    assert kept({"store": True, "previous_response_id": "r"}).continues == "r"
 
 
 def test_not_enabled_is_reported_before_everything_else() -> None:

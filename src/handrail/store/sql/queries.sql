@@ -5,6 +5,13 @@ insert into runs (id, caller, state, created_at, target, plan, wrapped_key, requ
 values (:id, :caller, 'queued', :created_at, :target, :plan, :wrapped_key, :request, :response, :last_seq,
     :previous, :priority);
 
+-- name: insert_kept
+-- A new run that its caller waits for: claimed, and its upstream call about to be sent.
+insert into runs (id, caller, state, created_at, target, plan, wrapped_key, request, response, last_seq,
+    previous, owner, attempt, fence, calls, sent_at, foreground)
+values (:id, :caller, 'in_progress', :created_at, :target, :plan, :wrapped_key, :request, :response,
+    :last_seq, :previous, :owner, 1, 1, 1, :created_at, 1);
+
 -- name: insert_segment
 -- Consecutive events of a run.
 insert into segments (run_id, first_seq, last_seq, body) values (:run_id, :first_seq, :last_seq, :body);
@@ -64,15 +71,17 @@ update runs set last_seq = :last_seq
 where id = :id and fence = :fence and state = 'in_progress' and last_seq = :first_seq - 1;
 
 -- name: release
--- A claimed run of whose answer nothing is in the log goes back into the queue.
+-- A claimed run of whose answer nothing is in the log goes back into the queue; one whose caller
+-- waits for it never was in one.
 update runs set owner = null, fence = fence + 1
 where id = :id and fence = :fence and owner is not null and finished_at is null
-    and last_seq <= :last_opening;
+    and last_seq <= :last_opening and foreground = 0;
 
 -- name: requeue
 -- The same, whoever owned it.
 update runs set owner = null, fence = fence + 1
-where id = :id and owner is not null and finished_at is null and last_seq <= :last_opening;
+where id = :id and owner is not null and finished_at is null and last_seq <= :last_opening
+    and foreground = 0;
 
 -- name: finish
 -- The end of a run, written by its own execution.

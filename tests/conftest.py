@@ -123,6 +123,7 @@ def start(tmp_path: Path, upstream: Scripted) -> Start:
         profile: str | None = None,
         name: str = "data",
         toml: str | None = None,
+        ports: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> AsyncIterator[Running]:
         if toml is not None:
@@ -138,7 +139,7 @@ def start(tmp_path: Path, upstream: Scripted) -> Start:
                 **options,
             )
 
-        gateway = Gateway(read)
+        gateway = Gateway(read, **(ports or {}))
         listening = asyncio.Event()
         serving = asyncio.create_task(gateway.serve(started=listening.set))
         await asyncio.wait(

@@ -41,6 +41,15 @@ def read_key(text: str) -> str | None:
     return text
 
 
+def key_expired() -> RequestRejected:
+    """The refusal of a key whose response was deleted, or whose time is over."""
+    return RequestRejected(
+        Code.IDEMPOTENCY_KEY_EXPIRED,
+        "The response that was made under this Idempotency-Key is no longer kept.",
+        param=HEADER,
+    )
+
+
 def digest(request: CreateRequest) -> bytes:
     """What two creates have in common that ask for the same, however they are spelled."""
     data = wire.encode(request.body)

@@ -19,6 +19,7 @@ from handrail.core.wire import Body, CreateRequest
 from handrail.engine.clock import Clock
 from handrail.engine.closing import closing, fold_frames, object_of
 from handrail.engine.executors import Executor
+from handrail.engine.shield import to_the_end
 from handrail.engine.tail import Tails
 from handrail.errors import ResponseNotFound, StateConflict
 from handrail.settings.model import Target
@@ -90,7 +91,10 @@ class Background:
         run = replace(run, repeat=repeat)
         stands = await self._store.accept(run, limits=limits)
         if stands != run.id:
-            earlier = await self.retrieve(stands, caller=caller)
+            try:
+                earlier = await self.retrieve(stands, caller=caller)
+            except ResponseNotFound:  # it went just now
+                raise idempotency.key_expired() from None
             return Accepted(id=stands, response=earlier, steps=steps, repeated=True)
         self._executor.wake()
         self._logger.info("run_accepted", run=run.id, caller=caller, decision=plan.header())
@@ -151,10 +155,11 @@ class Background:
     async def cancel(self, run_id: str, *, caller: str) -> bytes:
         """Stop a run, for good; the cancelled response as JSON. Idempotent.
 
-        On return its upstream call is closed. Raises ResponseNotFound, and StateConflict when
-        the run ended otherwise before: what lost the race stays what it is.
+        On return its upstream call is closed; that happens also if nobody waits for it any more.
+        Raises ResponseNotFound, and StateConflict when the run ended otherwise before: what lost
+        the race stays what it is.
         """
-        run = await self._conclude_cancelled(run_id, caller)
+        run = await to_the_end(self._conclude_cancelled(run_id, caller))
         if run is None:
             raise ResponseNotFound(run_id)
         if run.state in CANCEL_REFUSED:
@@ -163,6 +168,9 @@ class Background:
 
     async def delete(self, run_id: str, *, caller: str) -> bytes:
         """Destroy a run and all that is kept of it, stopping it first. Raises ResponseNotFound."""
+        return await to_the_end(self._delete(run_id, caller))
+
+    async def _delete(self, run_id: str, caller: str) -> bytes:
         if await self._conclude_cancelled(run_id, caller) is None:
             raise ResponseNotFound(run_id)
         await self._store.delete(run_id, caller=caller)

@@ -1,7 +1,6 @@
 """Carries out one claimed run: one stateless upstream call, its events into the log, one end."""
 
 import asyncio
-from collections.abc import Awaitable
 from typing import Final
 
 from handrail.core import events, responses, wire
@@ -16,6 +15,7 @@ from handrail.engine.closing import object_of
 from handrail.engine.dispatch import Dispatcher
 from handrail.engine.journal import Journal, RunLog
 from handrail.engine.reading import EventReader
+from handrail.engine.shield import to_the_end
 from handrail.engine.targets import Targets
 from handrail.errors import (
     Code,
@@ -79,14 +79,14 @@ class Execution:
         except Fenced:
             return
         except asyncio.CancelledError:
-            await _to_the_end(self._interrupted(log))
+            await to_the_end(self._interrupted(log))
             raise
         except HandrailError as error:
             outcome = State.FAILED, _run_error(error)
         except Exception as error:
             self._logger.error("run_broke", run=run.id, exc_info=error)
             outcome = State.FAILED, _INTERNAL
-        await _to_the_end(self._close(log, outcome))
+        await to_the_end(self._close(log, outcome))
 
     async def _interrupted(self, log: RunLog) -> None:
         if log.problem is not None:
@@ -221,13 +221,3 @@ def _run_error(error: HandrailError) -> RunError:
         return RunError(cause=fault.type, message=fault.message, code="rate_limit_exceeded")
     code = fault.code if fault.code in responses.ERROR_CODES else "server_error"
     return RunError(cause=fault.code or fault.type, message=fault.message, code=code)
-
-
-async def _to_the_end(work: Awaitable[None]) -> None:
-    """Await `work` to its end even if this task is cancelled meanwhile; then be cancelled."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await task
-        raise

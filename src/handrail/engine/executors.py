@@ -88,7 +88,10 @@ class LocalExecutor:
         run = await self._store.claim(owner=self.owner, limits=self._limits())
         if run is None:
             return False
-        self._running[run.id] = group.create_task(self._guarded(run), name=f"run {run.id}")
+        task = group.create_task(self._guarded(run), name=f"run {run.id}")
+        self._running[run.id] = task
+        # Not in `_guarded`: what is cancelled before its first step never gets there.
+        task.add_done_callback(lambda _: self._left(run.id))
         return True
 
     async def _guarded(self, run: Run) -> None:
@@ -98,9 +101,10 @@ class LocalExecutor:
             pass  # one run was stopped; the group goes on
         except Exception as error:
             self._logger.error("execution_broke", run=run.id, exc_info=error)
-        finally:
-            self._running.pop(run.id, None)
-            self._wake.set()
+
+    def _left(self, run_id: str) -> None:
+        self._running.pop(run_id, None)
+        self._wake.set()
 
     async def drain(self, seconds: float) -> None:
         """See the port."""

@@ -72,7 +72,10 @@ class Responses:
             headers["idempotent-replayed"] = "true"
         if not plan.stream:
             return await exchange.reply(200, work.response, headers=headers)
-        chunks = await self._background.follow(work.id, caller=caller.policy.name, after=-1)
+        try:
+            chunks = await self._background.follow(work.id, caller=caller.policy.name, after=-1)
+        except ResponseNotFound:  # nobody knows the id of a new one: it is a repeat's, and went
+            raise idempotency.key_expired() from None
         return await exchange.stream(chunks, headers=headers)
 
     async def _accept(

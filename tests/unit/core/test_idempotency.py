@@ -85,3 +85,12 @@ def test_a_key_without_a_kept_response_is_ignored_and_that_is_told(mode: Mode, k
     ignored = key is not None and mode is not Mode.BACKGROUND
     assert ("idempotency-key=ignored" in noted.header()) is ignored
     assert all(reason.text for reason in noted.reasons)
+
+
+def test_a_key_whose_response_went_is_a_400_with_a_code_of_its_own() -> None:
+    fault = idempotency.key_expired().fault
+    assert (fault.status, fault.code, fault.param) == (
+        400,
+        "idempotency_key_expired",
+        "idempotency-key",
+    )

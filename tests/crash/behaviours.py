@@ -1,0 +1,186 @@
+"""What clients do, as a table. A new kind of client is a function and a line in `MIX`."""
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tests.crash.client import Clients, Leave, order_run, until_ended
+from tests.crash.journal import Run
+from tests.crash.orders import draw
+from tests.crash.wire import Broken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """One client's turn: whom it can ask, its own randomness, and names for what it creates."""
+
+    clients: Clients
+    chance: random.Random
+    new_tag: Callable[[], str]
+
+    def run(self, *, kinds: tuple[str, ...] = (), key: bool = False, **more: Any) -> Run:
+        """A run to create, of any kind or of these, of any caller."""
+        tag = self.new_tag()
+        caller = self.chance.choices(("ann", "bob", "brief"), (5, 4, 1))[0]
+        order = draw(self.chance, names=kinds)
+        run = order_run(tag, order, caller=more.pop("caller", caller), **more)
+        if key:
+            run.key = f"key-{tag}"
+            self.clients.journal.by_key[run.key] = run
+        return run
+
+    async def wait(self, most: float) -> None:
+        """A moment of random length, in seconds."""
+        await asyncio.sleep(self.chance.uniform(0, most))
+
+
+Act = Callable[[Visit], Awaitable[None]]
+
+
+async def poll(visit: Visit) -> None:
+    """Create, and poll to the end."""
+    run = visit.run(key=visit.chance.random() < 0.3)
+    if await visit.clients.create(run) and not run.order.kind.endless:
+        await until_ended(visit.clients, run, pause=visit.chance.uniform(0.002, 0.03))
+
+
+async def stream(visit: Visit) -> None:
+    """Create with a stream, and read it to its end."""
+    run = visit.run(kinds=ENDING, streamed=True, key=visit.chance.random() < 0.3)
+    await visit.clients.create(run)
+
+
+async def leave(visit: Visit) -> None:
+    """Create, follow, leave at a random byte, come back at the next number or an earlier one."""
+    run = visit.run(kinds=ENDING)
+    if not await visit.clients.create(run):
+        return
+    after = -1
+    for _ in range(visit.chance.randint(1, 4)):
+        size = visit.chance.randint(1, 8_000)
+        piece = await visit.clients.follow(run, after=after, leave=_read_so_much(size))
+        if piece is None or piece.ended:
+            return
+        after = visit.chance.choice((piece.last, visit.chance.randint(-1, max(-1, piece.last))))
+        await visit.wait(0.02)
+
+
+async def cancel(visit: Visit) -> None:
+    """Create, and cancel at a random moment; sometimes twice at once, sometimes somebody reads."""
+    run = visit.run(streamed=False)
+    if not await visit.clients.create(run):
+        return
+    await visit.wait(run.order.seconds * 1.3)
+    work = [visit.clients.cancel(run) for _ in range(visit.chance.choice((1, 1, 2)))]
+    if visit.chance.random() < 0.5:
+        work.append(_read(visit, run))
+    await _together(*work)
+    if run.id is not None:
+        await visit.clients.poll(run)
+
+
+async def delete(visit: Visit) -> None:
+    """Create, perhaps under a key, and delete at a random moment, perhaps while somebody reads."""
+    run = visit.run(key=visit.chance.random() < 0.5)
+    if not await visit.clients.create(run):
+        return
+    reading = visit.chance.random() < 0.5
+    await _together(
+        _after(visit.chance.uniform(0, run.order.seconds * 1.3), visit.clients.delete(run)),
+        *([_read(visit, run)] if reading else []),
+    )
+    await visit.clients.poll(run)
+
+
+async def twins(visit: Visit) -> None:
+    """The same create twice at once, under one key: one run."""
+    run = visit.run(key=True)
+    await _together(visit.clients.create(run), visit.clients.create(run))
+
+
+async def stranger(visit: Visit) -> None:
+    """Create, and let another caller try the id."""
+    run = visit.run(kinds=ENDING)
+    if await visit.clients.create(run):
+        await visit.clients.stranger(run, visit.chance)
+
+
+async def refer(visit: Visit) -> None:
+    """Let a model answer, and give the item back by its id in the next create."""
+    run = visit.run(kinds=("words",), caller="ann")
+    if not await visit.clients.create(run):
+        return
+    body = await until_ended(visit.clients, run)
+    if body is None or body["status"] != "completed":
+        return
+    then = visit.run(kinds=("words",), caller="ann")
+    given = json.loads(then.body)
+    question = {"role": "user", "content": given["input"]}
+    given["input"] = [{"type": "item_reference", "id": body["output"][0]["id"]}, question]
+    then.body = json.dumps(given).encode()
+    await visit.clients.create(then)
+
+
+async def ready(visit: Visit) -> None:
+    """Ask for readiness, as whoever watches the process does."""
+    await visit.clients.ready()
+    await visit.wait(0.05)
+
+
+async def remote(visit: Visit) -> None:
+    """A response that the upstream keeps: create, poll, sometimes delete."""
+    run = visit.run(kinds=("words",), remote=True)
+    if not await visit.clients.create(run):
+        return
+    await visit.clients.poll(run)
+    if visit.chance.random() < 0.5:
+        await visit.clients.delete(run)
+        await visit.clients.poll(run)
+
+
+ENDING: Final = (
+    "words", "large", "tool", "reasoning", "incomplete", "failed", "error", "dropped",
+    "ended early", "malformed", "broken", "busy", "slow to answer", "slow to begin",
+)  # fmt: skip
+
+Mix = tuple[tuple[Act, int], ...]
+
+# What a client does next, and how often.
+MIX: Final[Mix] = (
+    (poll, 6),
+    (stream, 8),
+    (leave, 4),
+    (cancel, 4),
+    (delete, 3),
+    (twins, 2),
+    (stranger, 1),
+    (refer, 1),
+    (ready, 1),
+)
+REMOTE_MIX: Final[Mix] = ((remote, 1),)
+
+
+def _read_so_much(size: int) -> Leave:
+    return lambda piece: len(piece.data) > size
+
+
+async def _read(visit: Visit, run: Run) -> None:
+    await visit.clients.follow(run)
+
+
+async def _after(seconds: float, work: Awaitable[None]) -> None:
+    await asyncio.sleep(seconds)
+    await work
+
+
+async def _together(*work: Awaitable[Any]) -> None:
+    # All to their end: a reader beside a request that broke has a journal of its own.
+    outcomes = await asyncio.gather(*work, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException) and not isinstance(outcome, Broken):
+            raise outcome
+    if any(isinstance(outcome, Broken) for outcome in outcomes):
+        raise Broken("one of them")

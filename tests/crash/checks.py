@@ -1,0 +1,200 @@
+"""The promises, held against what the gateway says over its API and what the upstream has seen.
+
+I1  every id that was ever answered is there until it is deleted or its time is over, and then not;
+I2  its events are numbered from 0 without gap or repeat, and the same bytes for every reader;
+I3  there is one terminal event, last, and it says what polling says;
+I4  no end changes (`Journal.shown` sees to it at every reply);
+I5  what is completed is whole, what is partial is a part of one answer;
+I6  `starting_after=k` gives exactly what comes after k;
+I7  no second upstream call, and none after a cancel was answered.
+"""
+
+import json
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tests.crash.client import Clients
+from tests.crash.journal import (
+    TERMINAL,
+    Journal,
+    Piece,
+    Run,
+    digest,
+    frames_of,
+    is_closing,
+    number_of,
+)
+from tests.crash.orders import Json, calls_in, unlike
+
+CLOSE_SECONDS: Final = 1.0
+CURSORS: Final = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """The calls that the upstream has seen of each run's tag, in the order of their arrival."""
+
+    calls: Mapping[str, list[Json]]
+
+    @classmethod
+    def of(cls, calls: Iterable[Json]) -> "Upstream":
+        """Sorted by tag."""
+        found: defaultdict[str, list[Json]] = defaultdict(list)
+        for call in calls:
+            found[call["tag"]].append(call)
+        return cls(calls=found)
+
+    def sent(self, run: Run) -> bool:
+        """Whether anything of a run has arrived there."""
+        return bool(self.calls.get(run.tag))
+
+
+@dataclass(slots=True)
+class Checked:
+    """What the checks went through."""
+
+    runs: int = 0
+    bytes_compared: int = 0
+    resumes: int = 0
+    closed_after: float = 0.0
+
+
+class Checks:
+    """Every check of one run, and a shorter one for later."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.checked = Checked()
+
+    async def first(
+        self, run: Run, clients: Clients, *, upstream: Upstream, chance: random.Random
+    ) -> None:
+        """All of them, on a run that should have ended; what was read of it is let go then."""
+        self.checked.runs += 1
+        self._calls(run, upstream.calls.get(run.tag, []))
+        body = await clients.poll(run)
+        if body is None or run.gone:
+            await self._stays_gone(run, clients)
+        elif body["status"] not in TERMINAL:
+            self._journal.wrong(run, f"still {body['status']}")
+        elif not run.remote:
+            log = await clients.bytes_after(run, -1)
+            if not await self._over(run, clients):
+                self._log(run, log, body=body, calls=upstream.calls.get(run.tag, []))
+                await self._resumes(run, clients, frames=frames_of(log), chance=chance)
+        run.pieces = []
+
+    async def again(self, run: Run, clients: Clients) -> None:
+        """The same object and the same bytes as at first. Raises Broken."""
+        if run.remote:
+            return
+        before = run.log_digest
+        body = await clients.poll(run)
+        if body is None:
+            await self._stays_gone(run, clients)
+            return
+        if run.kept_seconds is None or not run.gone:
+            log = await clients.bytes_after(run, -1)
+            if await self._over(run, clients):
+                return
+            self.checked.bytes_compared += len(log)
+            if before and digest(frames_of(log)) != before:
+                self._journal.wrong(run, "its events are other bytes than before")
+
+    async def _over(self, run: Run, clients: Clients) -> bool:
+        # A stream of a run whose retention ends while it is opened may be an empty one.
+        if run.kept_seconds is not None and not run.gone:
+            await clients.poll(run)
+        return run.gone
+
+    async def _stays_gone(self, run: Run, clients: Clients) -> None:
+        if await clients.bytes_after(run, -1):
+            self._journal.wrong(run, "its events can be read although it is gone")
+
+    # --- I2, I3, I5 ------------------------------------------------------------------------
+
+    def _log(self, run: Run, log: bytes, *, body: Any, calls: list[Json]) -> None:
+        frames = frames_of(log)
+        run.log_digest = digest(frames)
+        wrong = self._journal.wrong
+        if [number_of(frame) for frame in frames] != list(range(len(frames))):
+            wrong(run, "numbers with a gap or a repeat")
+        ends = [frame for frame in frames if is_closing(frame)]
+        if len(ends) != 1 or frames[-1] != ends[0]:
+            wrong(run, f"{len(ends)} terminal events, or one that is not the last")
+        elif json.loads(ends[0].partition(b"\ndata: ")[2])["response"] != body:
+            wrong(run, "the terminal event says otherwise than the poll")
+        for piece in run.pieces:
+            self._piece(run, piece, frames)
+        self._content(run, body, log=log, calls=calls)
+        self._end(run, body)
+
+    def _piece(self, run: Run, piece: Piece, frames: list[bytes]) -> None:
+        read = frames_of(bytes(piece.data))
+        self.checked.bytes_compared += len(piece.data)
+        first = piece.after + 1
+        if frames[first : first + len(read)] != read:
+            self._journal.wrong(run, f"other bytes after {piece.after} than were read before")
+        if piece.ended and first + len(read) < len(frames):
+            self._journal.wrong(run, f"a stream after {piece.after} ended too early")
+
+    def _content(self, run: Run, body: Any, *, log: bytes, calls: list[Json]) -> None:
+        numbers = calls_in(log)
+        if len(numbers) > 1 or not numbers <= {call["number"] for call in calls}:
+            self._journal.wrong(run, f"content of the calls {numbers}, spliced")
+        whole = body["status"] == "completed"
+        if whole and (not body["output"] or not body["usage"] or not numbers):
+            self._journal.wrong(run, "completed without output or usage")
+        if body["status"] == "cancelled":
+            problem = "cancelled with output" if body["output"] or body["error"] else None
+        else:
+            number = min(numbers, default=0)
+            problem = unlike(run.order, body["output"], number=number, whole=whole)
+        if problem:
+            self._journal.wrong(run, f"{body['status']}: {problem}")
+
+    def _end(self, run: Run, body: Any) -> None:
+        status, cause = body["status"], (body["error"] or {}).get("type")
+        kind = run.order.kind
+        allowed = status == kind.end and cause == kind.cause
+        allowed = allowed or (status == "cancelled" and run.may_be_cancelled)
+        allowed = allowed or (status == "failed" and cause == "worker_lost" and run.faults > 0)
+        if not allowed:
+            self._journal.wrong(run, f"ended {status} ({cause}), which nothing explains")
+
+    # --- I6 --------------------------------------------------------------------------------
+
+    async def _resumes(
+        self, run: Run, clients: Clients, *, frames: list[bytes], chance: random.Random
+    ) -> None:
+        for _ in range(CURSORS):
+            after = chance.randint(-1, len(frames))
+            rest = await clients.bytes_after(run, after)
+            if await self._over(run, clients):
+                return
+            self.checked.resumes += 1
+            if frames_of(rest) != frames[after + 1 :]:
+                self._journal.wrong(run, f"starting_after={after} gives something else")
+
+    # --- I7 --------------------------------------------------------------------------------
+
+    def _calls(self, run: Run, calls: list[Json]) -> None:
+        if len(calls) > run.calls_allowed:
+            self._journal.wrong(run, f"{len(calls)} upstream calls, {run.calls_allowed} allowed")
+        if sum(call["how"] != "refused" for call in calls) > 1:
+            self._journal.wrong(run, "its answer was paid for twice")
+        if run.stopped_at is None or run.remote:
+            return
+        for call in calls:
+            if call["began"] > run.stopped_at:
+                self._journal.wrong(run, "an upstream call after its cancel was answered")
+            if call["ended"] is None:
+                self._journal.wrong(run, "its upstream call is open after its cancel was answered")
+            else:
+                late = call["ended"] - run.stopped_at
+                self.checked.closed_after = max(self.checked.closed_after, late)
+                if late > CLOSE_SECONDS:
+                    self._journal.wrong(run, f"its upstream call was closed {late:.1f} s late")

@@ -3,14 +3,18 @@
 import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tests.crash.client import Clients, Leave, order_run, until_ended
 from tests.crash.journal import Run
-from tests.crash.orders import draw
+from tests.crash.orders import KINDS, draw
 from tests.crash.wire import Broken
+
+# What never ends by itself is for those who stop it.
+ALL: Final = tuple(kind.name for kind in KINDS)
+ENDING: Final = tuple(kind.name for kind in KINDS if not kind.endless)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +25,8 @@ class Visit:
     chance: random.Random
     new_tag: Callable[[], str]
 
-    def run(self, *, kinds: tuple[str, ...] = (), key: bool = False, **more: Any) -> Run:
-        """A run to create, of any kind or of these, of any caller."""
+    def run(self, *, kinds: tuple[str, ...] = ENDING, key: bool = False, **more: Any) -> Run:
+        """A run to create, of one of these kinds, of any caller."""
         tag = self.new_tag()
         caller = self.chance.choices(("ann", "bob", "brief"), (5, 4, 1))[0]
         order = draw(self.chance, names=kinds)
@@ -43,19 +47,19 @@ Act = Callable[[Visit], Awaitable[None]]
 async def poll(visit: Visit) -> None:
     """Create, and poll to the end."""
     run = visit.run(key=visit.chance.random() < 0.3)
-    if await visit.clients.create(run) and not run.order.kind.endless:
+    if await visit.clients.create(run):
         await until_ended(visit.clients, run, pause=visit.chance.uniform(0.002, 0.03))
 
 
 async def stream(visit: Visit) -> None:
     """Create with a stream, and read it to its end."""
-    run = visit.run(kinds=ENDING, streamed=True, key=visit.chance.random() < 0.3)
+    run = visit.run(streamed=True, key=visit.chance.random() < 0.3)
     await visit.clients.create(run)
 
 
 async def leave(visit: Visit) -> None:
     """Create, follow, leave at a random byte, come back at the next number or an earlier one."""
-    run = visit.run(kinds=ENDING)
+    run = visit.run()
     if not await visit.clients.create(run):
         return
     after = -1
@@ -70,7 +74,7 @@ async def leave(visit: Visit) -> None:
 
 async def cancel(visit: Visit) -> None:
     """Create, and cancel at a random moment; sometimes twice at once, sometimes somebody reads."""
-    run = visit.run(streamed=False)
+    run = visit.run(kinds=ALL)
     if not await visit.clients.create(run):
         return
     await visit.wait(run.order.seconds * 1.3)
@@ -84,7 +88,7 @@ async def cancel(visit: Visit) -> None:
 
 async def delete(visit: Visit) -> None:
     """Create, perhaps under a key, and delete at a random moment, perhaps while somebody reads."""
-    run = visit.run(key=visit.chance.random() < 0.5)
+    run = visit.run(kinds=ALL, key=visit.chance.random() < 0.5)
     if not await visit.clients.create(run):
         return
     reading = visit.chance.random() < 0.5
@@ -103,7 +107,7 @@ async def twins(visit: Visit) -> None:
 
 async def stranger(visit: Visit) -> None:
     """Create, and let another caller try the id."""
-    run = visit.run(kinds=ENDING)
+    run = visit.run()
     if await visit.clients.create(run):
         await visit.clients.stranger(run, visit.chance)
 
@@ -124,6 +128,26 @@ async def refer(visit: Visit) -> None:
     await visit.clients.create(then)
 
 
+async def long_stream(visit: Visit) -> None:
+    """A background stream of up to some seconds, read to its end."""
+    run = visit.run(kinds=("words",), caller=visit.chance.choice(("ann", "bob")), streamed=True)
+    _lengthen(visit, run)
+    await visit.clients.create(run)
+
+
+async def long_foreground(visit: Visit) -> None:
+    """The same without background: nobody keeps it, but it has an end too."""
+    run = visit.run(kinds=("words",), caller=visit.chance.choice(("ann", "bob")), streamed=True)
+    _lengthen(visit, run)
+    await visit.clients.pass_through(run)
+
+
+def _lengthen(visit: Visit, run: Run) -> None:
+    words = visit.chance.randint(5, 60)
+    run.order = replace(run.order, words=words, delay=visit.chance.choice((0.02, 0.05, 0.1)))
+    run.body = json.dumps({**json.loads(run.body), "input": run.order.text(run.tag)}).encode()
+
+
 async def ready(visit: Visit) -> None:
     """Ask for readiness, as whoever watches the process does."""
     await visit.clients.ready()
@@ -141,11 +165,6 @@ async def remote(visit: Visit) -> None:
         await visit.clients.poll(run)
 
 
-ENDING: Final = (
-    "words", "large", "tool", "reasoning", "incomplete", "failed", "error", "dropped",
-    "ended early", "malformed", "broken", "busy", "slow to answer", "slow to begin",
-)  # fmt: skip
-
 Mix = tuple[tuple[Act, int], ...]
 
 # What a client does next, and how often.
@@ -160,7 +179,11 @@ MIX: Final[Mix] = (
     (refer, 1),
     (ready, 1),
 )
-REMOTE_MIX: Final[Mix] = ((remote, 1),)
+# Under other settings, by their name.
+MIXES: Final[Mapping[str, Mix]] = {
+    "remote": ((remote, 1),),
+    "wide": ((long_stream, 3), (long_foreground, 1)),
+}
 
 
 def _read_so_much(size: int) -> Leave:

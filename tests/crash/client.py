@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Final, Self
 
 from tests.acceptance.processes import monotonic
-from tests.crash.journal import TERMINAL, Journal, Piece, Run, is_closing
+from tests.crash.journal import TERMINAL, Journal, Piece, Run, frames_of, is_closing
 from tests.crash.orders import Order
 from tests.crash.wire import Api, Broken, Reply
 
@@ -19,6 +19,8 @@ CALLERS: Final[Mapping[str, tuple[str, float | None]]] = {
     "brief": ("hr_crash-caller-key-of-brief-0123", 1.0),
 }
 NOBODY: Final = "resp_" + "0" * 48
+
+READ_SECONDS: Final = 5.0
 
 Leave = Callable[[Piece], bool]
 
@@ -71,6 +73,19 @@ class Clients:
             self._ended(run, piece)
         return self._taken(run, reply)
 
+    async def pass_through(self, run: Run) -> None:
+        """The same without background; a stream that has begun must have an end. Raises Broken."""
+        body = {**json.loads(run.body), "background": False}
+        api = self._apis[run.caller]
+        reply = await api.send("POST", "/v1/responses", body=json.dumps(body).encode())
+        frames = frames_of(bytes(reply.body))
+        if reply.status == 200:
+            self.journal.foreground += 1
+            if not frames or not is_closing(frames[-1]):
+                self.journal.wrong(run, f"a foreground stream ended with {frames[-1:]}")
+        else:
+            self._taken(run, reply)
+
     def _taken(self, run: Run, reply: Reply) -> bool:
         if reply.status == 200:
             return True
@@ -116,6 +131,7 @@ class Clients:
         )
         if not self._found(run, reply, was_gone=was_gone):
             return None
+        piece.left = not reply.whole
         if reply.whole:
             self._ended(run, piece)
         return piece

@@ -2,22 +2,23 @@
 
 import asyncio
 import random
-from collections.abc import Awaitable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
 from tests.acceptance.processes import monotonic
-from tests.crash.behaviours import MIX, REMOTE_MIX, Mix, Visit
+from tests.crash.behaviours import MIX, MIXES, Mix, Visit
 from tests.crash.checks import Checks, Upstream
 from tests.crash.client import Clients, until_ended
-from tests.crash.faults import Fault, schedule, strike, strike_at_start
-from tests.crash.host import Host, Life
+from tests.crash.faults import Fault, How, Struck, schedule, strike, strike_at_start
+from tests.crash.host import DRAIN_SECONDS, Host, Life
 from tests.crash.journal import Journal, Run
 from tests.crash.report import Report, key
 from tests.crash.wire import Api, Broken
 
 CLIENTS: Final = 10
+CROWD: Final = 150
+TRIES: Final = 5
 LIMIT_SECONDS: Final = 5.0
 END_SECONDS: Final = 60.0
 AT_ONCE: Final = 8
@@ -36,16 +37,17 @@ class Driver:
         self._upstream = Api(host.upstream.url, "none")
         self._seen_calls = 0
         self._tags = 0
+        self._stopping = False
 
     def chance(self, *place: object) -> random.Random:
         """Randomness of its own for a place in the experiment."""
         return random.Random(":".join(map(str, (self.seed, self.journal.cycle, *place))))
 
-    async def run(self, cycles: range) -> Report:
-        """The cycles, then everything once more."""
+    async def run(self, cycles: range, plan: Callable[[int], Fault]) -> Report:
+        """The cycles with the faults of the plan, then everything once more."""
         began = monotonic()
         for cycle in cycles:
-            await self.cycle(cycle, schedule(cycle))
+            await self.cycle(cycle, plan(cycle))
             self.report.cycles += 1
         life = await self.host.start()
         async with Clients(life.url, self.journal) as clients:
@@ -63,26 +65,55 @@ class Driver:
         self._tags = 0
         chance = self.chance("fault")
         before = len(self.journal.runs)
-        life = await self._begin(fault, chance)
-        async with Clients(life.url, self.journal) as clients:
-            mix = REMOTE_MIX if fault.settings == "remote" else MIX
-            clients.draining = fault.settings == "drain"
-            load = [asyncio.create_task(self._client(clients, n, mix)) for n in range(CLIENTS)]
-            reached = await strike(fault, life, chance)
-            died = monotonic()
-            await asyncio.gather(*load)
-        self._count(fault.point, reached=reached)
-        runs = self.journal.runs[before:]
-        for run in runs:
-            run.faults += 1
+        for _ in range(TRIES if fault.stops_in_order else 1):
+            life = await self._begin(fault, chance)
+            struck = await self._under_load(life, fault, chance)
+            if struck.reached:
+                break
+        died = monotonic()
+        self._count(fault.point, reached=struck.reached)
+        if fault.how is How.DRAIN:
+            await self._drained(struck, before=before)
         if fault.start or fault.start_at_random:
             reached = await strike_at_start(fault, self.host, chance)
             self._count(fault.start, reached=reached)
-        remote = fault.settings == "remote"
-        life = await self.host.start("remote" if remote else "gateway")
+        if fault.how is not How.PAUSE:
+            settings = "remote" if fault.settings == "remote" else "gateway"
+            life = await self.host.start(settings)
         async with Clients(life.url, self.journal) as clients:
             await self._aftermath(clients, before=before, died=died)
         await life.kill()
+
+    async def _under_load(self, life: Life, fault: Fault, chance: random.Random) -> Struck:
+        first = len(self.journal.runs)
+        async with Clients(life.url, self.journal) as clients:
+            clients.draining = fault.settings in ("drain", "wide")
+            self._stopping = False
+            mix = MIXES.get(fault.settings, MIX)
+            crowd = CROWD if fault.how is How.DRAIN else CLIENTS
+            load = [asyncio.create_task(self._client(clients, n, mix)) for n in range(crowd)]
+            struck = await strike(fault, life, chance)
+            self._stopping = True
+            await asyncio.gather(*load)
+        if fault.how is not How.PAUSE:
+            for run in self.journal.runs[first:]:
+                run.faults += 1
+        return struck
+
+    async def _drained(self, struck: Struck, *, before: int) -> None:
+        """What had been sent has ended before the process did, and its readers were told."""
+        late = struck.seconds - (0.0 if struck.cut else DRAIN_SECONDS)
+        self.report.latest_exit = max(self.report.latest_exit, late)
+        if late > (1.0 if struck.cut else 2.0):
+            self.journal.wrong(None, f"exit {struck.seconds:.1f} s after SIGTERM")
+        if struck.cut:
+            return
+        upstream = await self._calls()
+        for run in self.journal.runs[before:]:
+            read = [piece for piece in run.pieces if piece.data]
+            self.report.streams += len(read)
+            if upstream.sent(run) and any(not piece.ended for piece in read if not piece.left):
+                self.journal.wrong(run, "a stream was cut without an end")
 
     async def _begin(self, fault: Fault, chance: random.Random) -> Life:
         if fault.point is None:
@@ -102,7 +133,7 @@ class Driver:
         visit = Visit(clients=clients, chance=chance, new_tag=self._new_tag)
         acts, weights = zip(*mix, strict=True)
         try:
-            while True:
+            while not self._stopping:
                 [act] = chance.choices(acts, weights)
                 await act(visit)
         except Broken:
@@ -205,8 +236,14 @@ async def _at_once(work: list[Awaitable[None]], *, limit: int) -> None:
     await asyncio.gather(*map(one, work))
 
 
-async def experiment(directory: Path, *, cycles: range, seed: int) -> Report:
+async def experiment(
+    directory: Path,
+    *,
+    cycles: range,
+    seed: int,
+    plan: Callable[[int], Fault] = schedule,
+    quick: bool = False,
+) -> Report:
     """Run it and give the report."""
-    async with AsyncExitStack() as stack:
-        host = await stack.enter_async_context(Host(directory))
-        return await Driver(host, seed=seed).run(cycles)
+    async with Host(directory, quick=quick) as host:
+        return await Driver(host, seed=seed).run(cycles, plan)

@@ -16,11 +16,15 @@ CLOSING: Final = ("response.completed", "response.failed", "response.incomplete"
 
 @dataclass(slots=True)
 class Piece:
-    """What one stream of a run gave: the bytes after number `after`; `ended` by the gateway."""
+    """What one stream of a run gave: the bytes after number `after`.
+
+    `ended` by the gateway, with an end; or `left` by its reader.
+    """
 
     after: int
     data: bytearray = field(default_factory=bytearray)
     ended: bool = False
+    left: bool = False
 
     def whole(self) -> bytes:
         """The events that came whole; comments are no events."""
@@ -97,6 +101,7 @@ class Journal:
         self.violations: list[Violation] = []
         self.cycle = 0
         self.refused = 0
+        self.foreground = 0
 
     def wrong(self, run: Run | None, what: str) -> None:
         """A promise is broken."""

@@ -28,6 +28,8 @@ class Report:
     slowest_terminal: float = 0.0
     slowest_start: float = 0.0
     slowest_close: float = 0.0
+    latest_exit: float = 0.0
+    streams: int = 0
     seconds: float = 0.0
     reached: Counter[str] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from tests.crash.client import Clients, Leave, order_run, until_ended
+from tests.crash.client import Clients, Leave, ask_for, order_run, until_ended
 from tests.crash.journal import Run
 from tests.crash.orders import KINDS, draw
 from tests.crash.wire import Broken
@@ -82,8 +82,44 @@ async def cancel(visit: Visit) -> None:
     if visit.chance.random() < 0.5:
         work.append(_read(visit, run))
     await _together(*work)
+    await visit.clients.poll(run)
+
+
+async def cancel_stream(visit: Visit) -> None:
+    """Create with a stream, and cancel while it is read, sometimes when its end is near."""
+    run = visit.run(kinds=ALL, streamed=True)
+    reading = asyncio.create_task(visit.clients.create(run))
+    late = visit.chance.random() < 0.5
+    while run.id is None and not reading.done():
+        await asyncio.sleep(0.001)
     if run.id is not None:
+        least = 0.8 * run.order.seconds if late else 0.0
+        await asyncio.sleep(visit.chance.uniform(least, 1.2 * run.order.seconds))
+        await visit.clients.cancel(run)
         await visit.clients.poll(run)
+    await reading
+
+
+async def cancel_and_leave(visit: Visit) -> None:
+    """Create, and send a cancel without waiting for its answer."""
+    run = visit.run(kinds=ALL)
+    if not await visit.clients.create(run):
+        return
+    await visit.wait(run.order.seconds)
+    await visit.clients.cancel_and_leave(run)
+    await visit.clients.poll(run)
+    if run.rank < 2 and run.order.kind.endless:  # the cancel may never have been read
+        await visit.clients.cancel(run)
+
+
+async def cancel_or_delete(visit: Visit) -> None:
+    """Create, and cancel and delete at once."""
+    run = visit.run(kinds=ALL)
+    if not await visit.clients.create(run):
+        return
+    await visit.wait(run.order.seconds)
+    await _together(visit.clients.cancel(run), visit.clients.delete(run))
+    await visit.clients.poll(run)
 
 
 async def delete(visit: Visit) -> None:
@@ -143,9 +179,8 @@ async def long_foreground(visit: Visit) -> None:
 
 
 def _lengthen(visit: Visit, run: Run) -> None:
-    words = visit.chance.randint(5, 60)
-    run.order = replace(run.order, words=words, delay=visit.chance.choice((0.02, 0.05, 0.1)))
-    run.body = json.dumps({**json.loads(run.body), "input": run.order.text(run.tag)}).encode()
+    words = visit.chance.randint(5, 45)
+    ask_for(run, replace(run.order, words=words, delay=visit.chance.choice((0.02, 0.05, 0.1))))
 
 
 async def ready(visit: Visit) -> None:
@@ -173,11 +208,20 @@ MIX: Final[Mix] = (
     (stream, 8),
     (leave, 4),
     (cancel, 4),
+    (cancel_and_leave, 1),
+    (cancel_or_delete, 1),
     (delete, 3),
     (twins, 2),
     (stranger, 1),
     (refer, 1),
     (ready, 1),
+)
+CANCELS: Final[Mix] = (
+    (cancel, 6),
+    (cancel_stream, 4),
+    (cancel_and_leave, 2),
+    (cancel_or_delete, 2),
+    (delete, 1),
 )
 # Under other settings, by their name.
 MIXES: Final[Mapping[str, Mix]] = {

@@ -11,11 +11,10 @@ I7  no second upstream call, and none after a cancel was answered.
 
 import json
 import random
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from tests.crash.calls import Calls
 from tests.crash.client import Clients
 from tests.crash.journal import (
     TERMINAL,
@@ -35,33 +34,16 @@ ON_ITS_WAY_SECONDS: Final = 0.1
 CURSORS: Final = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Upstream:
-    """The calls that the upstream has seen of each run's tag, in the order of their arrival."""
-
-    calls: Mapping[str, list[Json]]
-
-    @classmethod
-    def of(cls, calls: Iterable[Json]) -> "Upstream":
-        """Sorted by tag."""
-        found: defaultdict[str, list[Json]] = defaultdict(list)
-        for call in calls:
-            found[call["tag"]].append(call)
-        return cls(calls=found)
-
-    def sent(self, run: Run) -> bool:
-        """Whether anything of a run has arrived there."""
-        return bool(self.calls.get(run.tag))
-
-
 @dataclass(slots=True)
 class Checked:
-    """What the checks went through."""
+    """What the checks went through. `closed` are the seconds from each cancel to the end of its
+    upstream call, where that was open.
+    """
 
     runs: int = 0
     bytes_compared: int = 0
     resumes: int = 0
-    closed_after: float = 0.0
+    closed: list[float] = field(default_factory=list)
 
 
 class Checks:
@@ -72,11 +54,11 @@ class Checks:
         self.checked = Checked()
 
     async def first(
-        self, run: Run, clients: Clients, *, upstream: Upstream, chance: random.Random
+        self, run: Run, clients: Clients, *, calls: Calls, chance: random.Random
     ) -> None:
         """All of them, on a run that should have ended; what was read of it is let go then."""
         self.checked.runs += 1
-        self._calls(run, upstream.calls.get(run.tag, []))
+        self._calls(run, calls.of_run(run))
         body = await clients.poll(run)
         if body is None or run.gone:
             await self._stays_gone(run, clients)
@@ -87,7 +69,7 @@ class Checks:
         else:
             log = await clients.bytes_after(run, -1)
             if not await self._over(run, clients):
-                self._log(run, log, body=body, calls=upstream.calls.get(run.tag, []))
+                self._log(run, log, body=body, calls=calls.of_run(run))
                 await self._resumes(run, clients, frames=frames_of(log), chance=chance)
         run.pieces = []
 
@@ -200,6 +182,7 @@ class Checks:
                 self._journal.wrong(run, "its upstream call is open after its cancel was answered")
             else:
                 late = call["ended"] - run.stopped_at
-                self.checked.closed_after = max(self.checked.closed_after, late)
+                if call["how"] == "left":
+                    self.checked.closed.append(call["ended"] - run.stop_asked_at)
                 if late > CLOSE_SECONDS:
                     self._journal.wrong(run, f"its upstream call was closed {late:.1f} s late")

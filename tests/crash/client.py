@@ -1,6 +1,7 @@
 """The verbs of a client. Each writes into the journal what the gateway said, and judges it."""
 
 import asyncio
+import contextlib
 import json
 import random
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ CALLERS: Final[Mapping[str, tuple[str, float | None]]] = {
 NOBODY: Final = "resp_" + "0" * 48
 
 READ_SECONDS: Final = 5.0
+LEAVE_SECONDS: Final = 0.002
 
 Leave = Callable[[Piece], bool]
 
@@ -165,20 +167,29 @@ class Clients:
     async def cancel(self, run: Run) -> None:
         """Cancel it; what lost the race is told so. Raises Broken."""
         run.cancel_asked = True
+        run.stop_asked_at = run.stop_asked_at or monotonic()
         since, was_gone = run.rank, run.gone
         reply = await self._ask(run, "POST", f"/v1/responses/{run.id}/cancel")
         if reply.status == 400:
             self.journal.too_late(run)
         elif self._found(run, reply, was_gone=was_gone):
-            run.stopped_at = run.stopped_at or monotonic()
             self.journal.shown(run, bytes(reply.body), since=since)
             body = reply.json()
             if body["status"] != "cancelled" or body["output"] or body["error"]:
                 self.journal.wrong(run, f"cancelled as {str(body)[:300]}")
 
+    async def cancel_and_leave(self, run: Run) -> None:
+        """Send a cancel, and be gone at once or soon. Raises Broken."""
+        run.cancel_asked = True
+        run.stop_asked_at = run.stop_asked_at or monotonic()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await self._apis[run.caller].send("POST", f"/v1/responses/{run.id}/cancel")
+
     async def delete(self, run: Run) -> None:
         """Delete it. Raises Broken."""
         run.doomed = True
+        run.stop_asked_at = run.stop_asked_at or monotonic()
         was_gone = run.gone
         reply = await self._ask(run, "DELETE", f"/v1/responses/{run.id}")
         if self._found(run, reply, was_gone=was_gone):
@@ -248,6 +259,13 @@ def order_run(tag: str, order: Order, *, caller: str, streamed: bool = False, **
         kept_seconds=CALLERS[caller][1],
         **more,
     )
+
+
+def ask_for(run: Run, order: Order) -> Run:
+    """The same run with another order."""
+    run.order = order
+    run.body = json.dumps({**json.loads(run.body), "input": order.text(run.tag)}).encode()
+    return run
 
 
 async def until_ended(clients: Clients, run: Run, *, pause: float = 0.01) -> Any:

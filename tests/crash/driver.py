@@ -8,13 +8,14 @@ from typing import Final
 
 from tests.acceptance.processes import monotonic
 from tests.crash.behaviours import MIX, MIXES, Mix, Visit
-from tests.crash.checks import Checks, Upstream
+from tests.crash.calls import Upstream
+from tests.crash.checks import Checks
 from tests.crash.client import Clients, until_ended
 from tests.crash.faults import Fault, How, Struck, schedule, strike, strike_at_start
 from tests.crash.host import DRAIN_SECONDS, Host, Life
 from tests.crash.journal import Journal, Run
 from tests.crash.report import Report, key
-from tests.crash.wire import Api, Broken
+from tests.crash.wire import Broken
 
 CLIENTS: Final = 10
 CROWD: Final = 150
@@ -34,8 +35,7 @@ class Driver:
         self.journal = Journal()
         self.checks = Checks(self.journal)
         self.report = Report(seed=seed)
-        self._upstream = Api(host.upstream.url, "none")
-        self._seen_calls = 0
+        self.upstream = Upstream(host.upstream.url)
         self._tags = 0
         self._stopping = False
 
@@ -51,11 +51,11 @@ class Driver:
             self.report.cycles += 1
         life = await self.host.start()
         async with Clients(life.url, self.journal) as clients:
-            await _at_once(
+            await at_once(
                 [self._last_look(run, clients) for run in self.journal.runs], limit=AT_ONCE
             )
         await life.kill()
-        self._upstream.close()
+        self.upstream.close()
         self.report.seconds = monotonic() - began
         return self._filled()
 
@@ -96,7 +96,8 @@ class Driver:
             self._stopping = True
             await asyncio.gather(*load)
         if fault.how is not How.PAUSE:
-            for run in self.journal.runs[first:]:
+            # Also those whose reply nobody has seen: a repeat of the create may yet find them.
+            for run in {*self.journal.runs[first:], *self.journal.by_key.values()}:
                 run.faults += 1
         return struck
 
@@ -108,11 +109,11 @@ class Driver:
             self.journal.wrong(None, f"exit {struck.seconds:.1f} s after SIGTERM")
         if struck.cut:
             return
-        upstream = await self._calls()
+        calls = await self.upstream.calls()
         for run in self.journal.runs[before:]:
             read = [piece for piece in run.pieces if piece.data]
             self.report.streams += len(read)
-            if upstream.sent(run) and any(not piece.ended for piece in read if not piece.left):
+            if calls.of_run(run) and any(not piece.ended for piece in read if not piece.left):
                 self.journal.wrong(run, "a stream was cut without an end")
 
     async def _begin(self, fault: Fault, chance: random.Random) -> Life:
@@ -148,14 +149,10 @@ class Driver:
     async def _aftermath(self, clients: Clients, *, before: int, died: float) -> None:
         """What has just been restarted: everything ends, then everything is checked."""
         began = monotonic()
-        upstream = await self._calls()
+        calls = await self.upstream.calls()
         runs = self.journal.runs[before:]
-        sent = [
-            run
-            for run in runs
-            if any(call["began"] < died for call in upstream.calls.get(run.tag, ()))
-        ]
-        repeats = [run for run in self.journal.by_key.values() if run.caller]
+        sent = [run for run in runs if any(call["began"] < died for call in calls.of_run(run))]
+        repeats = list(self.journal.by_key.values())
         self.journal.by_key = {}
         await asyncio.gather(
             self._all_ended(sent, clients, began=began),
@@ -163,21 +160,17 @@ class Driver:
             *(clients.create(run) for run in repeats),
         )
         runs = self.journal.runs[before:]
-        await _at_once([self._end(run, clients) for run in runs], limit=AT_ONCE)
-        upstream = await self._calls()
-        self._seen_calls += sum(map(len, upstream.calls.values()))
+        await at_once([self._end(run, clients) for run in runs], limit=AT_ONCE)
+        calls = await self.upstream.calls()
+        self.upstream.settle(calls)
         chance = self.chance("checks")
-        await _at_once(
-            [self.checks.first(run, clients, upstream=upstream, chance=chance) for run in runs],
+        await at_once(
+            [self.checks.first(run, clients, calls=calls, chance=chance) for run in runs],
             limit=AT_ONCE,
         )
         old = self.journal.runs[:before]
         for run in chance.sample(old, min(OLD_SAMPLE, len(old))):
             await self.checks.again(run, clients)
-
-    async def _calls(self) -> Upstream:
-        reply = await self._upstream.send("GET", f"/calls?from={self._seen_calls}")
-        return Upstream.of(reply.json())
 
     async def _all_ended(self, sent: list[Run], clients: Clients, *, began: float) -> None:
         for run in sent:
@@ -206,7 +199,8 @@ class Driver:
 
     async def _last_look(self, run: Run, clients: Clients) -> None:
         await self.checks.again(run, clients)
-        if run.kept_seconds is not None and not (run.gone or run.remote):
+        over = monotonic() - run.ended_at > (run.kept_seconds or 0.0) + 1.0
+        if run.kept_seconds is not None and over and not (run.gone or run.remote):
             self.journal.wrong(run, "kept longer than its caller's retention")
 
     def _filled(self) -> Report:
@@ -217,16 +211,16 @@ class Driver:
         report.refused = self.journal.refused
         report.deleted = sum(run.gone and not run.expired for run in self.journal.runs)
         report.expired = sum(run.expired for run in self.journal.runs)
-        report.upstream_calls = self._seen_calls
+        report.upstream_calls = self.upstream.settled
         report.bytes_compared = checked.bytes_compared
         report.resumes = checked.resumes
         report.slowest_start = self.host.slowest_start
-        report.slowest_close = checked.closed_after
+        report.slowest_close = max(checked.closed, default=0.0)
         report.violations = self.journal.violations
         return report
 
 
-async def _at_once(work: list[Awaitable[None]], *, limit: int) -> None:
+async def at_once(work: list[Awaitable[None]], *, limit: int) -> None:
     room = asyncio.Semaphore(limit)
 
     async def one(item: Awaitable[None]) -> None:

@@ -43,6 +43,7 @@ SETTINGS: Final[Mapping[str, str]] = {
     "drain": _settings(executor="gateway", drain=0, running=5),
     "remote": _settings(executor="upstream", drain=20, running=5),
     "wide": _settings(executor="gateway", drain=DRAIN_SECONDS, running=200),
+    "races": _settings(executor="gateway", drain=1, running=40),
 }
 
 

@@ -41,9 +41,10 @@ class Piece:
 class Run:
     """One create of one client, and all that was ever said about it.
 
-    `rank` is how far it was seen to be, `status` the end that it was seen to have, `final` stands
-    for the whole object then. `gone` means that it was seen to be deleted or expired, `doomed` that
-    a deletion was asked for. `faults` counts the faults that it lived through.
+    `rank` is how far it was seen to be, `status` the end that it was seen to have, first at
+    `ended_at`, `final` stands for the whole object then. `gone` means that it was seen to be
+    deleted or expired, `doomed` that a deletion was asked for; `stopped_at` is when a reply said
+    that it is cancelled or deleted. `faults` counts the faults that it lived through.
     """
 
     tag: str
@@ -60,9 +61,11 @@ class Run:
     accepted_at: float = 0.0
     rank: int = -1
     status: str = ""
+    ended_at: float = 0.0
     final: bytes = b""
     pieces: list[Piece] = field(default_factory=list)
     cancel_asked: bool = False
+    stop_asked_at: float = 0.0
     stopped_at: float | None = None
     doomed: bool = False
     gone: bool = False
@@ -128,11 +131,13 @@ class Journal:
         run.rank = max(run.rank, RANK[status])
         if status not in TERMINAL:
             return
+        if status == "cancelled":
+            run.stopped_at = run.stopped_at or monotonic()
         if status == "cancelled" and run.lost_cancel:
             self.wrong(run, "cancelled after a cancel had been told that it came too late")
         final = digest([data])
         if not run.final:
-            run.status, run.final = status, final
+            run.status, run.final, run.ended_at = status, final, monotonic()
         elif run.final != final:
             self.wrong(run, f"its end changed from {run.status} to {data[-300:]!r}")
 

@@ -92,8 +92,8 @@ class Order:
 
     @property
     def seconds(self) -> float:
-        """About how long the model takes for it."""
-        return self.words * self.delay + 0.01
+        """About how long it takes."""
+        return 0.02 + self.words * (self.delay + 0.001)
 
     def text(self, tag: str) -> str:
         """The input that asks for it."""

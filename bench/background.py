@@ -21,9 +21,9 @@ CREATE_P50 = Figure("background create, queued and durable: p50", "ms")
 CREATE_P99 = Figure("background create, queued and durable: p99", "ms")
 STARTED_P50 = Figure("background create to upstream call: p50", "ms")
 STARTED_P99 = Figure("background create to upstream call: p99", "ms")
-LAG_P50 = Figure("16 streams, 50 events/s each: lag p50", "ms")
-LAG_P99 = Figure("16 streams, 50 events/s each: lag p99", "ms")
-LAG_CPU = Figure("16 streams, 50 events/s each: gateway CPU for each event", "us")
+LAG_P50 = Figure("64 streams, 50 events/s each: lag p50", "ms")
+LAG_P99 = Figure("64 streams, 50 events/s each: lag p99", "ms")
+LAG_CPU = Figure("64 streams, 50 events/s each: gateway CPU for each event", "us")
 FLAT_RATE = Figure("1 stream flat out: events", "1/s")
 FLAT_CPU = Figure("1 stream flat out: gateway CPU for each event", "us")
 _numbers = count()
@@ -88,7 +88,7 @@ async def _paced(bench: Bench) -> None:
     events = int(PACE * bench.lasting(2.5))
     for name, side, is_run in _ways(bench):
         body = bodies.small(f"events={events} rate={PACE}", stream=True, background=is_run)
-        readers = [DeltaLag() for _ in range(16)]
+        readers = [DeltaLag() for _ in range(64)]
         cpu = side.cpu()
         await together(side, [(body, reader.take) for reader in readers], keys=KEYS)
         cpu = side.cpu() - cpu

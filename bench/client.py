@@ -15,7 +15,7 @@ from typing import Any, Final
 import httptools
 
 KEYS: Final = ("hr_bench-0123456789-abcdefghij", "hr_bench-9876543210-jihgfedcba")
-"""The keys of two callers: the default limits let one caller have eight runs at once, not more."""
+"""The keys of two callers: each may have 32 runs at once, which the gateway is fair between."""
 
 _CLOCK: Final = re.compile(rb'"delta":"([0-9]+) "')
 

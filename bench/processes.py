@@ -26,11 +26,15 @@ HERE: Final = Path(__file__).resolve().parent
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 30.0
 
-_CALLERS: Final = """\
+_SETTINGS: Final = """\
+[background]
+max_running = 64
 [callers.first]
 key_env = "BENCH_FIRST_KEY"
+max_running = 32
 [callers.second]
 key_env = "BENCH_SECOND_KEY"
+max_running = 32
 """
 
 _NGINX: Final = """\
@@ -125,10 +129,10 @@ class Launcher:
         return self._start([str(HERE / "upstream.py"), "--port", str(port)], port, self.cores.load)
 
     def handrail(self, upstream: int, *, name: str = "handrail") -> Server:
-        """Handrail with its default settings, background on and two callers."""
+        """Handrail with background on, two callers and room for 64 runs, else its defaults."""
         port = free_port()
         config = self.home / "handrail.toml"
-        config.write_text(_CALLERS)
+        config.write_text(_SETTINGS)
         argv = ["-m", "handrail", "serve", "--background", "--port", str(port)]
         argv += ["--config", str(config), "--data-dir", str(self.home / name)]
         argv += ["--upstream", f"http://127.0.0.1:{upstream}/v1"]

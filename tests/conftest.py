@@ -11,6 +11,7 @@ from openai import AsyncOpenAI
 
 from handrail import telemetry
 from handrail.bootstrap.gateway import Gateway
+from handrail.engine.clock import Clock
 from handrail.settings.load import load
 from handrail.settings.model import Settings
 from tests import scripted_upstream
@@ -123,6 +124,7 @@ def start(tmp_path: Path, upstream: Scripted) -> Start:
         profile: str | None = None,
         name: str = "data",
         toml: str | None = None,
+        clock: Clock | None = None,
         ports: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> AsyncIterator[Running]:
@@ -139,7 +141,7 @@ def start(tmp_path: Path, upstream: Scripted) -> Start:
                 **options,
             )
 
-        gateway = Gateway(read, **(ports or {}))
+        gateway = Gateway(read, clock=clock, **(ports or {}))
         listening = asyncio.Event()
         serving = asyncio.create_task(gateway.serve(started=listening.set))
         await asyncio.wait(

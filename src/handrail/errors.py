@@ -27,6 +27,8 @@ class Code(StrEnum):
     IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
     IDEMPOTENCY_KEY_EXPIRED = "idempotency_key_expired"
     PREVIOUS_RESPONSE_NOT_FOUND = "previous_response_not_found"
+    RESPONSE_NOT_COMPLETED = "response_not_completed"
+    HISTORY_TOO_LARGE = "history_too_large"
     ITEM_NOT_FOUND = "item_reference_not_found"
     MALFORMED_REQUEST = "malformed_request"
     INVALID_API_KEY = "invalid_api_key"
@@ -43,6 +45,7 @@ class Code(StrEnum):
     HOST_NOT_ALLOWED = "host_not_allowed"
     UPGRADE_REQUIRED = "upgrade_required"
     QUEUE_FULL = "queue_full"
+    STORAGE_QUOTA_EXCEEDED = "storage_quota_exceeded"
     HEADERS_TOO_LARGE = "headers_too_large"
     INTERNAL_ERROR = "internal_error"
     UPSTREAM_UNREACHABLE = "upstream_unreachable"
@@ -88,6 +91,9 @@ CATALOGUE: Final[Mapping[Code, Entry]] = MappingProxyType(
         Code.IDEMPOTENCY_KEY_REUSED: _caller(400),
         Code.IDEMPOTENCY_KEY_EXPIRED: _caller(400),
         Code.PREVIOUS_RESPONSE_NOT_FOUND: _caller(400),
+        # 400 and not 409 here too: the response may be under way for hours.
+        Code.RESPONSE_NOT_COMPLETED: _caller(400),
+        Code.HISTORY_TOO_LARGE: _caller(400),
         Code.ITEM_NOT_FOUND: _caller(400),
         Code.MALFORMED_REQUEST: _caller(400),
         Code.INVALID_API_KEY: _caller(401),
@@ -104,6 +110,10 @@ CATALOGUE: Final[Mapping[Code, Entry]] = MappingProxyType(
         Code.HOST_NOT_ALLOWED: _caller(421),
         Code.UPGRADE_REQUIRED: _caller(426),
         Code.QUEUE_FULL: Entry(status=429, type="rate_limit_error", retry_after=5),
+        # Room comes when something is deleted or expires: an SDK's own repeats would only knock.
+        Code.STORAGE_QUOTA_EXCEEDED: Entry(
+            status=429, type="rate_limit_error", retry_after=60, should_retry=False
+        ),
         Code.HEADERS_TOO_LARGE: _caller(431),
         Code.INTERNAL_ERROR: Entry(status=500, type="server_error"),
         # 502 and 504: the upstream call may have run, so the answer does not say "try again".
@@ -241,10 +251,18 @@ class UpstreamRefused(HandrailError):
 
 
 class StoreFailed(HandrailError):
-    """The run store cannot do what was asked of it: disk, lock or corruption."""
+    """The run store cannot do what was asked of it: disk, lock or corruption.
 
-    def __init__(self, code: Code, message: str) -> None:
+    `detail` is for the log: the engine's own name of the error. `final` says that asking again is
+    of no use before the next start.
+    """
+
+    def __init__(
+        self, code: Code, message: str, *, detail: str | None = None, final: bool = False
+    ) -> None:
         super().__init__(fault(code, message))
+        self.detail = detail
+        self.final = final
 
 
 class ConfigInvalid(Exception):

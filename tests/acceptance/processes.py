@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 ROOT = Path(__file__).resolve().parents[2]
 CALLER_KEY = "hr_acceptance-caller-key-0123"
+HANDRAIL = (str(Path(sys.executable).with_name("handrail")),)
 UPSTREAM_KEY = "sk-upstream-canary-key"
 
 
@@ -93,11 +94,13 @@ def gateway(
     upstream: str,
     profile: str = "openai",
     environment: Mapping[str, str] | None = None,
+    within: Sequence[str] = (),
 ) -> Child:
-    """`handrail serve` on a free port; `url` is its base URL."""
+    """`handrail serve` on a free port; `url` is its base URL. `within` is what starts it."""
     return Child(
         [
-            str(Path(sys.executable).with_name("handrail")),
+            *within,
+            *HANDRAIL,
             "serve",
             "--data-dir",
             str(directory / "data"),

@@ -10,6 +10,7 @@ from handrail.core.profiles import CODEX
 from handrail.core.switch import Switch
 from handrail.engine.dispatch import Dispatcher
 from handrail.engine.foreground import Foreground, prepare
+from handrail.engine.history import Conversation
 from handrail.settings.model import Secret, Target
 from handrail.upstream.client import UpstreamCall
 from tests.conformance.recorded import NOW
@@ -102,7 +103,7 @@ async def answered(
     request = wire.read_create(body)
     switch = Switch(enabled=False, source="default", locked=False)
     call = prepare(
-        request,
+        Conversation.alone(request),
         plan=decide(request, switch=switch, caller=CallerPolicy(name="default")),
         target=target,
         headers=headers or {},

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from handrail.core.admission import Limits
 from handrail.core.lifecycle import State
+from handrail.core.quota import Quota
 from handrail.store.base import Closing, NewRun, Run, Segment, Store
 
 CANARY = b"canary-of-what-nobody-may-read"
@@ -17,6 +18,13 @@ class Now:
 
     def __call__(self) -> float:
         return self.seconds
+
+
+class Allowed:
+    """The quota of the moment; tests set another."""
+
+    def __init__(self) -> None:
+        self.quota = Quota()
 
 
 def limits(*, running: int = 100, queued: int = 100, each: int = 100, waiting: int = 100) -> Limits:
@@ -41,6 +49,7 @@ async def accept(
     caller: str = "ann",
     within: Limits | None = None,
     items: tuple[str, ...] = (),
+    previous: str | None = None,
 ) -> None:
     run = NewRun(
         id=run_id,
@@ -52,6 +61,7 @@ async def accept(
         response=b'{"output":[]}',
         opening=frames(0, 2, CANARY.decode()),
         items=items,
+        previous=previous,
     )
     await store.accept(run, limits=within or limits())
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from handrail.core.lifecycle import State
+from handrail.core.retry import Cause
 from handrail.errors import RequestRejected, StoreFailed
 from handrail.store.base import Closing, NewRun, Remote, Repeat, Run, Store
 from handrail.store.sqlite import SqliteStore
@@ -117,7 +118,7 @@ async def test_a_run_begins_only_under_its_fence_and_only_once(store: Store) -> 
     assert not await store.begin(run.id, run.fence + 1, now=1.0, segment=frames(2))
     assert await store.begin(run.id, run.fence, now=1.0, segment=frames(2))
     assert not await store.begin(run.id, run.fence, now=1.0, segment=frames(3))
-    assert await store.call_again(run.id, run.fence)
+    assert await store.call_again(run.id, run.fence, now=2.0, cause=Cause.REFUSED)
     row = await store.get("r1", caller="ann")
     assert row is not None
     assert (row.state, row.calls, row.sent_at) == (State.IN_PROGRESS, 2, 1.0)
@@ -130,7 +131,7 @@ async def test_a_released_run_waits_again_and_its_old_fence_is_worth_nothing(sto
     assert await store.release(first.id, first.fence)
     second = await store.claim(owner="me", limits=limits())
     assert second is not None
-    assert (second.attempt, second.fence) == (2, first.fence + 1)
+    assert (second.attempt, second.fence > first.fence) == (0, True)
     assert not await store.begin(first.id, first.fence, now=1.0, segment=frames(2))
     assert not await store.release(first.id, first.fence)
 
@@ -140,7 +141,7 @@ async def test_nothing_leaves_a_terminal_state(store: Store) -> None:
     assert await store.finish(run.id, run.fence, ending(3))
     assert not await store.finish(run.id, run.fence, ending(4, State.FAILED))
     assert not await store.append(run.id, run.fence, frames(4))
-    assert not await store.call_again(run.id, run.fence)
+    assert not await store.call_again(run.id, run.fence, now=2.0, cause=Cause.REFUSED)
     assert not await store.release(run.id, run.fence)
     after = await store.conclude("r1", caller="ann", close=close_as(State.CANCELLED))
     assert after is not None
@@ -188,14 +189,15 @@ async def test_a_conclusion_sees_the_events_so_far(store: Store) -> None:
 
 
 async def test_abandoned_runs_are_those_of_other_owners(store: Store) -> None:
-    await started(store, "r1")
+    answered = await started(store, "r1")
+    await store.append(answered.id, answered.fence, frames(3))
     await accept(store, "r2")
     assert await store.claim(owner="dead", limits=limits()) is not None
     await accept(store, "r3")
     assert await store.abandoned(owner="me") == ["r2"]
     assert await store.abandoned(owner="new") == ["r1", "r2"]
     await store.requeue("r2")
-    await store.requeue("r1")  # has begun, so this does nothing
+    await store.requeue("r1")  # a part of an answer is visible, so this does nothing
     assert await store.abandoned(owner="new") == ["r1"]
     assert sorted(await store.unfinished_of_others({"bob"})) == ["r1", "r2", "r3"]
     assert await store.unfinished_of_others({"ann"}) == []

@@ -7,14 +7,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from handrail.core.retry import MAX_ATTEMPTS
 from tests.crash.client import Clients, Leave, ask_for, order_run, until_ended
 from tests.crash.journal import Run
 from tests.crash.orders import KINDS, draw
 from tests.crash.wire import Broken
 
 # What never ends by itself is for those who stop it.
-ALL: Final = tuple(kind.name for kind in KINDS)
-ENDING: Final = tuple(kind.name for kind in KINDS if not kind.endless)
+ALL: Final = tuple(kind.name for kind in KINDS if kind.weight)
+ENDING: Final = tuple(kind.name for kind in KINDS if kind.weight and not kind.endless)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +184,40 @@ def _lengthen(visit: Visit, run: Run) -> None:
     ask_for(run, replace(run.order, words=words, delay=visit.chance.choice((0.02, 0.05, 0.1))))
 
 
+async def go_on(visit: Visit) -> None:
+    """Let a model answer, and go on from it."""
+    run = visit.run(kinds=("words", "tool", "reasoning", "incomplete"), caller="ann")
+    if await visit.clients.create(run):
+        await until_ended(visit.clients, run)
+        await go_on_from(visit, run)
+
+
+async def go_on_from(visit: Visit, run: Run) -> None:
+    """Create what goes on from a run, if that has ended so that one can."""
+    if run.status in ("completed", "incomplete") and not run.doomed:
+        then = visit.run(kinds=("words",), caller=run.caller)
+        body = {**json.loads(then.body), "previous_response_id": run.id}
+        then.body = json.dumps(body).encode()
+        await visit.clients.create(then)
+
+
+async def insist(visit: Visit) -> None:
+    """Create under the crash policy that allows further attempts, and read it to the end."""
+    run = visit.run(kinds=("flaky", "slow to answer", "slow to begin", "words"))
+    run.headers["handrail-crash-policy"] = "retry"
+    run.attempts_allowed = MAX_ATTEMPTS
+    if await visit.clients.create(run):
+        await visit.clients.follow(run)
+
+
+async def repeat(visit: Visit) -> None:
+    """Create, leave before or while it is answered, and send the same again as an SDK does."""
+    run = visit.run()
+    await visit.clients.create_and_leave(run, visit.chance.uniform(0.0005, 0.02))
+    if run.id is None:
+        await visit.clients.create_again(run)
+
+
 async def ready(visit: Visit) -> None:
     """Ask for readiness, as whoever watches the process does."""
     await visit.clients.ready()
@@ -214,6 +249,9 @@ MIX: Final[Mix] = (
     (twins, 2),
     (stranger, 1),
     (refer, 1),
+    (go_on, 2),
+    (insist, 3),
+    (repeat, 1),
     (ready, 1),
 )
 CANCELS: Final[Mix] = (

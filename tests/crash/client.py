@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 from tests.acceptance.processes import monotonic
 from tests.crash.journal import TERMINAL, Journal, Piece, Run, frames_of, is_closing
 from tests.crash.orders import Order
-from tests.crash.wire import Api, Broken, Reply
+from tests.crash.wire import Api, Broken, NoAnswer, Reply
 
 # Each caller's key, and how long its runs are kept after their end (None: longer than we watch).
 CALLERS: Final[Mapping[str, tuple[str, float | None]]] = {
@@ -48,7 +48,28 @@ class Clients:
 
     async def create(self, run: Run) -> bool:
         """POST it, perhaps not for the first time; whether it was taken. Raises Broken."""
-        headers = {} if run.key is None else {"idempotency-key": run.key}
+        try:
+            return await self._create(run)
+        except Broken:
+            if run.id is None and run.key is None:
+                self.journal.unanswered.append(run)
+            raise
+
+    async def create_again(self, run: Run) -> bool:
+        """The same create as an SDK sends it that has got no reply. Raises Broken."""
+        run.headers = {**run.headers, "x-stainless-retry-count": "1"}
+        return await self.create(run)
+
+    async def create_and_leave(self, run: Run, seconds: float) -> None:
+        """POST it and be gone so soon, having seen the reply or not. Raises Broken."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._create(run)
+
+    async def _create(self, run: Run) -> bool:
+        headers = dict(run.headers)
+        if run.key is not None:
+            headers["idempotency-key"] = run.key
         since = run.rank
         if not run.streamed:
             reply = await self._ask(run, "POST", "/v1/responses", body=run.body, headers=headers)
@@ -237,9 +258,9 @@ class Clients:
     async def _ask(self, run: Run, method: str, path: str, **rest: Any) -> Reply:
         try:
             return await self._apis[run.caller].send(method, path, **rest)
-        except TimeoutError:
+        except NoAnswer:
             self.journal.wrong(run, f"{method} was not answered")
-            raise Broken("no answer") from None
+            raise
 
 
 def order_run(tag: str, order: Order, *, caller: str, streamed: bool = False, **more: Any) -> Run:
@@ -255,7 +276,6 @@ def order_run(tag: str, order: Order, *, caller: str, streamed: bool = False, **
         body=json.dumps(body).encode(),
         asked_at=monotonic(),
         streamed=streamed,
-        calls_allowed=1 + order.kind.refusals,
         kept_seconds=CALLERS[caller][1],
         **more,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.acceptance.processes import monotonic
-from tests.crash.behaviours import MIX, MIXES, Mix, Visit
+from tests.crash.behaviours import MIX, MIXES, Mix, Visit, go_on_from
 from tests.crash.calls import Upstream
 from tests.crash.checks import Checks
 from tests.crash.client import Clients, until_ended
@@ -23,6 +23,7 @@ TRIES: Final = 5
 LIMIT_SECONDS: Final = 5.0
 END_SECONDS: Final = 60.0
 AT_ONCE: Final = 8
+GO_ON: Final = 3
 OLD_SAMPLE: Final = 4
 
 
@@ -97,7 +98,8 @@ class Driver:
             await asyncio.gather(*load)
         if fault.how is not How.PAUSE:
             # Also those whose reply nobody has seen: a repeat of the create may yet find them.
-            for run in {*self.journal.runs[first:], *self.journal.by_key.values()}:
+            journal = self.journal
+            for run in {*journal.runs[first:], *journal.by_key.values(), *journal.unanswered}:
                 run.faults += 1
         return struck
 
@@ -152,13 +154,17 @@ class Driver:
         calls = await self.upstream.calls()
         runs = self.journal.runs[before:]
         sent = [run for run in runs if any(call["began"] < died for call in calls.of_run(run))]
-        repeats = list(self.journal.by_key.values())
-        self.journal.by_key = {}
+        repeats, self.journal.by_key = list(self.journal.by_key.values()), {}
+        unanswered, self.journal.unanswered = self.journal.unanswered, []
         await asyncio.gather(
             self._all_ended(sent, clients, began=began),
             *(self._rejoin(run, clients) for run in runs if run.cut and not run.gone),
             *(clients.create(run) for run in repeats),
+            *(clients.create_again(run) for run in unanswered if not run.remote),
         )
+        visit = Visit(clients=clients, chance=self.chance("then"), new_tag=self._new_tag)
+        for run in [run for run in runs if run.caller == "ann" and not run.remote][-GO_ON:]:
+            await go_on_from(visit, run)
         runs = self.journal.runs[before:]
         await at_once([self._end(run, clients) for run in runs], limit=AT_ONCE)
         calls = await self.upstream.calls()

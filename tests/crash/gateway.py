@@ -37,8 +37,8 @@ def _serve(order: dict[str, Any]) -> int:
     parameters = serve.make_context("serve", list(order["arguments"])).params
     telemetry.configure(load_settings(parameters).log_level)
 
-    def open_store(path: Path, **named: Any) -> CrashingStore:
-        store = CrashingStore(path, trigger=trigger, **named)
+    def open_store(path: Path, **rest: Any) -> CrashingStore:
+        store = CrashingStore(path, trigger=trigger, **rest)
         store.open()
         return store
 

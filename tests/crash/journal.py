@@ -53,9 +53,10 @@ class Run:
     body: bytes
     asked_at: float
     key: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
     streamed: bool = False
     remote: bool = False
-    calls_allowed: int = 1
+    attempts_allowed: int = 1
     kept_seconds: float | None = None
     id: str | None = None
     accepted_at: float = 0.0
@@ -80,6 +81,11 @@ class Run:
         return self.cancel_asked or self.doomed
 
     @property
+    def calls_allowed(self) -> int:
+        """The most upstream calls that its crash policy and the upstream's refusals explain."""
+        return self.attempts_allowed + self.order.kind.refusals
+
+    @property
     def cut(self) -> Piece | None:
         """The stream of it that broke last, if none came to its end."""
         if any(piece.ended for piece in self.pieces):
@@ -101,6 +107,7 @@ class Journal:
     def __init__(self) -> None:
         self.runs: list[Run] = []
         self.by_key: dict[str, Run] = {}
+        self.unanswered: list[Run] = []
         self.violations: list[Violation] = []
         self.cycle = 0
         self.refused = 0

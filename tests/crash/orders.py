@@ -74,6 +74,8 @@ KINDS: Final = (
     ),
     Kind(name="broken", weight=1, directives="status=500", end="failed", cause="boo"),
     Kind(name="busy", weight=2, directives="status=429 retry_after=0.05 times=1", refusals=1),
+    # Only for whoever allows another attempt: without, it is like the one above.
+    Kind(name="flaky", weight=0, directives="status=500 retry_after=0.02 times=1", refusals=1),
     Kind(name="slow to answer", weight=2, directives="before=0.1"),
     Kind(name="slow to begin", weight=1, directives="first=0.1"),
     Kind(name="stalled", weight=1, directives="stall=", at=True, endless=True),
@@ -104,7 +106,7 @@ class Order:
 def draw(chance: random.Random, *, names: tuple[str, ...] = ()) -> Order:
     """An order at random, of the kinds named, or of all."""
     kinds = [BY_NAME[name] for name in names] or list(KINDS)
-    [kind] = chance.choices(kinds, [kind.weight for kind in kinds])
+    [kind] = chance.choices(kinds, [kind.weight or 1 for kind in kinds])
     words = chance.choice((1, 3, 8, 20, 60))
     delay = chance.choice((0.0, 0.0, 0.001, 0.003, 0.01))
     return Order(kind=kind, words=words, delay=delay, place=chance.randint(0, words))

@@ -31,7 +31,10 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
-    """A method of the store: its phases, and how often it is reached within one cycle at least."""
+    """A method of the store: its phases, and how often it is reached within one cycle at least.
+
+    Without an occasion it has no points, because nothing in the gateway asks for it.
+    """
 
     phases: tuple[str, ...]
     most: Mapping[When, int]
@@ -42,8 +45,10 @@ READS: Final = ("before",)
 
 STORE: Final[Mapping[str, Method]] = {
     "accept": Method(phases=WRITES, most={When.LOAD: 12}),
+    "answered": Method(phases=WRITES, most={When.LOAD: 6}),
     "claim": Method(phases=WRITES, most={When.LOAD: 20}),
     "begin": Method(phases=WRITES, most={When.LOAD: 10}),
+    "begin_again": Method(phases=WRITES, most={When.LOAD: 1}),
     "call_again": Method(phases=WRITES, most={When.LOAD: 1}),
     "append": Method(phases=WRITES, most={When.LOAD: 30}),
     "release": Method(phases=WRITES, most={When.DRAIN: 1}),
@@ -56,6 +61,8 @@ STORE: Final[Mapping[str, Method]] = {
     "forget": Method(phases=WRITES, most={When.REMOTE: 2}),
     "get": Method(phases=READS, most={When.LOAD: 20}),
     "read": Method(phases=READS, most={When.LOAD: 20}),
+    "calls": Method(phases=READS, most={}),
+    "ancestry": Method(phases=READS, most={When.LOAD: 1}),
     "find_items": Method(phases=READS, most={When.LOAD: 1}),
     "abandoned": Method(phases=READS, most={When.START: 1}),
     "unfinished_of_others": Method(phases=READS, most={When.START: 1}),

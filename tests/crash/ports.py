@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from handrail.store.sqlite import SqliteStore
-from handrail.store.vault import Vault
 from handrail.upstream.client import AiohttpClient, AiohttpReply, UpstreamCall
 from tests.crash.points import STORE
 
@@ -40,13 +39,11 @@ class Trigger:
 class CrashingStore(SqliteStore):
     """SQLite, with the points of `points.STORE` around each method and inside each transaction."""
 
-    def __init__(
-        self, path: Path, *, vault: Vault, now: Callable[[], float], trigger: Trigger
-    ) -> None:
-        super().__init__(path, vault=vault, now=now)
+    def __init__(self, path: Path, *, trigger: Trigger, **rest: Any) -> None:
+        super().__init__(path, **rest)
         self.trigger = trigger
 
-    async def _write(self, work: Callable[[Any], Any], *, vital: bool = False) -> Any:
+    async def _write(self, work: Callable[[Any], Any], **how: bool) -> Any:
         name = _METHOD.get()
 
         def then_die(connection: Any) -> Any:
@@ -54,7 +51,7 @@ class CrashingStore(SqliteStore):
             self.trigger.reach(f"{name}.inside")  # in the writing thread, before the commit
             return outcome
 
-        return await super()._write(then_die, vital=vital)
+        return await super()._write(then_die, **how)
 
 
 def _watched(name: str) -> Callable[..., Awaitable[Any]]:

@@ -22,6 +22,10 @@ class Broken(Exception):
     """The connection ended before the reply was whole."""
 
 
+class NoAnswer(Broken):
+    """The server took longer than any request should."""
+
+
 class Reply:
     """A reply, perhaps only in part: `whole` says which. Names of headers are in lower case."""
 
@@ -128,17 +132,18 @@ class Api:
         headers: Mapping[str, str] | None = None,
         sink: Sink | None = None,
     ) -> Reply:
-        """One request. Raises Broken, and TimeoutError after `SECONDS`."""
+        """One request. Raises Broken, and NoAnswer after `SECONDS`."""
         lines = [f"{method} {path} HTTP/1.1\r\n", self._head]
         lines += [f"{name}: {value}\r\n" for name, value in (headers or {}).items()]
         if body is not None:
             lines.append(f"content-type: application/json\r\ncontent-length: {len(body)}\r\n")
         connection = await self._connection()
+        data = "".join([*lines, "\r\n"]).encode() + (body or b"")
         try:
             async with asyncio.timeout(SECONDS):
-                return await connection.request(
-                    "".join([*lines, "\r\n"]).encode() + (body or b""), sink
-                )
+                return await connection.request(data, sink)
+        except TimeoutError:
+            raise NoAnswer(f"{method} {path}") from None
         finally:
             if not connection.closed:
                 self._idle.append(connection)

@@ -37,6 +37,7 @@ OURS = {
     "content-length",
     "content-type",
     "date",
+    "handrail-attempts",
     "handrail-decision",
     "handrail-upstream-request-id",
     "keep-alive",

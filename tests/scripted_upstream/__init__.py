@@ -17,6 +17,7 @@ What it does is chosen by the request. The last user text may hold directives in
     eof=N          … end without a terminal event             malformed=N  … send what is no JSON
     error=N        … send an `error` event and end            fail       end with response.failed
     twice=N        … send the latest event once more
+    early=hangup   cut the connection without an answer; drop or stall: after the opening events
     incomplete     end with response.incomplete
 
 The path chooses the manners: /openai/v1 (insists on an explicit store:false), /codex (the strict

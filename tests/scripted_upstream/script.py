@@ -29,6 +29,7 @@ class Script:
     malformed: int = -1
     error: int = -1
     twice: int = -1
+    early: str = ""
     reasoning: bool = False
     html: bool = False
     queued: bool = False

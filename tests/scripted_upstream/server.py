@@ -149,6 +149,7 @@ class Upstream:
         seen.tags[script.tag] += 1
         if seen.tags[script.tag] > script.times:
             script = replace(script, status=0, stall=-1, drop=-1, eof=-1, malformed=-1, error=-1)
+            script = replace(script, early="")
         seen.open += 1
         seen.requests.append({"body": body, "headers": dict(request.headers), "manners": manners})
         del seen.requests[:-200]
@@ -173,6 +174,8 @@ class Upstream:
         """A refusal, a JSON object or a stream."""
         number = call.number
         await asyncio.sleep(script.before)
+        if script.early == "hangup" and request.transport is not None:
+            request.transport.abort()
         refused = objection(body, manners) or self.scripted_error(script)
         if refused is None and manners == "storing":
             refused = self.storing.objection(body)
@@ -201,6 +204,11 @@ class Upstream:
     ) -> None:
         """The whole stream."""
         await answer.open()
+        if script.early == "stall":
+            await asyncio.sleep(3_600)
+        if script.early == "drop" and request.transport is not None:
+            request.transport.abort()
+            raise Cut
         if script.reasoning:
             item: Json = {"type": "reasoning", "id": f"rs_{number}", "summary": []}
             if "reasoning.encrypted_content" in (body.get("include") or ()):

@@ -58,9 +58,13 @@ def test_every_429_and_503_says_when_to_come_back_and_nothing_else_does(code: Co
     assert entry.retry_after is None or 1 <= entry.retry_after <= 120
 
 
-def test_only_what_the_operator_has_to_mend_forbids_a_retry() -> None:
+def test_only_what_somebody_has_to_mend_first_forbids_a_retry() -> None:
     forbidden = {code for code in Code if CATALOGUE[code].should_retry is False}
-    assert forbidden == {Code.UPSTREAM_CREDENTIALS_REJECTED, Code.TARGET_GONE}
+    assert forbidden == {
+        Code.UPSTREAM_CREDENTIALS_REJECTED,
+        Code.TARGET_GONE,
+        Code.STORAGE_QUOTA_EXCEEDED,
+    }
 
 
 # What clients may rely on: a code never changes its name or its status.
@@ -78,6 +82,8 @@ STATUS = {
     "idempotency_key_reused": 400,
     "idempotency_key_expired": 400,
     "previous_response_not_found": 400,
+    "response_not_completed": 400,
+    "history_too_large": 400,
     "item_reference_not_found": 400,
     "malformed_request": 400,
     "invalid_api_key": 401,
@@ -94,6 +100,7 @@ STATUS = {
     "host_not_allowed": 421,
     "upgrade_required": 426,
     "queue_full": 429,
+    "storage_quota_exceeded": 429,
     "headers_too_large": 431,
     "internal_error": 500,
     "upstream_unreachable": 502,

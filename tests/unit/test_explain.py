@@ -63,7 +63,6 @@ REFUSALS: list[tuple[Json, list[str], str, str]] = [
         "background_requires_store",
         'providerOptions: {"openai":{"store":false}}',
     ),
-    ({"previous_response_id": "r"}, [], "previous_response_not_found", 'previous_response_id: "r"'),
     (
         {"prompt": {"id": "p"}},
         ["--profile", "codex"],
@@ -133,6 +132,17 @@ def test_what_the_upstream_runs_is_said_to_be_so(run: Explain) -> None:
     done = run({"background": True}, toml=toml)
     assert "run and kept by the upstream" in done.output
     assert '"background": true' in done.output
+
+
+def test_what_goes_on_from_a_kept_response_is_shown_without_what_came_before(run: Explain) -> None:
+    output = {"type": "function_call_output", "call_id": "c", "output": "o"}
+    body = {"previous_response_id": "resp_1", "input": [output]}
+    done = run(body)
+    assert "What Handrail keeps of the conversation is put before the input" in done.output
+    assert "previous_response_id  removed\n    why     what it stands for is put" in done.output
+    told = json.loads(run(body, "--json").output)
+    assert (told["plan"]["continues"], told["body"]["input"]) == ("resp_1", [output])
+    assert "previous_response_id" not in told["body"]
 
 
 @pytest.mark.parametrize("as_json", [[], ["--json"]])

@@ -11,11 +11,12 @@ from handrail.core import wire
 from handrail.core.events import Event, event, lifecycle_event
 from handrail.core.lifecycle import State
 from handrail.core.policy import Mode, Plan
+from handrail.core.retry import Cause
 from handrail.engine.clock import SystemClock
 from handrail.engine.journal import Journal, RunLog
 from handrail.engine.tail import Tails
 from handrail.errors import Code, StoreFailed
-from handrail.store.base import NewRun, Run, Segment
+from handrail.store.base import NewRun, Repeat, Run, Segment
 from handrail.store.sqlite import SqliteStore
 from handrail.store.vault import Vault
 from tests.contract.runs import limits
@@ -47,8 +48,9 @@ async def store(tmp_path: Path) -> AsyncIterator[Gated]:
     await store.close()
 
 
-def new_run(run_id: str) -> NewRun:
+def new_run(run_id: str, *, repeat: Repeat | None = None) -> NewRun:
     return NewRun(
+        repeat=repeat,
         id=run_id,
         caller="ann",
         created_at=1.0,
@@ -147,3 +149,48 @@ async def test_an_execution_that_was_shut_out_learns_of_it_and_writes_nothing(
     assert log.fenced
     assert aborted == [True]
     assert not await log.close(State.COMPLETED)
+
+
+async def test_starting_over_forgets_what_was_read_and_goes_on_under_a_new_fence(
+    store: Gated,
+) -> None:
+    log = await log_of_a_begun_run(store)
+    before = log.run
+    log.add(delta("of the first"))
+    log.fold.apply(event("response.created", {"response": wire.raw({"model": "first"})}))
+    assert await log.start_over()
+    assert (log.pending, log.bytes, log.begun, log.fold.snapshot) == (False, 0, False, {})
+    await log.flush()
+    assert await numbers(store) == []
+    assert await log.begin_again(Cause.ENDED_EARLY)
+    assert (log.run.attempt, log.run.fence > before.fence) == (2, True)
+    log.add(delta("of the second"))
+    assert await log.close(State.COMPLETED)
+    part = await store.read("r1", after=2, caller="ann")
+    assert part is not None
+    assert b"of the second" in part.frames[0]
+    assert await numbers(store) == [3, 4]
+
+
+async def test_starting_over_waits_for_a_write_under_way_and_gives_in_to_it(store: Gated) -> None:
+    log = await log_of_a_begun_run(store)
+    store.gate.clear()
+    log.add(delta("a"))
+    writing = asyncio.create_task(log.flush())
+    await asyncio.sleep(0)
+    log.add(delta("b"))
+    starting = asyncio.create_task(log.start_over())
+    store.gate.set()
+    await writing
+    assert not await starting
+    assert log.begun
+    assert await log.close(State.FAILED)
+    assert await numbers(store) == [3, 4, 5]
+
+
+async def test_an_execution_that_was_shut_out_has_no_other_call_or_attempt(store: Gated) -> None:
+    for again in ("call_again", "begin_again"):
+        log = await log_of_a_begun_run(store)
+        assert await store.delete("r1", caller="ann")
+        assert not await getattr(log, again)(Cause.REFUSED)
+        assert log.fenced

@@ -1,6 +1,7 @@
 """Taking over from a process that died, one damaged run included."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -8,6 +9,8 @@ import pytest
 
 from handrail.core import events, wire
 from handrail.core.lifecycle import State
+from handrail.core.policy import CrashPolicy
+from handrail.core.retry import MAX_ATTEMPTS, Cause
 from handrail.core.wire import Body
 from handrail.engine.background import Background
 from handrail.engine.clock import SystemClock
@@ -16,7 +19,7 @@ from handrail.store.base import Run, Segment, Store
 from handrail.store.sqlite import SqliteStore
 from handrail.store.vault import Vault
 from tests.contract.runs import limits
-from tests.unit.test_journal import new_run, opened
+from tests.unit.test_journal import PLAN, new_run, opened
 
 PROGRESS = Segment(first=2, frames=(opened(2),))
 
@@ -98,6 +101,51 @@ async def test_what_had_not_begun_waits_again_and_what_had_begun_ends_with_its_o
     again = await store.claim(owner="the new process", limits=limits())
     assert again is not None
     assert again.id == "waiting"
+
+
+async def claimed_under_retry(store: Store, run_id: str) -> Run:
+    """A run that has begun under the policy `retry`."""
+    plan = replace(PLAN, crash=CrashPolicy.RETRY)
+    await store.accept(replace(new_run(run_id), plan=wire.encode(plan)), limits=limits())
+    run = await store.claim(owner="the dead process", limits=limits())
+    assert run is not None
+    assert await store.begin(run.id, run.fence, now=1.0, segment=PROGRESS)
+    return run
+
+
+async def test_under_retry_what_had_begun_waits_again_while_nothing_is_visible(
+    store: SqliteStore,
+) -> None:
+    await claimed_under_retry(store, "unseen")
+    seen = await claimed_under_retry(store, "seen")
+    assert await store.append(seen.id, seen.fence, Segment(first=3, frames=(opened(3),)))
+    await recovered(store)
+    unseen = await store.get("unseen", caller="ann")
+    ended = await store.get("seen", caller="ann")
+    assert unseen is not None
+    assert ended is not None
+    assert (unseen.state, ended.state) == (State.IN_PROGRESS, State.FAILED)
+    assert b'"worker_lost"' in ended.response
+    again = await store.claim(owner="the new process", limits=limits())
+    assert again is not None
+    assert (again.id, again.attempt) == ("unseen", 1)
+    assert await store.claim(owner="the new process", limits=limits()) is None
+
+
+async def test_a_run_that_every_attempt_of_has_died_is_ended(store: SqliteStore) -> None:
+    run = await claimed_under_retry(store, "deadly")
+    fence: int | None = run.fence
+    for attempts in range(2, MAX_ATTEMPTS + 1):
+        assert fence is not None
+        fence = await store.begin_again(run.id, fence, now=1.0, cause=Cause.WORKER_LOST)
+        row = await store.get("deadly", caller="ann")
+        assert row is not None
+        assert (row.state, row.attempt) == (State.IN_PROGRESS, attempts)
+    await recovered(store)
+    row = await store.get("deadly", caller="ann")
+    assert row is not None
+    assert row.state is State.FAILED
+    assert b'"worker_lost"' in row.response
 
 
 async def test_recovering_twice_changes_nothing(store: SqliteStore) -> None:

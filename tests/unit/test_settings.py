@@ -55,6 +55,8 @@ ROWS: dict[str, tuple[Any, str, Any, Attribute]] = {
     "background.executor": ("gateway", '"upstream"', "upstream", lambda s: s.executor),
     "background.max_duration": (21_600, '"15m"', 900, lambda s: s.max_run_seconds),
     "background.max_output_bytes": (64 << 20, "4096", 4096, lambda s: s.max_output_bytes),
+    "background.max_stored_bytes": (10 << 30, "0", 0, lambda s: s.max_stored_bytes),
+    "background.max_history_bytes": (32 << 20, "4096", 4096, lambda s: s.max_history_bytes),
 }
 
 
@@ -164,6 +166,8 @@ WHOLE = {
     "background.max_running": (1, 10_000),
     "background.max_queued": (0, 1_000_000),
     "background.max_output_bytes": (1_024, 1 << 32),
+    "background.max_stored_bytes": (0, 1 << 50),
+    "background.max_history_bytes": (1_024, 1 << 30),
 }
 DURATIONS = {
     "server.drain": (0, 3_600),

@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 
 from handrail.core.admission import Limits
-from handrail.core.policy import BackgroundPolicy, CallerPolicy, StoreFalsePolicy, StorePolicy
+from handrail.core.policy import (
+    BackgroundPolicy,
+    CallerPolicy,
+    CrashPolicy,
+    StoreFalsePolicy,
+    StorePolicy,
+)
+from handrail.core.quota import Quota
 from handrail.core.switch import Switch
 from handrail.settings.options import CALLER_OPTIONS
 from tests.unit.reading import FILE, KEY, KEYS, OTHER, Read, refusal
@@ -90,7 +97,10 @@ ROWS: dict[str, tuple[Any, str, Any, list[str]]] = {
     "store_false": (StoreFalsePolicy.REJECT, '"gateway"', StoreFalsePolicy.GATEWAY, ['""', "1"]),
     "max_running": (8, "0", 0, ["-1", "10001", "true"]),
     "max_queued": (100, "5", 5, ["-1", "1000001", "1.5"]),
+    "max_stored_bytes": (0, "1048576", 1 << 20, ["-1", "1125899906842625", '"1G"']),
     "retention": (86_400, '"7d"', 604_800, ["0", str(366 * 86_400 + 1), '"1w"']),
+    "crash": (CrashPolicy.SAFE, '"retry"', CrashPolicy.RETRY, ['"request"', "true"]),
+    "weight": (1, "7", 7, ["0", "101", "1.5", "true"]),
 }
 
 
@@ -144,7 +154,10 @@ def test_a_caller_with_every_setting_has_exactly_that_policy(read: Read) -> None
         store_false=StoreFalsePolicy.GATEWAY,
         max_running=0,
         max_queued=5,
+        max_stored_bytes=1 << 20,
         retention_seconds=604_800,
+        crash=CrashPolicy.RETRY,
+        weight=7,
     )
 
 
@@ -273,6 +286,16 @@ def test_two_callers_may_not_share_a_key(read: Read) -> None:
     assert text == f"{FILE}: callers.ann and callers.bob have the same key."
 
 
+def test_quotas_are_those_of_the_snapshot_and_of_each_caller(read: Read) -> None:
+    toml = f"""
+        background.max_stored_bytes = 500
+        [callers.ann]
+        key_sha256 = "{DIGEST}"
+        max_stored_bytes = 20
+    """
+    assert read(toml).quota == Quota(max_bytes=500, caller_bytes={"ann": 20, "default": 0})
+
+
 def test_limits_are_those_of_the_snapshot_and_of_each_caller(read: Read) -> None:
     toml = f"""
         background.max_running = 4
@@ -281,10 +304,12 @@ def test_limits_are_those_of_the_snapshot_and_of_each_caller(read: Read) -> None
         key_sha256 = "{DIGEST}"
         max_running = 2
         max_queued = 3
+        weight = 5
     """
     assert read(toml).limits == Limits(
         max_running=4,
         max_queued=9,
         caller_running={"ann": 2, "default": 8},
         caller_queued={"ann": 3, "default": 100},
+        weights={"ann": 5, "default": 1},
     )

@@ -8,9 +8,10 @@ import pytest
 
 from handrail.errors import Code, ConfigInvalid, StoreFailed
 from handrail.store.migrate import migrations
+from handrail.store.reserve import Reserve
 from handrail.store.sqlite import SqliteStore
 from handrail.store.vault import Vault
-from handrail.store.writer import Reserve, Writer
+from handrail.store.writer import Writer
 from tests.contract.runs import CANARY, Now, accept, ending, frames, started
 
 KEY = bytes(range(32))

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from handrail.bootstrap.data_dir import DATABASE, STORE_KEY, take_lock, with_caller_key
+from handrail.bootstrap.descriptors import make_room
 from handrail.bootstrap.parts import NewClient, Parts, build, new_request_id
+from handrail.core.quota import Quota
 from handrail.engine.clock import Clock, SystemClock
 from handrail.engine.targets import Targets
 from handrail.errors import ConfigInvalid, StoreFailed
@@ -17,6 +19,7 @@ from handrail.server.listen import Listener, bind, guard_rules
 from handrail.settings.model import Settings
 from handrail.store.base import Store
 from handrail.store.files import private_directory
+from handrail.store.rotation import settle
 from handrail.store.sqlite import open_sqlite
 from handrail.store.vault import Vault, load_store_key
 from handrail.telemetry import get_logger
@@ -28,8 +31,16 @@ Load = Callable[[], Settings]
 class OpenStore(Protocol):
     """Opens the run store; raises ConfigInvalid when it cannot be used."""
 
-    def __call__(self, path: Path, *, vault: Vault, now: Callable[[], float]) -> Store:
-        """The store on the file at `path`. `now` is unix time in seconds."""
+    def __call__(
+        self,
+        path: Path,
+        *,
+        vault: Vault,
+        now: Callable[[], float],
+        monotonic: Callable[[], float],
+        quota: Callable[[], Quota],
+    ) -> Store:
+        """The store on the file at `path`. `now` is unix time, both clocks are in seconds."""
 
 
 # Read once, at the start; a reload that changes one of these says so in the log.
@@ -80,8 +91,15 @@ class Gateway:
             self.socket = bind(self.settings)
             undo.callback(self.socket.close)
             database = settings.data_dir / DATABASE
+            settle(settings.data_dir / STORE_KEY, database=database)
             key = load_store_key(settings.data_dir / STORE_KEY, database=database)
-            self._store = open_store(database, vault=Vault(key), now=self._clock.now)
+            self._store = open_store(
+                database,
+                vault=Vault(key),
+                now=self._clock.now,
+                quota=lambda: self.settings.quota,
+                monotonic=self._clock.monotonic,
+            )
             undo.pop_all()
 
     @property
@@ -114,7 +132,7 @@ class Gateway:
         )
         self._listener = Listener(
             app,
-            rules=guard_rules(self.settings),
+            rules=guard_rules(self.settings, max_connections=self._connections()),
             # A second more than the runs get, for the readers of their terminal events.
             grace_seconds=self.settings.drain_seconds + 1.0,
         )
@@ -137,12 +155,20 @@ class Gateway:
             self._lock.release()
         return self.exit_status
 
+    def _connections(self) -> int:
+        wanted = self.settings.max_connections
+        admitted = make_room(wanted, runs=self.settings.max_running)
+        if admitted < wanted:
+            self._logger.warning("too_few_descriptors", wanted=wanted, connections=admitted)
+        return admitted
+
     @asynccontextmanager
     async def _running(self, parts: Parts) -> AsyncIterator[None]:
         loops = {
             "journal": parts.journal.loop,
             "executor": parts.executor.start,
             "retention": parts.retention.loop,
+            "replies": parts.background.replies.loop,
             "recovery": self._take_over,
         }
         async with asyncio.TaskGroup() as group:
@@ -231,7 +257,7 @@ class Gateway:
         """
         try:
             await self._store.counts()
-            store = "ok"
+            store = "ok" if self._store.broken is None else "broken"
         except StoreFailed as error:
             store = error.fault.code or "failed"
         return {

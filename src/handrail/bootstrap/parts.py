@@ -11,6 +11,7 @@ from handrail.engine.dispatch import Dispatcher
 from handrail.engine.execution import Execution
 from handrail.engine.executors import LocalExecutor
 from handrail.engine.foreground import Foreground
+from handrail.engine.history import Histories
 from handrail.engine.journal import Journal
 from handrail.engine.retention import Retention
 from handrail.engine.tail import Tails
@@ -85,6 +86,7 @@ def build(
         foreground=Foreground(dispatcher, clock=clock, heartbeat_seconds=heartbeat),
         background=background,
         upstream_runs=upstream_runs,
+        histories=Histories(store),
         clock=clock,
         new_id=new_response_id,
     )

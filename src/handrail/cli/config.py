@@ -52,6 +52,7 @@ def explained(settings: Settings) -> list[tuple[str, str, str]]:
             (f"callers.{name}.store_false", policy.store_false.value, place),
             (f"callers.{name}.max_running", str(policy.max_running), place),
             (f"callers.{name}.max_queued", str(policy.max_queued), place),
+            (f"callers.{name}.max_stored_bytes", str(policy.max_stored_bytes), place),
             (f"callers.{name}.retention", f"{policy.retention_seconds}s", place),
         ]
     return rows

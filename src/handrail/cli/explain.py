@@ -12,8 +12,8 @@ from handrail.cli.serve import load_settings
 from handrail.core import wire
 from handrail.core.explain import explained, refused
 from handrail.core.policy import Mode
+from handrail.core.prepare import prepare
 from handrail.errors import Code, RequestRejected
-from handrail.in_process import prepare
 from handrail.settings.in_process import LibrarySettings
 from handrail.settings.load import DEFAULT_CALLER
 from handrail.settings.model import Settings
@@ -78,7 +78,15 @@ def _explanation(
         if model is not None:
             given = {**given, "model": wire.raw(model)}
             data = wire.encode(given)
-        return explained(prepare(data, settings=rules, caller=caller))
+        prepared = prepare(
+            wire.read_create(data),
+            switch=rules.switch,
+            caller=rules.caller(caller),
+            executor=rules.executor,
+            upstream=rules.upstream(),
+            has_store=True,
+        )
+        return explained(prepared)
     except RequestRejected as error:
         return refused(error, given)
 

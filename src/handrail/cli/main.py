@@ -6,6 +6,7 @@ import click
 
 from handrail import __version__
 from handrail.cli.config import config
+from handrail.cli.db import db
 from handrail.cli.explain import explain
 from handrail.cli.serve import serve
 from handrail.errors import ConfigInvalid
@@ -20,6 +21,7 @@ def cli() -> None:
 cli.add_command(serve)
 cli.add_command(config)
 cli.add_command(explain)
+cli.add_command(db)
 
 
 def main() -> None:

@@ -64,6 +64,8 @@ def _plan(plan: Plan) -> Json:
         "store": plan.store,
         "retention_seconds": plan.retention_seconds,
         "continues": plan.continues,
+        "crash": plan.crash.value,
+        "priority": plan.priority.value,
     }
 
 

@@ -1,28 +1,32 @@
-"""`Idempotency-Key`: the same create, sent twice, is one background response.
+"""The same create, sent twice, is one background response: `Idempotency-Key`, and blind repeats.
 
 A caller whose connection broke cannot know whether its create arrived. With a key it may simply
 send it again: the same key and body give the same response, the same key with another body is an
-error, and a key whose response was deleted is not used up silently.
+error, and a key whose response was deleted is not used up silently. SDKs send it again by
+themselves, without a key, but count how often.
 """
 
 import hashlib
 import re
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final
 
 import msgspec
 
 from handrail.core import wire
-from handrail.core.policy import Mode, Plan, Reason
 from handrail.core.wire import CreateRequest
 from handrail.errors import Code, RequestRejected
 
 KEPT_SECONDS: Final = 86_400
 """How long a key is known at least; longer, as long as its response is kept."""
 
+REPEATED_SECONDS: Final = 900
+"""How long a create without a key whose reply was lost is recognised when it is sent again."""
+
 HEADER: Final = "idempotency-key"
+RETRY_COUNT: Final = "x-stainless-retry-count"
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
+_COUNT: Final = re.compile(r"[0-9]{1,9}")
 
 
 def read_key(text: str) -> str | None:
@@ -50,6 +54,14 @@ def key_expired() -> RequestRejected:
     )
 
 
+def read_retry_count(text: str) -> int | None:
+    """How often an SDK has sent this request before; None where no SDK says so.
+
+    The header is the SDKs' own, so a value that is no count is nobody's mistake, and none.
+    """
+    return int(text) if _COUNT.fullmatch(text) else None
+
+
 def digest(request: CreateRequest) -> bytes:
     """What two creates have in common that ask for the same, however they are spelled."""
     data = wire.encode(request.body)
@@ -57,12 +69,3 @@ def digest(request: CreateRequest) -> bytes:
     with suppress(msgspec.DecodeError, RecursionError):
         data = msgspec.json.encode(msgspec.json.decode(data), order="deterministic")
     return hashlib.sha256(data).digest()
-
-
-def noted(plan: Plan, key: str | None) -> Plan:
-    """The plan with what a key means for it: nothing, unless the gateway keeps the response."""
-    if key is None or plan.mode is Mode.BACKGROUND:
-        return plan
-    text = "The Idempotency-Key has no meaning here: the gateway keeps nothing of this response."
-    reason = Reason(name=f"{HEADER}=ignored", text=text)
-    return replace(plan, reasons=(*plan.reasons, reason))

@@ -38,6 +38,10 @@ NEXT: Final[Mapping[State, frozenset[State]]] = MappingProxyType(
 
 FINAL: Final = frozenset({State.COMPLETED, State.FAILED, State.INCOMPLETE, State.CANCELLED})
 
+LAST_OPENING: Final = 2
+"""The number of `response.in_progress`, the last of the events that the gateway itself opens a log
+with. What comes after it is an upstream's answer, and visible."""
+
 # The terminal event of each end. There is no `response.cancelled` event in the API: a cancelled
 # stream ends with `response.failed` whose response says `cancelled`.
 TERMINAL_EVENT: Final[Mapping[State, str]] = MappingProxyType(

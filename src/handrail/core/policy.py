@@ -49,9 +49,30 @@ class StoreFalsePolicy(StrEnum):
     GATEWAY = "gateway"
 
 
+class CrashPolicy(StrEnum):
+    """What becomes of a run whose upstream call may have run, but whose answer was lost.
+
+    `safe` ends it: never paid twice by accident. `retry` makes a new attempt while nothing of the
+    answer is visible.
+    """
+
+    SAFE = "safe"
+    RETRY = "retry"
+
+
+class Priority(StrEnum):
+    """Which of a caller's own waiting runs goes first; nothing between callers."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallerPolicy:
     """The rules of one caller. Retention is in seconds, counted from the terminal state.
+
+    `weight` (1 to 100) is the caller's share of what runs, beside the others' weights.
 
     Raises ConfigInvalid for a rule that is none: rules are compared by identity, and a "deny" that
     is not BackgroundPolicy.DENY would deny nothing.
@@ -63,7 +84,10 @@ class CallerPolicy:
     store_false: StoreFalsePolicy = StoreFalsePolicy.REJECT
     max_running: int = 8
     max_queued: int = 100
+    max_stored_bytes: int = 0
     retention_seconds: int = 86_400
+    crash: CrashPolicy = CrashPolicy.SAFE
+    weight: int = 1
 
     def __post_init__(self) -> None:
         for rule, words in _RULES.items():
@@ -75,7 +99,12 @@ class CallerPolicy:
 
 
 _RULES: Final[Mapping[str, type[StrEnum]]] = MappingProxyType(
-    {"background": BackgroundPolicy, "store": StorePolicy, "store_false": StoreFalsePolicy}
+    {
+        "background": BackgroundPolicy,
+        "store": StorePolicy,
+        "store_false": StoreFalsePolicy,
+        "crash": CrashPolicy,
+    }
 )
 
 
@@ -101,7 +130,9 @@ class Plan:
 
     `stream` is what the caller asked for. `store` is what the response object says. Retention is
     in seconds from the terminal state, 0 where Handrail keeps nothing. `continues` is the
-    `previous_response_id` that an upstream is to continue from, if this caller owns it there.
+    `previous_response_id` to continue from: what Handrail keeps, or an upstream that runs
+    background responses itself. `crash` and `priority` have a meaning only for what the gateway
+    itself runs.
     """
 
     mode: Mode
@@ -110,6 +141,8 @@ class Plan:
     retention_seconds: int
     reasons: tuple[Reason, ...]
     continues: str | None = None
+    crash: CrashPolicy = CrashPolicy.SAFE
+    priority: Priority = Priority.NORMAL
 
     def header(self) -> str:
         """The value of the `handrail-decision` reply header; holds no content of the request."""
@@ -123,11 +156,13 @@ def decide(
     caller: CallerPolicy,
     executor: Executor = Executor.GATEWAY,
     able: bool = True,
+    has_store: bool = False,
 ) -> Plan:
     """The plan for one create. Raises RequestRejected when a guardrail forbids it.
 
-    `executor` is who runs background responses, `able` whether the target could do it itself. When
-    background is both not enabled (G2) and contradicts `store:false` (G3), G2 is reported (G5).
+    `executor` is who runs background responses, `able` whether the target could do it itself,
+    `has_store` whether there is a store here that responses may be kept in. When background is
+    both not enabled (G2) and contradicts `store:false` (G3), G2 is reported (G5).
     """
     if not request.background:
         plan = _stateless(request, caller)
@@ -138,11 +173,16 @@ def decide(
         by_upstream = executor is Executor.UPSTREAM and kept.store
         plan = _upstream_run(kept, allowed, able=able) if by_upstream else kept
     _refuse_unsupported(request, plan)
-    return _continued(request, plan, executor)
+    return _continued(request, plan, executor=executor, has_store=has_store)
 
 
 def decide_endpoint(
-    request: CreateRequest, *, endpoint: Endpoint, switch: Switch, caller: CallerPolicy
+    request: CreateRequest,
+    *,
+    endpoint: Endpoint,
+    switch: Switch,
+    caller: CallerPolicy,
+    has_store: bool = False,
 ) -> Plan:
     """The plan for a call to an endpoint beside create: the same guardrails, and always stateless.
 
@@ -156,7 +196,7 @@ def decide_endpoint(
         raise _not_of(endpoint, "stream", "it answers with one JSON object")
     plan = _stateless(request, caller)
     _refuse_unsupported(request, plan)
-    return _continued(request, plan, Executor.GATEWAY)
+    return _continued(request, plan, executor=Executor.GATEWAY, has_store=has_store)
 
 
 def _not_of(endpoint: Endpoint, field: str, why: str) -> RequestRejected:
@@ -199,6 +239,7 @@ def _background(request: CreateRequest, caller: CallerPolicy, allowed: Reason) -
         store=store,
         retention_seconds=window,
         reasons=(allowed, kept),
+        crash=caller.crash,
     )
 
 
@@ -213,7 +254,13 @@ def _upstream_run(kept: Plan, allowed: Reason, *, able: bool) -> Plan:
         )
     text = "The upstream runs and keeps the response (store=true); Handrail keeps where it is."
     reason = Reason(name="store=upstream", text=text)
-    return replace(kept, mode=Mode.UPSTREAM, retention_seconds=0, reasons=(allowed, reason))
+    return replace(
+        kept,
+        mode=Mode.UPSTREAM,
+        retention_seconds=0,
+        reasons=(allowed, reason),
+        crash=CrashPolicy.SAFE,
+    )
 
 
 def _allow_background(switch: Switch, caller: CallerPolicy) -> Reason:
@@ -284,16 +331,24 @@ def _refuse_unsupported(request: CreateRequest, plan: Plan) -> None:
         )
 
 
-def _continued(request: CreateRequest, plan: Plan, executor: Executor) -> Plan:
+def _continued(request: CreateRequest, plan: Plan, *, executor: Executor, has_store: bool) -> Plan:
     previous = request.previous_response_id
     if previous is None:
         return plan
+    if has_store:
+        text = (
+            "What Handrail keeps of the conversation is put before the input; what the upstream "
+            "keeps of it is named to it."
+        )
+        reason = Reason(name="previous_response_id=kept", text=text)
+        return replace(plan, continues=previous, reasons=(*plan.reasons, reason))
     if executor is Executor.UPSTREAM and plan.mode is not Mode.BACKGROUND:
         return replace(plan, continues=previous)
     raise RequestRejected(
         Code.PREVIOUS_RESPONSE_NOT_FOUND,
-        "Previous response cannot be used: this gateway keeps only background responses "
-        "([background] enabled) and does not continue from them yet, and its upstream keeps "
-        "none. Send the whole conversation as 'input'.",
+        "Previous response cannot be used here: there is no store in this process to continue "
+        "from, and the upstream keeps nothing. Handrail as a gateway continues from the background "
+        "responses that it keeps ([background] enabled). Otherwise send the whole conversation as "
+        "'input'.",
         param="previous_response_id",
     )

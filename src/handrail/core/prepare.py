@@ -120,12 +120,24 @@ def prepare(
     caller: CallerPolicy,
     executor: Executor,
     upstream: Upstream,
+    has_store: bool = False,
 ) -> Prepared:
-    """Decide on `request` and rewrite it. Raises RequestRejected, and nothing else."""
+    """Decide on `request` and rewrite it. Raises RequestRejected, and nothing else.
+
+    `has_store`: as where there is a store. What that would add is not known here, so `request` then
+    leaves with its own part of the conversation alone.
+    """
     plan = decide(
-        request, switch=switch, caller=caller, executor=executor, able=upstream.runs_background
+        request,
+        switch=switch,
+        caller=caller,
+        executor=executor,
+        able=upstream.runs_background,
+        has_store=has_store,
     )
     outgoing = _rewritten(request, plan, upstream)
+    if executor is Executor.GATEWAY:
+        outgoing = outgoing.without_previous()
     accept = "text/event-stream" if outgoing.streams else "application/json"
     return Prepared(
         plan=plan,

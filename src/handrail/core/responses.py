@@ -138,6 +138,7 @@ def opening(request: CreateRequest, *, plan: Plan, response_id: str, created_at:
         "created_at": wire.raw(created_at),
         "background": wire.raw(plan.mode is not Mode.STATELESS),
         "store": wire.raw(plan.store),
+        "previous_response_id": wire.raw(request.previous_response_id),
     }
 
 

@@ -55,6 +55,17 @@ class UpstreamRequest:
             models=(*self.models, model),
         )
 
+    def without_previous(self) -> "UpstreamRequest":
+        """The same request where what came before is put into the input; itself where nothing did.
+
+        For showing it: the history is not looked up, so only the caller's own input is there.
+        """
+        if _PREVIOUS not in self.body:
+            return self
+        body = {name: value for name, value in self.body.items() if name != _PREVIOUS}
+        steps = (*(step for step in self.steps if step.field != _PREVIOUS), _REPLACED)
+        return replace(self, body=body, steps=steps)
+
     def without_added_include(self) -> "UpstreamRequest":
         """The same request without what we added to `include`."""
         body = dict(self.body)
@@ -66,6 +77,11 @@ class UpstreamRequest:
         step = Step(field="include", action="removed", reason="the upstream refused what we added")
         return replace(self, body=body, added_include=False, steps=(*self.steps, step))
 
+
+_PREVIOUS: Final = "previous_response_id"
+_REPLACED: Final = Step(
+    field=_PREVIOUS, action="removed", reason="what it stands for is put before the input"
+)
 
 _PLAIN: Final = re.compile(r"[^A-Za-z0-9_.\[\]-]")
 _MAX_HEADER: Final = 1_000
@@ -101,14 +117,14 @@ def upstream_request(
     streams = stream or profile.always_streams
     _merge_provider_options(body, steps, request=request)
     _strip(body, steps, GATEWAY_FIELDS)
-    _write_previous(body, steps, continues)
+    _write_previous(body, steps, request=request, continues=continues)
     _translate(body, steps, profile=profile)
     _write_store(body, steps)
     _write_stream(body, steps, streams=streams, wanted=stream)
     added = _write_include(body, steps, request=request, profile=profile)
     _write_input(body, steps, profile=profile, whole=continues is None)
     if continues is not None:
-        extra_fields |= {"previous_response_id"}
+        extra_fields |= {_PREVIOUS}
     _fit_fields(body, steps, profile=profile, extra_fields=extra_fields)
     return UpstreamRequest(
         body=body, streams=streams, added_include=added, steps=tuple(steps), models=(request.model,)
@@ -132,7 +148,7 @@ def upstream_run_request(
     steps: list[Step] = []
     _merge_provider_options(body, steps, request=request)
     _strip(body, steps, ("providerOptions", "conversation"))
-    _write_previous(body, steps, continues)
+    _write_previous(body, steps, request=request, continues=continues)
     _translate(body, steps, profile=profile)
     if wire.boolean(body, "store") is not True:
         reason = "the upstream runs the response and keeps it"
@@ -158,22 +174,25 @@ def endpoint_request(
     endpoint: Endpoint,
     profile: Profile,
     extra_fields: frozenset[str] = frozenset(),
+    continues: str | None = None,
 ) -> UpstreamRequest:
     """The upstream body for a call to an endpoint beside create.
 
-    The input goes out as a create's would. Raises RequestRejected for what the profile can
-    neither take nor leave out.
+    The input goes out as a create's would, and `continues` is as there. Raises RequestRejected for
+    what the profile can neither take nor leave out.
     """
     body: Body = dict(request.body)
     steps: list[Step] = []
     _strip(body, steps, GATEWAY_FIELDS)
-    _write_previous(body, steps, None)
+    _write_previous(body, steps, request=request, continues=continues)
     steps.extend(
         Step(field=field, action="removed", reason=f"no field of {endpoint}")
         for field in _CREATE_ONLY
         if body.pop(field, None) is not None
     )
-    _write_input(body, steps, profile=profile, whole=True)
+    _write_input(body, steps, profile=profile, whole=continues is None)
+    if continues is not None:
+        extra_fields |= {_PREVIOUS}
     _fit_fields(body, steps, profile=profile, extra_fields=extra_fields)
     return UpstreamRequest(
         body=body, streams=False, added_include=False, steps=tuple(steps), models=(request.model,)
@@ -189,7 +208,7 @@ _OPTIONS_SAY: Final = "providerOptions say so, and the body does not"
 GATEWAY_FIELDS: Final = ("providerOptions", "background", "background_options", "conversation")
 
 # What a server that runs background responses takes beside its profile's fields.
-UPSTREAM_RUN_FIELDS: Final = frozenset({"background", "background_options", "previous_response_id"})
+UPSTREAM_RUN_FIELDS: Final = frozenset({"background", "background_options", _PREVIOUS})
 
 
 def _merge_provider_options(body: Body, steps: list[Step], *, request: CreateRequest) -> None:
@@ -223,20 +242,25 @@ def _strip(body: Body, steps: list[Step], fields: tuple[str, ...]) -> None:
     )
 
 
-def _write_previous(body: Body, steps: list[Step], continues: str | None) -> None:
+def _write_previous(
+    body: Body, steps: list[Step], *, request: CreateRequest, continues: str | None
+) -> None:
     if continues is not None:
-        if not wire.is_set(body, "previous_response_id"):
-            steps.append(Step(field="previous_response_id", action="set", reason=_OPTIONS_SAY))
-        body["previous_response_id"] = wire.raw(continues)
-    elif wire.is_set(body, "previous_response_id"):
-        # Policy has refused it before; should that ever change, context must not vanish here.
+        if not wire.is_set(body, _PREVIOUS):
+            steps.append(Step(field=_PREVIOUS, action="set", reason=_OPTIONS_SAY))
+        body[_PREVIOUS] = wire.raw(continues)
+    elif request.whole:
+        steps.append(_REPLACED)
+        body.pop(_PREVIOUS, None)
+    elif request.previous_response_id is not None:
+        # Nobody has looked up what it stands for, and context must not vanish here.
         raise RequestRejected(
             Code.PREVIOUS_RESPONSE_NOT_FOUND,
             "The upstream keeps no previous response.",
-            param="previous_response_id",
+            param=_PREVIOUS,
         )
     else:
-        body.pop("previous_response_id", None)
+        body.pop(_PREVIOUS, None)
 
 
 def _write_store(body: Body, steps: list[Step]) -> None:

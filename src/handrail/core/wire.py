@@ -124,7 +124,8 @@ class CreateRequest:
 
     `provider` is providerOptions.openai. `store` and `provider_store` (its `store`) are None when
     unset or null. `include` and `previous_response_id` are those of the first of body and provider
-    options that sets them, None when neither does.
+    options that sets them, None when neither does. `whole` says that the input holds everything
+    that the previous response stands for, so that an upstream need not know it.
     """
 
     body: Mapping[str, Raw]
@@ -136,6 +137,7 @@ class CreateRequest:
     provider_store: bool | None
     include: tuple[str, ...] | None
     previous_response_id: str | None
+    whole: bool = False
 
     def has(self, field: str) -> bool:
         """Whether the field is present and not null."""
@@ -394,6 +396,9 @@ def _read(data: bytes) -> CreateRequest:
     include = strings(body, "include")
     if include is None:
         include = strings(options, "include", prefix=prefix)
+    previous = string(body, "previous_response_id")
+    if previous is None:  # an empty one is an id that nothing has
+        previous = string(options, "previousResponseId")
     return CreateRequest(
         body=body,
         provider=options,
@@ -403,6 +408,5 @@ def _read(data: bytes) -> CreateRequest:
         store=boolean(body, "store"),
         provider_store=boolean(options, "store"),
         include=include,
-        previous_response_id=string(body, "previous_response_id")
-        or string(options, "previousResponseId"),
+        previous_response_id=previous,
     )

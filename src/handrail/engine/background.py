@@ -13,17 +13,21 @@ from handrail.core.events import MalformedEvent
 from handrail.core.fold import Fold
 from handrail.core.lifecycle import CANCEL_REFUSED, State, is_final
 from handrail.core.policy import Plan
+from handrail.core.request_options import RequestOptions
 from handrail.core.responses import RunError
+from handrail.core.retry import attempt_verdict
 from handrail.core.rewrite import Step, upstream_request
 from handrail.core.wire import Body, CreateRequest
 from handrail.engine.clock import Clock
-from handrail.engine.closing import closing, fold_frames, object_of
+from handrail.engine.closing import closing, fold_frames, object_of, plan_of
 from handrail.engine.executors import Executor
+from handrail.engine.history import Conversation
+from handrail.engine.replies import Replies
 from handrail.engine.shield import to_the_end
 from handrail.engine.tail import Tails
 from handrail.errors import ResponseNotFound, StateConflict
 from handrail.settings.model import Target
-from handrail.store.base import Closing, NewRun, Repeat, Run, Segment, Store
+from handrail.store.base import Closing, NewRun, Repeat, Resend, Run, Segment, Store
 from handrail.telemetry import get_logger
 
 MAX_ITEM_IDS: Final = 10_000
@@ -34,13 +38,23 @@ BATCH: Final = 64
 class Accepted:
     """A run that is kept: its id, the response as JSON, what will be changed upstream.
 
-    `repeated` says that an earlier create of the same Idempotency-Key made it.
+    `repeated` says that an earlier create made it, under the same Idempotency-Key or because this
+    one is its blind repeat. `resendable` that whether the reply arrives is to be noted.
     """
 
     id: str
     response: bytes
     steps: tuple[Step, ...]
     repeated: bool = False
+    resendable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrieved:
+    """A response as it is now, as JSON, and how many attempts at it have been sent."""
+
+    body: bytes
+    attempts: int
 
 
 class Background:
@@ -55,6 +69,7 @@ class Background:
         clock: Clock,
         new_id: Callable[[], str],
     ) -> None:
+        self.replies = Replies(store)
         self._store = store
         self._executor = executor
         self._tails = tails
@@ -64,41 +79,53 @@ class Background:
 
     async def submit(
         self,
-        request: CreateRequest,
+        conversation: Conversation,
         *,
         plan: Plan,
         caller: str,
         target: Target,
         limits: Limits,
-        key: str | None = None,
+        options: RequestOptions,
     ) -> Accepted:
-        """Keep the run, durably, before returning; or find the one that `key` has made before.
+        """Keep the run, durably, before returning; or find the one that the same create has made.
 
-        Raises RequestRejected for what the target could never take, for an `item_reference` to
-        nothing we keep and for a full queue, and StoreFailed when it cannot be kept.
+        Of a conversation only its own part is kept, and its link to what was before: that has its
+        own life, and deleting it must leave nothing of it. Raises RequestRejected for what the
+        target could never take and for a full queue, and StoreFailed when it cannot be kept.
         """
+        request = conversation.own
         now = self._clock.now()
-        repeat = None
-        if key is not None:
-            until = now + idempotency.KEPT_SECONDS
-            repeat = Repeat(key=key, digest=idempotency.digest(request), kept_until=until)
-        request = await self._with_references(request, caller)
+        repeat, resend = _same_as_before(conversation.given, options, now=now)
         # What the upstream can never take is refused now, not after the caller has gone.
         steps = upstream_request(
-            request, profile=target.profile, stream=True, extra_fields=target.extra_fields
+            conversation.whole,
+            profile=target.profile,
+            stream=True,
+            extra_fields=target.extra_fields,
+            continues=conversation.continues,
         ).steps
         run = self._new_run(request, plan=plan, caller=caller, target=target, now=now)
-        run = replace(run, repeat=repeat)
+        run = replace(run, repeat=repeat, resend=resend)
+        if resend is not None and resend.again:
+            await self.replies.settle()  # or a create that was answered just now would be taken
         stands = await self._store.accept(run, limits=limits)
-        if stands != run.id:
+        self._executor.wake()
+        repeated, response = stands != run.id, run.response
+        if repeated:
+            self._logger.info("run_repeated", run=stands, caller=caller)
             try:
-                earlier = await self.retrieve(stands, caller=caller)
+                response = (await self.retrieve(stands, caller=caller)).body
             except ResponseNotFound:  # it went just now
                 raise idempotency.key_expired() from None
-            return Accepted(id=stands, response=earlier, steps=steps, repeated=True)
-        self._executor.wake()
-        self._logger.info("run_accepted", run=run.id, caller=caller, decision=plan.header())
-        return Accepted(id=run.id, response=run.response, steps=steps)
+        else:
+            self._logger.info("run_accepted", run=run.id, caller=caller, decision=plan.header())
+        return Accepted(
+            id=stands,
+            response=response,
+            steps=steps,
+            repeated=repeated,
+            resendable=resend is not None,
+        )
 
     def _new_run(
         self, request: CreateRequest, *, plan: Plan, caller: str, target: Target, now: float
@@ -119,24 +146,14 @@ class Background:
             response=wire.encode(response),
             opening=Segment(first=0, frames=tuple(event.frame for event in opening)),
             items=_item_ids(request),
+            previous=request.previous_response_id,
+            priority=plan.priority,
         )
 
-    async def _with_references(self, request: CreateRequest, caller: str) -> CreateRequest:
-        value = request.body.get("input")
-        if value is None or wire.kind_of(value) is not wire.Kind.ARRAY:
-            return request
-        given = items.as_items(value)
-        wanted = items.references(given)
-        if not wanted:
-            return request
-        found = await self._store.find_items(caller, frozenset(wanted))
-        kept = {item_id: msgspec.json.decode(item, type=Body) for item_id, item in found.items()}
-        whole = items.resolve_references(given, kept)
-        return replace(request, body={**request.body, "input": wire.raw(whole)})
-
-    async def retrieve(self, run_id: str, *, caller: str) -> bytes:
-        """The response object as it is now, as JSON. Raises ResponseNotFound."""
-        return wire.encode(object_of(await self._get(run_id, caller)))
+    async def retrieve(self, run_id: str, *, caller: str) -> Retrieved:
+        """The response as it is now. Raises ResponseNotFound."""
+        run = await self._get(run_id, caller)
+        return Retrieved(body=wire.encode(object_of(run)), attempts=run.attempt)
 
     async def follow(
         self, run_id: str, *, caller: str, after: int, obfuscation: bool = True
@@ -189,7 +206,8 @@ class Background:
         """Take over from a process that died: nothing is sent twice, nothing waits for ever.
 
         What had not begun goes back into the queue; what had begun ends `failed` with the cause
-        `worker_lost`, its partial output kept, because its upstream call may have run.
+        `worker_lost`, its partial output kept, because its upstream call may have run. Where its
+        crash policy allows a new attempt, it goes back into the queue too.
         """
         for part in _batches(await self._store.abandoned(owner=owner)):
             await asyncio.gather(*(self._recover(run_id) for run_id in part))
@@ -203,13 +221,17 @@ class Background:
             self._logger.error("run_not_recovered", run=run_id, exc_info=error)
 
     async def _recover_one(self, run_id: str) -> None:
-        await self._store.requeue(run_id)
         run = await self._store.conclude(run_id, caller=None, close=self._lost, events=True)
+        if run is not None and not is_final(run.state):
+            await self._store.requeue(run_id)
         self._tails.changed(run_id)
         self._logger.warning("run_recovered", run=run_id, state=run.state if run else None)
 
     def _lost(self, run: Run, frames: Sequence[bytes]) -> Closing | None:
         if run.state is not State.IN_PROGRESS:
+            return None
+        crash = plan_of(run).crash
+        if attempt_verdict(None, policy=crash, attempts=run.attempt, last_seq=run.last_seq).again:
             return None
         message = "The gateway stopped while the response was under way; its upstream call may "
         error = RunError(cause="worker_lost", message=message + "have run, so it is not repeated.")
@@ -238,6 +260,21 @@ class Background:
         if run is None:
             raise ResponseNotFound(run_id)
         return run
+
+
+def _same_as_before(
+    request: CreateRequest, options: RequestOptions, *, now: float
+) -> tuple[Repeat | None, Resend | None]:
+    """By what a create is known when it comes again: its key, or else what an SDK says of it."""
+    if options.key is not None:
+        until = now + idempotency.KEPT_SECONDS
+        digest = idempotency.digest(request)
+        return Repeat(key=options.key, digest=digest, kept_until=until), None
+    if options.retry_count is None:
+        return None, None
+    until = now + idempotency.REPEATED_SECONDS
+    again = options.retry_count > 0
+    return None, Resend(digest=idempotency.digest(request), again=again, kept_until=until)
 
 
 def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:

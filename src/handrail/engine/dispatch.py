@@ -12,7 +12,7 @@ from typing import Final
 
 from handrail.core import wire
 from handrail.core.mending import mended
-from handrail.core.retry import verdict
+from handrail.core.retry import Cause, verdict
 from handrail.core.rewrite import Step, UpstreamRequest
 from handrail.core.upstream_errors import refusal
 from handrail.engine.clock import Clock
@@ -47,10 +47,10 @@ class Answered:
         return Said(headers=self.reply.headers, steps=self.steps)
 
 
-BeforeSend = Callable[[], Awaitable[None]]
+BeforeSend = Callable[[Cause], Awaitable[None]]
 
 
-async def _nothing() -> None:
+async def _nothing(_: Cause) -> None:
     return None
 
 
@@ -75,14 +75,15 @@ class Dispatcher:
     ) -> AsyncIterator[Answered]:
         """POST `request` to the target's `path`; the reply, closed when the block is left.
 
-        `before_send` is awaited before every call. `persistent` allows waiting and calling again
-        under the never-twice rule (background runs); a foreground caller gets the error instead
-        and decides itself. Raises UpstreamRefused and UpstreamFailed.
+        `before_send` is awaited before every call, with why it is made. `persistent` allows waiting
+        and calling again under the never-twice rule (background runs); a foreground caller gets the
+        error instead and decides itself. Raises UpstreamRefused and UpstreamFailed.
         """
         calls = 0
+        cause = Cause.FIRST
         self._log.debug("rewritten", steps=request.steps)
         while True:
-            await before_send()
+            await before_send(cause)
             calls += 1
             try:
                 reply = await self._call(
@@ -94,12 +95,13 @@ class Dispatcher:
             except HandrailError as error:
                 better = mended(request, error, fallbacks=target.model_fallbacks)
                 if better is not None:
-                    request = better
+                    request, cause = better, Cause.MENDED
                     self._log.info("upstream_call_mended", step=request.steps[-1])
                     continue
                 decision = verdict(error, calls=calls)
                 if not persistent or not decision.again:
                     raise
+                cause = decision.cause
                 self._log.info("upstream_call_again", reason=decision.reason, wait=decision.wait)
                 await self._clock.sleep(decision.wait)
         try:

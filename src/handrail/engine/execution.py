@@ -1,4 +1,7 @@
-"""Carries out one claimed run: one stateless upstream call, its events into the log, one end."""
+"""Carries out one claimed run: a stateless upstream call, its events into the log, one end.
+
+Where a call was lost and the run's crash policy allows it, another attempt takes its place.
+"""
 
 import asyncio
 from typing import Final
@@ -9,10 +12,12 @@ from handrail.core.events import Event
 from handrail.core.fold import Fold
 from handrail.core.lifecycle import State
 from handrail.core.responses import RunError
+from handrail.core.retry import Cause, Verdict, attempt_verdict
 from handrail.core.rewrite import upstream_request
 from handrail.engine.clock import Clock
-from handrail.engine.closing import object_of
+from handrail.engine.closing import object_of, plan_of
 from handrail.engine.dispatch import Dispatcher
+from handrail.engine.history import Histories
 from handrail.engine.journal import Journal, RunLog
 from handrail.engine.reading import EventReader
 from handrail.engine.shield import to_the_end
@@ -20,6 +25,7 @@ from handrail.engine.targets import Targets
 from handrail.errors import (
     Code,
     HandrailError,
+    RequestRejected,
     StoreFailed,
     UpstreamFailed,
     UpstreamRefused,
@@ -41,7 +47,11 @@ class Fenced(Exception):
 
 
 class Execution:
-    """Runs what has been claimed. `max_seconds` and `max_bytes` bound one run."""
+    """Runs what has been claimed.
+
+    `max_seconds` bounds all attempts of a run in this process together, on the monotonic clock; a
+    process that takes a run over counts anew. `max_bytes` bounds the events of an attempt.
+    """
 
     def __init__(
         self,
@@ -58,6 +68,7 @@ class Execution:
         self._journal = journal
         self._store = store
         self._targets = targets
+        self._histories = Histories(store)
         self._clock = clock
         self._max_seconds = max_seconds
         self._max_bytes = max_bytes
@@ -68,14 +79,14 @@ class Execution:
 
         Cancelling it closes the upstream call. A run that has begun then ends `failed` with the
         cause `worker_lost`, unless whoever cancelled has ended it already; one that has not
-        begun goes back into the queue.
+        begun, or may have another attempt, goes back into the queue.
         """
         log = self._journal.open(run)
         task = asyncio.current_task()
         if task is not None:
             log.abort = task.cancel
         try:
-            outcome = await self._attempt(run, log)
+            outcome = await self._attempts(log)
         except Fenced:
             return
         except asyncio.CancelledError:
@@ -95,9 +106,12 @@ class Execution:
             return await self._close(log, (State.FAILED, error))
         if log.fenced:
             return None
-        if not log.begun:
-            await self._store.release(log.run.id, log.run.fence)
-            return None
+        unsent = not log.begun
+        if unsent or await self._may_start_over(log, self._verdict(log, None)):
+            released = await self._store.release(log.run.id, log.run.fence)
+            self._logger.info("run_put_back", run=log.run.id, attempt=log.run.attempt)
+            if unsent or released:
+                return None
         message = "The gateway stopped while the response was under way."
         return await self._close(
             log, (State.FAILED, RunError(cause="worker_lost", message=message))
@@ -105,15 +119,22 @@ class Execution:
 
     async def _close(self, log: RunLog, outcome: Outcome) -> None:
         # An end that cannot be written now is written as soon as the store takes it: telling
-        # nobody, or something else, would be a lie. A process that dies before leaves the run to
-        # the next start, which ends it as `worker_lost`.
+        # nobody, or something else, would be a lie. A process that dies before, or a store that is
+        # broken for good, leaves the run to the next start, which ends it as `worker_lost`.
         state, error = outcome
         while True:
             try:
                 kept = await log.close(state, error)
                 break
             except StoreFailed as problem:
-                self._logger.error("run_end_not_kept", run=log.run.id, why=problem.fault.code)
+                self._logger.error(
+                    "run_end_not_kept",
+                    run=log.run.id,
+                    why=problem.fault.code,
+                    detail=problem.detail,
+                )
+                if problem.final:
+                    return
                 await self._clock.sleep(_RETRY_CLOSE_SECONDS)
             except Exception as defect:
                 # The end could not be built from what the upstream said; there must be one.
@@ -130,40 +151,72 @@ class Execution:
                 attempt=log.run.attempt,
             )
 
-    async def _attempt(self, run: Run, log: RunLog) -> Outcome:
+    async def _attempts(self, log: RunLog) -> Outcome:
+        run = log.run
         target = self._targets.find(run.target)
         if target is None:
             message = f"The upstream '{run.target}' is no longer configured."
             return State.FAILED, RunError(cause="target_gone", message=message)
-        request = upstream_request(
-            wire.read_create(run.request),
-            profile=target.profile,
-            stream=True,
-            extra_fields=target.extra_fields,
-        )
-
-        async def before_send() -> None:
-            if not await self._may_send(run, log):
-                raise Fenced
-
+        # A run that has begun was taken over from a worker that was lost.
+        cause = Cause.FIRST if run.state is State.QUEUED else Cause.WORKER_LOST
         try:
-            async with (
-                asyncio.timeout(self._max_seconds),
-                self._dispatcher.create(
-                    target, request, headers={}, before_send=before_send, persistent=True
-                ) as answered,
-            ):
-                return await self._read(run, log, target=target, reply=answered.reply)
+            async with asyncio.timeout(self._max_seconds):
+                while True:
+                    try:
+                        return await self._attempt(log, target, cause=cause)
+                    except HandrailError as error:
+                        decision = self._verdict(log, error)
+                        if not await self._may_start_over(log, decision):
+                            raise
+                    cause = decision.cause
+                    self._logger.warning(
+                        "run_attempt_again",
+                        run=run.id,
+                        attempt=log.run.attempt + 1,
+                        reason=decision.reason,
+                        wait=decision.wait,
+                    )
+                    await self._clock.sleep(decision.wait)
         except TimeoutError:
             message = f"The response took longer than {self._max_seconds:.0f} s."
             return State.FAILED, RunError(cause="deadline_exceeded", message=message)
 
-    async def _may_send(self, run: Run, log: RunLog) -> bool:
-        if log.begun:
-            return await self._store.call_again(run.id, run.fence)
-        snapshot = responses.in_progress(object_of(run))
-        event = events.lifecycle_event(events.IN_PROGRESS, snapshot, number=log.next_number)
-        return await log.begin(event)
+    def _verdict(self, log: RunLog, error: HandrailError | None) -> Verdict:
+        return attempt_verdict(
+            error,
+            policy=plan_of(log.run).crash,
+            attempts=log.run.attempt,
+            last_seq=log.last_seq,
+        )
+
+    async def _may_start_over(self, log: RunLog, decision: Verdict) -> bool:
+        return decision.again and await log.start_over()
+
+    async def _attempt(self, log: RunLog, target: Target, *, cause: Cause) -> Outcome:
+        run = log.run
+        given = wire.read_create(run.request)
+        try:
+            whole, continues = await self._histories.before(given, caller=run.caller, target=target)
+        except RequestRejected as gone:  # it was all there when the run was accepted
+            error = RunError(cause="previous_response_gone", message=gone.fault.message)
+            return State.FAILED, error
+        request = upstream_request(
+            whole,
+            profile=target.profile,
+            stream=True,
+            extra_fields=target.extra_fields,
+            continues=continues,
+        )
+
+        async def before_send(why: Cause) -> None:
+            if not await _may_send(log, cause if why is Cause.FIRST else why):
+                raise Fenced
+
+        async with self._dispatcher.create(
+            target, request, headers={}, before_send=before_send, persistent=True
+        ) as answered:
+            del request
+            return await self._read(run, log, target=target, reply=answered.reply)
 
     async def _read(
         self, run: Run, log: RunLog, *, target: Target, reply: UpstreamReply
@@ -193,6 +246,17 @@ class Execution:
                 return State.FAILED, RunError(cause="output_too_large", message=message)
             if log.crowded:
                 await log.flush()
+
+
+async def _may_send(log: RunLog, cause: Cause) -> bool:
+    """Write down, durably, that a call is about to be sent. False when fenced."""
+    if log.begun:
+        return await log.call_again(cause)
+    if log.run.state is not State.QUEUED:
+        return await log.begin_again(cause)
+    snapshot = responses.in_progress(object_of(log.run))
+    event = events.lifecycle_event(events.IN_PROGRESS, snapshot, number=log.next_number)
+    return await log.begin(event)
 
 
 def _take(event: Event, log: RunLog) -> Outcome | None:

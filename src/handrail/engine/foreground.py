@@ -14,9 +14,10 @@ from handrail.core.collect import Collector
 from handrail.core.complete import Completer
 from handrail.core.policy import Plan
 from handrail.core.rewrite import UpstreamRequest, upstream_request
-from handrail.core.wire import Body, CreateRequest
+from handrail.core.wire import Body
 from handrail.engine.clock import Clock
 from handrail.engine.dispatch import Answered, Dispatcher, Said
+from handrail.engine.history import Conversation
 from handrail.engine.reading import MAX_REPLY_BYTES, EventReader, read_response
 from handrail.engine.relay import Relay, RelayManner
 from handrail.settings.model import Target
@@ -44,7 +45,7 @@ class StatelessCall:
 
 
 def prepare(
-    request: CreateRequest,
+    conversation: Conversation,
     *,
     plan: Plan,
     target: Target,
@@ -53,10 +54,11 @@ def prepare(
     created_at: int,
     numbered_heartbeat: bool = False,
 ) -> StatelessCall:
-    """The call for a request; `response_id` is for when the upstream never gives one.
+    """The call for a create; `response_id` is for when the upstream never gives one.
 
     Raises RequestRejected for what the target's profile cannot take.
     """
+    request = conversation.own
     base: Callable[[], Body] = partial(
         responses.unopened, model=request.model, response_id=response_id, created_at=created_at
     )
@@ -72,13 +74,14 @@ def prepare(
             base=base,
             completes=target.profile.completes,
             numbered_heartbeat=numbered_heartbeat,
+            previous=request.previous_response_id,
         ),
         _outgoing=upstream_request(
-            request,
+            conversation.whole,
             profile=target.profile,
             stream=plan.stream,
             extra_fields=target.extra_fields,
-            continues=plan.continues,
+            continues=conversation.continues,
         ),
     )
 
@@ -112,7 +115,7 @@ class Foreground:
                 body = read_response(await reply.read(limit=MAX_REPLY_BYTES, idle_seconds=idle))
                 completer = _completer(call)
                 body = completer.response(body) if completer else body
-            return wire.encode({**body, "store": wire.FALSE}), answered.said
+            return wire.encode(call.manner.stamped(body)), answered.said
 
     async def pass_on(self, call: EndpointCall) -> tuple[bytes, Said]:
         """The upstream's JSON object, and what was said beside it. Raises HandrailError."""

@@ -6,12 +6,14 @@ streams cost one commit and not a hundred.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from handrail.core.events import Event
 from handrail.core.fold import Fold
-from handrail.core.lifecycle import State
+from handrail.core.lifecycle import LAST_OPENING, State
 from handrail.core.responses import RunError
+from handrail.core.retry import Cause
 from handrail.engine.clock import Clock
 from handrail.engine.closing import closing
 from handrail.engine.tail import Tails
@@ -24,7 +26,11 @@ PENDING_BYTES: Final = 1 << 20
 
 
 class RunLog:
-    """What one execution writes. Every write carries its fence; `fenced` says it was shut out."""
+    """What one execution writes. Every write carries its fence; `fenced` says it was shut out.
+
+    `begun` says that the attempt under way was sent, `last_seq` is the number of the last event
+    that is durable.
+    """
 
     def __init__(self, run: Run, *, store: Store, tails: Tails, clock: Clock) -> None:
         self.run = run
@@ -37,6 +43,7 @@ class RunLog:
         self._store = store
         self._tails = tails
         self._clock = clock
+        self.last_seq = run.last_seq
         self.next_number = run.last_seq + 1
         self._pending: list[bytes] = []
         self._pending_bytes = 0
@@ -68,9 +75,45 @@ class RunLog:
             self.fenced = True
             return False
         self.begun = True
+        self.run = replace(self.run, state=State.IN_PROGRESS, attempt=1)
+        self.last_seq = self.next_number
         self.next_number += 1
         self._tails.published(self.run.id, segment)
         return True
+
+    async def call_again(self, cause: Cause) -> bool:
+        """Record one more call of the attempt under way. False when fenced."""
+        now = self._clock.now()
+        kept = await self._store.call_again(self.run.id, self.run.fence, now=now, cause=cause)
+        self.fenced = not kept
+        return kept
+
+    async def begin_again(self, cause: Cause) -> bool:
+        """Record the first call of a new attempt, and go on under its fence. False when fenced."""
+        now = self._clock.now()
+        run = self.run
+        fence = await self._store.begin_again(run.id, run.fence, now=now, cause=cause)
+        if fence is None:
+            self.fenced = True
+            return False
+        self.run = replace(run, fence=fence, attempt=run.attempt + 1)
+        self.begun = True
+        return True
+
+    async def start_over(self) -> bool:
+        """Forget what the attempt under way has read, so that another can take its place.
+
+        False, and nothing is forgotten, when something of it is durable: somebody may have seen it.
+        """
+        async with self._lock:  # a write under way decides
+            if self.last_seq > LAST_OPENING:
+                return False
+            self._take()
+            self.fold = Fold()
+            self.bytes = 0
+            self.next_number = self.last_seq + 1
+            self.begun = False
+            return True
 
     async def flush(self) -> None:
         """Make what is pending durable; on failure remember it and abort the execution."""
@@ -85,6 +128,7 @@ class RunLog:
                 self.problem = error
             else:
                 if kept:
+                    self.last_seq = segment.last
                     self._tails.published(self.run.id, segment)
                 self.fenced = not kept
             if self.fenced or self.problem is not None:

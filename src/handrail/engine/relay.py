@@ -21,12 +21,24 @@ class RelayManner:
     `base` gives the response as far as it is known without the upstream, for when that ends before
     it has begun one. `completes`: the upstream is only half compatible. `numbered_heartbeat`:
     silence is filled with `keepalive` events instead of comments (Codex CLI's idle timer does not
-    see comments).
+    see comments). `previous` is what the caller named as `previous_response_id`.
     """
 
     base: Callable[[], Body]
     completes: bool
     numbered_heartbeat: bool
+    previous: str | None = None
+
+    def stamped(self, response: Body) -> Body:
+        """A response with what is true of it here, whatever the upstream echoed (G7).
+
+        Nothing keeps it; and where Handrail has put in what it goes on from, the upstream does not
+        know the id of that.
+        """
+        if self.previous is None:
+            return {**response, "store": wire.FALSE}
+        previous = wire.raw(self.previous)
+        return {**response, "store": wire.FALSE, "previous_response_id": previous}
 
 
 class Relay:
@@ -94,7 +106,7 @@ class Relay:
                 return b""
             if event.type in events.CLOSING:
                 self._state = events.closing_state(event)
-            event = self._latest = _stateless(event)
+            event = self._latest = self._stamped(event)
         elif event.type == events.ERROR:
             # Remembered, and sent on in the flat form that SDKs yield; Codex CLI ignores it, so
             # the stream still ends with `response.failed`.
@@ -113,6 +125,13 @@ class Relay:
             event = event.numbered(self._next)
         self._next = (event.number or 0) + 1
         return event.frame
+
+    def _stamped(self, event: Event) -> Event:
+        response = event.response()
+        true = self._manner.stamped(response)
+        if not response or true == response:
+            return event
+        return events.event(event.type, {**event.body(), "response": wire.raw(true)})
 
     def _repeats(self, event: Event) -> bool:
         # llama.cpp's server (build 11434) sends `created` and `in_progress` again before every
@@ -139,7 +158,7 @@ class Relay:
     def _end(self, error: HandrailError) -> bytes:
         cause = RunError(cause=error.fault.code or "upstream_failed", message=error.fault.message)
         seen = self._latest.response() if self._latest else {}
-        snapshot = {**self._manner.base(), **seen, "store": wire.FALSE}
+        snapshot = self._manner.stamped({**self._manner.base(), **seen})
         opened = b""
         if self._latest is None:
             # The Node SDK's stream helper refuses a stream that does not begin with this event.
@@ -149,12 +168,3 @@ class Relay:
         snapshot["error"] = wire.raw((self._error or cause).body())
         self._state = State.FAILED
         return opened + events.lifecycle_event(events.FAILED, snapshot, number=self._next).frame
-
-
-def _stateless(event: Event) -> Event:
-    """The event with `store:false` in its snapshot, whatever the upstream echoed (G7)."""
-    response = event.response()
-    if not response or wire.boolean(response, "store") is False:
-        return event
-    body = {**event.body(), "response": wire.raw({**response, "store": wire.FALSE})}
-    return events.event(event.type, body)

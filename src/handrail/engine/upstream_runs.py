@@ -18,15 +18,15 @@ from handrail.core.events import Event, MalformedEvent
 from handrail.core.policy import Plan
 from handrail.core.rewrite import UpstreamRequest, upstream_run_request
 from handrail.core.sse import COMMENT
-from handrail.core.wire import Body, CreateRequest
+from handrail.core.wire import Body
 from handrail.engine.clock import Clock
 from handrail.engine.dispatch import Answered, Dispatcher, Said
+from handrail.engine.history import Conversation
 from handrail.engine.reading import MAX_REPLY_BYTES, EventReader, read_response
 from handrail.engine.targets import Targets
 from handrail.errors import (
     Code,
     HandrailError,
-    RequestRejected,
     ResponseNotFound,
     StoreFailed,
     UpstreamFailed,
@@ -76,36 +76,22 @@ class UpstreamRuns:
         self._heartbeat_seconds = heartbeat_seconds
         self._logger = get_logger()
 
-    async def check_previous(self, previous: str | None, *, caller: str, target: Target) -> None:
-        """Raise RequestRejected unless `target` keeps `previous` and `caller` made it."""
-        if previous is None:
-            return
-        remote = await self._store.locate(previous, caller=caller)
-        if remote is None or remote.target != target.name:
-            raise RequestRejected(
-                Code.PREVIOUS_RESPONSE_NOT_FOUND,
-                f"Previous response with id '{previous[:80]}' not found: this gateway knows only "
-                "the background responses that its upstream ran for you.",
-                param="previous_response_id",
-            )
-
-    async def prepare(
+    def prepare(
         self,
-        request: CreateRequest,
+        conversation: Conversation,
         *,
         plan: Plan,
         caller: str,
         target: Target,
         headers: Mapping[str, str],
     ) -> UpstreamRun:
-        """The create for `request`. Raises RequestRejected for what cannot be sent."""
-        await self.check_previous(plan.continues, caller=caller, target=target)
+        """The create for a conversation. Raises RequestRejected for what cannot be sent."""
         outgoing = upstream_run_request(
-            request,
+            conversation.whole,
             profile=target.profile,
             stream=plan.stream,
             extra_fields=target.extra_fields,
-            continues=plan.continues,
+            continues=conversation.continues,
         )
         return UpstreamRun(caller=caller, target=target, headers=headers, outgoing=outgoing)
 

@@ -20,6 +20,7 @@ from handrail.errors import (
     HandrailError,
     MethodNotAllowed,
     RequestRejected,
+    StoreFailed,
     fault,
 )
 from handrail.server.callers import identify
@@ -121,6 +122,11 @@ class App:
         problem: Fault
         try:
             return await self._route(exchange)
+        except StoreFailed as error:
+            problem = error.fault
+            self._logger.error(
+                "request_failed", request=exchange.request_id, code=problem.code, why=error.detail
+            )
         except HandrailError as error:
             problem = error.fault
             if problem.type == "server_error":

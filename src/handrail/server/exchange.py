@@ -42,6 +42,7 @@ class Connection(Protocol):
     """The client's connection, as the guard gives it."""
 
     on_lost: Callable[[], None] | None
+    on_reset: Callable[[], None] | None
 
     def drop(self) -> None:
         """Cut it without another byte."""

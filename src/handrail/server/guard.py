@@ -91,6 +91,9 @@ class GuardedProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.on_lost: Callable[[], None] | None = None
+        # Also after the reply, until the next request: a client (or the proxy in front of it) that
+        # closes a connection with the reply unread resets it; one that has read it does not.
+        self.on_reset: Callable[[], None] | None = None
         self._admitted = False
         self._phase = Phase.IDLE
         self._deadline = 0.0
@@ -120,6 +123,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._admitted = False
         super().connection_lost(exc)
         self._tell_lost()
+        reset, self.on_reset = self.on_reset, None
+        if reset is not None and exc is not None:
+            reset()
 
     def eof_received(self) -> None:
         """A half-close is leaving, also while replies to it are still being written."""
@@ -227,6 +233,7 @@ class GuardedProtocol(HttpToolsProtocol):
             raise _Stop
         super().on_message_begin()
         self._message_done = False
+        self.on_reset = None
 
     def on_headers_complete(self) -> None:
         """Check the head, then let the application have the request."""

@@ -103,11 +103,11 @@ def bind(settings: Settings) -> socket.socket:
     return sock
 
 
-def guard_rules(settings: Settings) -> GuardRules:
+def guard_rules(settings: Settings, *, max_connections: int) -> GuardRules:
     """The guard's rules of a snapshot: loopback names, the bound host, and what is configured."""
     names = {*LOOPBACK_HOSTS, settings.host, *settings.allowed_hosts}
     return GuardRules(
         allowed_hosts=frozenset(name.lower().encode() for name in names),
         max_body_bytes=settings.max_body_bytes,
-        max_connections=settings.max_connections,
+        max_connections=max_connections,
     )

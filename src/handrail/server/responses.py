@@ -5,19 +5,25 @@ parsing and `policy.decide`, nor, at the endpoints beside it, `policy.decide_end
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from functools import partial
 from typing import Final
 
-from handrail.core import idempotency, wire
-from handrail.core.endpoints import READERS, prepare_endpoint, require_endpoint
-from handrail.core.policy import Mode, Plan, decide
+from handrail.core import wire
+from handrail.core.endpoints import READERS, require_endpoint
+from handrail.core.idempotency import key_expired
+from handrail.core.policy import Mode, Plan, decide, decide_endpoint
 from handrail.core.prepare import decision
 from handrail.core.profiles import Endpoint
+from handrail.core.request_options import read_options, with_options
+from handrail.core.rewrite import endpoint_request
 from handrail.core.wire import CreateRequest
 from handrail.engine.background import Accepted, Background
 from handrail.engine.clock import Clock
 from handrail.engine.dispatch import Said
 from handrail.engine.foreground import EndpointCall, Foreground, StatelessCall, prepare
+from handrail.engine.history import Histories
 from handrail.engine.relay import Relay
 from handrail.engine.upstream_runs import UpstreamRun, UpstreamRuns
 from handrail.errors import Code, HandrailError, RequestRejected, ResponseNotFound, fault
@@ -47,12 +53,14 @@ class Responses:
         foreground: Foreground,
         background: Background,
         upstream_runs: UpstreamRuns,
+        histories: Histories,
         clock: Clock,
         new_id: Callable[[], str],
     ) -> None:
         self._foreground = foreground
         self._background = background
         self._upstream_runs = upstream_runs
+        self._histories = histories
         self._clock = clock
         self._new_id = new_id
         self.draining = False
@@ -67,16 +75,7 @@ class Responses:
             return await self._answer_stateless(exchange, plan, work)
         if isinstance(work, UpstreamRun):
             return await self._answer_upstream(exchange, plan, work)
-        headers = {"handrail-decision": decision(plan, work.steps)}
-        if work.repeated:
-            headers["idempotent-replayed"] = "true"
-        if not plan.stream:
-            return await exchange.reply(200, work.response, headers=headers)
-        try:
-            chunks = await self._background.follow(work.id, caller=caller.policy.name, after=-1)
-        except ResponseNotFound:  # nobody knows the id of a new one: it is a repeat's, and went
-            raise idempotency.key_expired() from None
-        return await exchange.stream(chunks, headers=headers)
+        return await self._answer_kept(exchange, plan, work, caller=caller.policy.name)
 
     async def _accept(
         self, exchange: Exchange, caller: Caller, settings: Settings
@@ -93,30 +92,33 @@ class Responses:
             caller=caller.policy,
             executor=settings.executor,
             able=target.runs_background,
+            has_store=True,
         )
-        key = idempotency.read_key(exchange.header(idempotency.HEADER.encode()).strip())
-        plan = idempotency.noted(plan, key)
+        options = read_options(lambda header: exchange.header(header.encode()))
+        plan = with_options(plan, options)
         if plan.stream:
             exchange.require_streaming()
+        conversation = await self._histories.of(
+            request, plan=plan, caller=name, target=target, max_bytes=settings.max_history_bytes
+        )
         headers = _forwarded(exchange, target.profile.headers)
         if plan.mode is Mode.UPSTREAM:
-            return plan, await self._upstream_runs.prepare(
-                request, plan=plan, caller=name, target=target, headers=headers
+            return plan, self._upstream_runs.prepare(
+                conversation, plan=plan, caller=name, target=target, headers=headers
             )
         if plan.mode is Mode.BACKGROUND:
             if self.draining:
                 raise HandrailError(fault(Code.SHUTTING_DOWN, "The gateway is shutting down."))
             return plan, await self._background.submit(
-                request,
+                conversation,
                 plan=plan,
                 caller=name,
                 target=target,
                 limits=settings.limits,
-                key=key,
+                options=options,
             )
-        await self._upstream_runs.check_previous(plan.continues, caller=name, target=target)
         return plan, prepare(
-            request,
+            conversation,
             plan=plan,
             target=target,
             headers=headers,
@@ -124,6 +126,26 @@ class Responses:
             created_at=int(self._clock.now()),
             numbered_heartbeat=_is_codex(exchange),
         )
+
+    async def _answer_kept(
+        self, exchange: Exchange, plan: Plan, work: Accepted, *, caller: str
+    ) -> None:
+        headers = {"handrail-decision": decision(plan, work.steps)}
+        if work.repeated:
+            headers["idempotent-replayed"] = "true"
+        written: Callable[[], None] = _nothing
+        if work.resendable:
+            note = partial(self._background.replies.note, work.id)
+            written = partial(note, answered=True)
+            exchange.connection.on_reset = partial(note, answered=False)
+        if plan.stream:
+            try:
+                chunks = await self._background.follow(work.id, caller=caller, after=-1)
+            except ResponseNotFound:  # nobody knows a new id: it is a repeat's, and went just now
+                raise key_expired() from None
+            return await exchange.stream(_noting(chunks, written), headers=headers)
+        await exchange.reply(200, work.response, headers=headers)
+        return written()
 
     async def _answer_stateless(self, exchange: Exchange, plan: Plan, call: StatelessCall) -> None:
         if not plan.stream:
@@ -167,13 +189,26 @@ class Responses:
         _require_json(exchange)
         data = await exchange.body(limit=settings.max_body_bytes, inflating=self._inflating)
         request = await _parsed(data, READERS[endpoint])
-        plan, outgoing = prepare_endpoint(
+        plan = decide_endpoint(
             request,
             endpoint=endpoint,
             switch=settings.switch,
             caller=caller.policy,
+            has_store=True,
+        )
+        conversation = await self._histories.of(
+            request,
+            plan=plan,
+            caller=caller.policy.name,
+            target=target,
+            max_bytes=settings.max_history_bytes,
+        )
+        outgoing = endpoint_request(
+            conversation.whole,
+            endpoint=endpoint,
             profile=target.profile,
             extra_fields=target.extra_fields,
+            continues=conversation.continues,
         )
         call = EndpointCall(
             target=target,
@@ -198,12 +233,15 @@ class Responses:
                 "'starting_after' has a meaning only with stream=true.",
                 param="starting_after",
             )
-        body = await self._either(
-            self._background.retrieve(response_id, caller=name),
-            lambda remote: self._upstream_runs.retrieve(remote, queries.passed_on(exchange)),
-            caller=name,
+        try:
+            kept = await self._background.retrieve(response_id, caller=name)
+        except ResponseNotFound:
+            remote = await self._upstream_runs.locate(response_id, caller=name)
+            body = await self._upstream_runs.retrieve(remote, queries.passed_on(exchange))
+            return await exchange.reply(200, body)
+        return await exchange.reply(
+            200, kept.body, headers={"handrail-attempts": str(kept.attempts)}
         )
-        return await exchange.reply(200, body)
 
     async def _either(
         self,
@@ -264,6 +302,24 @@ class Responses:
             caller=name,
         )
         await exchange.reply(200, body)
+
+
+def _nothing() -> None:
+    return None
+
+
+async def _noting(
+    chunks: AsyncGenerator[bytes, None], written: Callable[[], None]
+) -> AsyncGenerator[bytes, None]:
+    """The same chunks; `written` is called once the first of them is out."""
+    async with aclosing(chunks):
+        first = True
+        async for chunk in chunks:
+            yield chunk
+            del chunk
+            if first:
+                written()
+                first = False
 
 
 async def _parsed(data: bytes, read: Callable[[bytes], CreateRequest]) -> CreateRequest:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from handrail.core.policy import (
     BackgroundPolicy,
     CallerPolicy,
+    CrashPolicy,
     Executor,
     StoreFalsePolicy,
     StorePolicy,
@@ -83,6 +84,8 @@ def load(
         max_queued=values["background.max_queued"],
         max_run_seconds=values["background.max_duration"],
         max_output_bytes=values["background.max_output_bytes"],
+        max_stored_bytes=values["background.max_stored_bytes"],
+        max_history_bytes=values["background.max_history_bytes"],
         file=file,
         values=MappingProxyType(values),
         sources=MappingProxyType(sources),
@@ -254,7 +257,10 @@ def _caller(
         store_false=StoreFalsePolicy(values["store_false"]),
         max_running=values["max_running"],
         max_queued=values["max_queued"],
+        max_stored_bytes=values["max_stored_bytes"],
         retention_seconds=values["retention"],
+        crash=CrashPolicy(values["crash"]),
+        weight=values["weight"],
     )
     variable = values["key_env"]
     if variable and not values["key_sha256"] and not environment.get(variable, "").strip():

@@ -8,6 +8,7 @@ from typing import Any
 from handrail.core.admission import Limits
 from handrail.core.policy import CallerPolicy, Executor
 from handrail.core.profiles import Profile
+from handrail.core.quota import Quota
 from handrail.core.redact import masked
 from handrail.core.switch import Switch
 
@@ -95,6 +96,8 @@ class Settings:
     max_queued: int
     max_run_seconds: int
     max_output_bytes: int
+    max_stored_bytes: int
+    max_history_bytes: int
     file: Path | None
     values: Mapping[str, Any]
     sources: Mapping[str, str]
@@ -107,4 +110,13 @@ class Settings:
             max_queued=self.max_queued,
             caller_running={n: c.policy.max_running for n, c in self.callers.items()},
             caller_queued={n: c.policy.max_queued for n, c in self.callers.items()},
+            weights={n: c.policy.weight for n, c in self.callers.items()},
+        )
+
+    @property
+    def quota(self) -> Quota:
+        """How much may be kept, of this snapshot."""
+        return Quota(
+            max_bytes=self.max_stored_bytes,
+            caller_bytes={n: c.policy.max_stored_bytes for n, c in self.callers.items()},
         )

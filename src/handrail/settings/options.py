@@ -7,9 +7,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from handrail.core.durations import read_duration
 from handrail.core.policy import (
     BackgroundPolicy,
     CallerPolicy,
+    CrashPolicy,
     Executor,
     StoreFalsePolicy,
     StorePolicy,
@@ -58,15 +60,12 @@ def _integer(low: int, high: int) -> Reader:
 
 # Bounded, because Python refuses to read an integer of thousands of digits.
 _DIGITS: Final = re.compile(r"[0-9]{1,18}")
-_DURATION: Final = re.compile(r"([0-9]{1,12})([smhd])")
-_UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 def _duration(low: int, high: int) -> Reader:
     def read(value: Any, name: str) -> int:
-        found = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-        if found is not None:
-            value = int(found[1]) * _UNITS[found[2]]
+        if isinstance(value, str):
+            value = read_duration(value.strip())
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise ConfigInvalid(
                 f'{name}: must be a duration such as "90s", "15m", "24h" or "7d", '
@@ -282,6 +281,20 @@ OPTIONS: Final[tuple[Option, ...]] = (
         default=64 << 20,
         meaning="Most bytes of events that one background response may produce.",
     ),
+    Option(
+        path="background.max_stored_bytes",
+        read=_integer(0, 1 << 50),
+        default=10 << 30,
+        meaning="Most bytes that are kept of the responses of all callers, as they are stored; one "
+        "more gets a 503. 0 sets no bound.",
+    ),
+    Option(
+        path="background.max_history_bytes",
+        read=_integer(1_024, 1 << 30),
+        default=32 << 20,
+        meaning="Largest history, as JSON, that is put before the input for a "
+        "previous_response_id.",
+    ),
 )
 
 _POLICY: Final = CallerPolicy(name="")
@@ -331,9 +344,31 @@ CALLER_OPTIONS: Final[tuple[Option, ...]] = (
         meaning="Most background responses of this caller waiting.",
     ),
     Option(
+        path="max_stored_bytes",
+        read=_integer(0, 1 << 50),
+        default=_POLICY.max_stored_bytes,
+        meaning="Most bytes that are kept of this caller's responses; one more gets a 429. 0 sets "
+        "no bound but that of all callers.",
+    ),
+    Option(
         path="retention",
         read=_duration(1, 366 * 86_400),
         default=_POLICY.retention_seconds,
         meaning="How long a background response is kept after its end.",
+    ),
+    Option(
+        path="crash",
+        read=_word(*CrashPolicy),
+        default=_POLICY.crash,
+        meaning="What becomes of a background response whose upstream call may have run, but whose "
+        "answer was lost: safe ends it, retry makes a new attempt while nothing of it is visible. "
+        "A request may say otherwise.",
+    ),
+    Option(
+        path="weight",
+        read=_integer(1, 100),
+        default=_POLICY.weight,
+        meaning="The caller's share of what runs when several callers wait: one of weight 3 has "
+        "three runs under way where one of weight 1 has one.",
     ),
 )

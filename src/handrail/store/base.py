@@ -2,6 +2,9 @@
 
 Written so that SQLite and PostgreSQL can both do it: every method is one transaction, writes of a
 run under way are conditional on its fence, and the state moves only by `core.lifecycle`.
+
+Times are the wall clock's. When something expires, the store counts the time that has passed since:
+a wall clock that jumps destroys nothing.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,6 +13,9 @@ from typing import Protocol
 
 from handrail.core.admission import Limits
 from handrail.core.lifecycle import State
+from handrail.core.policy import Priority
+from handrail.core.retry import Cause
+from handrail.errors import StoreFailed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +44,24 @@ class Repeat:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Resend:
+    """What tells a blind repeat of a create: a digest of its body, and whether this is one.
+
+    `kept_until` is how long the create is recognised when it comes again, in unix seconds.
+    """
+
+    digest: bytes
+    again: bool
+    kept_until: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewRun:
     """A run to be accepted. `plan`, `request` and `response` are JSON; times in unix seconds.
 
     `response` is the response object as it is before anything happened, `opening` the first
-    events, `items` the ids of the input items that a later `item_reference` may name.
+    events, `items` the ids of the input items that a later `item_reference` may name. `previous` is
+    the response that this one goes on from, kept here or by an upstream.
     """
 
     id: str
@@ -55,14 +74,18 @@ class NewRun:
     opening: Segment
     items: tuple[str, ...] = ()
     repeat: Repeat | None = None
+    previous: str | None = None
+    resend: Resend | None = None
+    priority: Priority = Priority.NORMAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """A run as it is. `fence` is the number that a write must carry to be let in.
 
-    `response` is the opening object until the end, then the final one. `calls` counts upstream
-    calls. Times in unix seconds, None where it has not happened.
+    `response` is the opening object until the end, then the final one. `attempt` counts attempts,
+    0 before the first was sent; `calls` counts upstream calls. `previous` is the response that it
+    goes on from. Times in unix seconds, None where it has not happened.
     """
 
     id: str
@@ -79,6 +102,20 @@ class Run:
     last_seq: int
     sent_at: float | None
     finished_at: float | None
+    previous: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One upstream call of a run, counted from 1: in which attempt, why, and when (unix seconds).
+
+    A call is written down before it is sent, so one that is here may still have failed to leave.
+    """
+
+    number: int
+    attempt: int
+    cause: Cause
+    sent_at: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +157,9 @@ class Remote:
     expires_at: float
 
 
+Visit = Callable[[Run], None]
+"""Looks at one run of a chain; what it raises ends the walk."""
+
 Close = Callable[[Run, Sequence[bytes]], Closing | None]
 """Builds the end of a run from its row and its stored frames; None leaves the run as it is."""
 
@@ -127,31 +167,52 @@ Close = Callable[[Run, Sequence[bytes]], Closing | None]
 class Store(Protocol):
     """Where runs are kept. Every method raises StoreFailed when the store cannot do its work."""
 
+    @property
+    def broken(self) -> StoreFailed | None:
+        """Why nothing can be written any more before the next start; None while all is well."""
+
     async def accept(self, run: NewRun, *, limits: Limits) -> str:
         """Keep a new run, durably, before returning; the id of the run that stands.
 
-        That is an earlier one if the same create was made under the same key. Raises
-        RequestRejected for a full queue, for a key that stands for another body, and for one whose
-        run is no longer there.
+        That is an earlier one if the same create was made under the same key, or if this is a
+        blind repeat of one that was not answered: of several that were not, the one that has been
+        given out least. Raises RequestRejected for a full queue, for a key that stands for another
+        body, for one whose run is no longer there, and when `previous` is gone.
         """
 
+    async def answered(self, notes: Mapping[str, bool]) -> None:
+        """Whether the creates of these runs got their reply; until told, they did not."""
+
     async def claim(self, *, owner: str, limits: Limits) -> Run | None:
-        """Hand the next waiting run to `owner` under a new fence; None when nobody may start."""
+        """Hand the next waiting run to `owner` under a new fence; None when nobody may start.
+
+        That is a queued run, or one `in_progress` that was put back to have a new attempt.
+        """
 
     async def begin(self, run_id: str, fence: int, *, now: float, segment: Segment) -> bool:
-        """Record that the upstream call is about to be sent and make the run `in_progress`.
+        """Record that the first upstream call is about to be sent; the run is `in_progress`.
 
         False when the fence is no longer valid; nothing may be sent then.
         """
 
-    async def call_again(self, run_id: str, fence: int) -> bool:
-        """Count one more upstream call of a run that has begun. False when fenced."""
+    async def call_again(self, run_id: str, fence: int, *, now: float, cause: Cause) -> bool:
+        """Record one more upstream call of the attempt that is under way. False when fenced."""
+
+    async def begin_again(self, run_id: str, fence: int, *, now: float, cause: Cause) -> int | None:
+        """Record that the first call of a new attempt is about to be sent; its fence.
+
+        The old fence is used up, so that nothing of the attempt before can be written any more.
+        None when fenced, and when an event of an answer is in the log: nothing may be sent then.
+        """
 
     async def append(self, run_id: str, fence: int, segment: Segment) -> bool:
         """Add events, durably, before returning. False when fenced; nothing was written then."""
 
     async def release(self, run_id: str, fence: int) -> bool:
-        """Put a claimed run that has not begun back into the queue. False when fenced."""
+        """Put a claimed run back into the queue; its state stays what it is.
+
+        False when fenced, and when an event of an answer is in its log.
+        """
 
     async def finish(self, run_id: str, fence: int, closing: Closing) -> bool:
         """End a run. False when fenced; nothing was written then."""
@@ -166,10 +227,23 @@ class Store(Protocol):
         """
 
     async def get(self, run_id: str, *, caller: str) -> Run | None:
-        """One run of `caller`; None when there is none or its retention is over."""
+        """One run of `caller`; None when there is none or its retention is over.
+
+        It is not over, in any method here, while a run that goes on from it is kept.
+        """
+
+    async def calls(self, run_id: str, *, caller: str) -> Sequence[Call]:
+        """The upstream calls of a run, in their order; none where `get` gives none."""
 
     async def read(self, run_id: str, *, after: int, caller: str) -> Slice | None:
         """Events after number `after`; None as for `get`."""
+
+    async def ancestry(self, run_id: str, *, caller: str, visit: Visit) -> str | None:
+        """Show `visit` a run of `caller`, then the one that it goes on from, back to the first.
+
+        All as of one moment, one run at a time in memory. The id that leads to no run, None when
+        every link holds.
+        """
 
     async def delete(self, run_id: str, *, caller: str) -> bool:
         """Destroy a run and everything kept of it. False when there was none."""
@@ -181,7 +255,7 @@ class Store(Protocol):
         """The runs that someone other than `owner` has claimed and not ended."""
 
     async def requeue(self, run_id: str) -> None:
-        """Put a claimed run that has not begun back into the queue, whoever owned it."""
+        """The same, whoever owned it."""
 
     async def unfinished_of_others(self, callers: Collection[str]) -> Sequence[str]:
         """The unfinished runs of callers that are not among `callers`."""
@@ -189,7 +263,8 @@ class Store(Protocol):
     async def sweep(self, *, limit: int) -> int:
         """Destroy up to `limit` runs whose retention is over, and say how many.
 
-        Forgets the remotes whose time is over as well.
+        One that another goes on from stays until that one's retention is over too. Forgets the
+        remotes whose time is over as well.
         """
 
     async def remember(self, remote: Remote) -> bool:

@@ -34,7 +34,7 @@ def replace_file(
     try:
         _write_new(beside, data)
         _move(beside, path, move=move, pause=pause)
-        _flush_directory(path.parent)
+        flush_directory(path.parent)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -65,7 +65,8 @@ def _move(
             pause(_FIRST_PAUSE * 2**attempt)
 
 
-def _flush_directory(path: Path) -> None:
+def flush_directory(path: Path) -> None:
+    """Make durable which names the files in `path` have."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

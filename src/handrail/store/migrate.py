@@ -1,6 +1,7 @@
 """Numbered SQL files, each applied once, in order; a store from the future is refused."""
 
 import sqlite3
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import Final
 
@@ -14,6 +15,16 @@ def migrations() -> list[str]:
     """The names of the migration files, oldest first."""
     folder = files("handrail.store").joinpath("sql")
     return sorted(entry.name for entry in folder.iterdir() if entry.name[:4].isdigit())
+
+
+def statements(text: str) -> Iterator[str]:
+    """The statements of a file, one after another; a trigger with all that is in it is one."""
+    statement = ""
+    for line in text.splitlines(keepends=True):
+        statement += line
+        if line.rstrip().endswith(";") and sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def migrate(connection: sqlite3.Connection, *, path: str) -> None:
@@ -36,7 +47,7 @@ def migrate(connection: sqlite3.Connection, *, path: str) -> None:
                 f"{len(names)}); upgrade Handrail, or restore a backup from before."
             )
         for number, name in enumerate(names[have:], start=have + 1):
-            for statement in load(name).split(";\n"):
+            for statement in statements(load(name)):
                 connection.execute(statement)
             connection.execute(f"pragma user_version = {number}")
         connection.execute(f"pragma application_id = {APPLICATION_ID}")
@@ -44,6 +55,15 @@ def migrate(connection: sqlite3.Connection, *, path: str) -> None:
         connection.execute("rollback")
         raise
     connection.execute("commit")
+
+
+def _statements(text: str) -> Iterator[str]:
+    held = ""
+    for line in text.splitlines(keepends=True):
+        held += line
+        if sqlite3.complete_statement(held):  # which knows where a trigger ends
+            yield held
+            held = ""
 
 
 def _scalar(connection: sqlite3.Connection, statement: str) -> int:

@@ -1,7 +1,7 @@
 """What one transaction on runs is made of: room in the queue, keys, segments, items."""
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -12,6 +12,7 @@ from handrail.core.admission import Limits
 from handrail.core.idempotency import key_expired
 from handrail.errors import Code, RequestRejected
 from handrail.store.base import NewRun, Run, Segment
+from handrail.store.kept_time import KeptTime
 from handrail.store.queries import load, parse
 from handrail.store.vault import Sealer, Vault
 
@@ -19,21 +20,31 @@ SQL: Final = parse(load("queries.sql"))
 
 
 def earlier_run(
-    connection: sqlite3.Connection, run: NewRun, *, vault: Vault, now: float
+    connection: sqlite3.Connection,
+    run: NewRun,
+    *,
+    vault: Vault,
+    time: KeptTime,
+    alive: Callable[[str], bool],
 ) -> str | None:
-    """The run that this create has made before; None when it is new, and its key is kept."""
+    """The run that this create has made before; None when it is new, and its key is kept.
+
+    `alive` says whether a run of this caller is still there.
+    """
     if run.repeat is None:
         return None
+    now = time.now()
     values = {
         "caller": run.caller,
         "key": vault.mark(run.repeat.key.encode()),
         "body": vault.mark(run.repeat.digest),
         "run_id": run.id,
-        "kept_until": run.repeat.kept_until,
+        "kept_until": time.at(run.repeat.kept_until),
         "now": now,
     }
     row = connection.execute(SQL["key_of_create"], values).fetchone()
-    if row is None or (not row["alive"] and row["kept_until"] <= now):
+    there = row is not None and alive(row["run_id"])
+    if row is None or (not there and row["kept_until"] <= now):
         connection.execute(SQL["keep_key"], values)
         return None
     if row["body"] != values["body"]:
@@ -42,9 +53,34 @@ def earlier_run(
             "This Idempotency-Key was used for another request. Give each request its own.",
             param="idempotency-key",
         )
-    if not row["alive"]:
+    if not there:
         raise key_expired()
     return str(row["run_id"])
+
+
+def unanswered_run(
+    connection: sqlite3.Connection, run: NewRun, *, vault: Vault, time: KeptTime
+) -> str | None:
+    """The run that this create, sent again, has made before; None when there is none."""
+    if run.resend is None or not run.resend.again:
+        return None
+    values = {"caller": run.caller, "body": vault.mark(run.resend.digest), "now": time.now()}
+    row = connection.execute(SQL["missing_reply"], values).fetchone()
+    return None if row is None else str(row["run_id"])
+
+
+def expect_reply(
+    connection: sqlite3.Connection, run: NewRun, *, vault: Vault, time: KeptTime
+) -> None:
+    """Write down that the create of a new run has yet to be answered, if it may come again."""
+    if run.resend is not None:
+        values = {
+            "run_id": run.id,
+            "caller": run.caller,
+            "body": vault.mark(run.resend.digest),
+            "kept_until": time.at(run.resend.kept_until),
+        }
+        connection.execute(SQL["expect_reply"], values)
 
 
 def check_room(caller: str, *, of_caller: int, of_all: int, limits: Limits) -> None:

@@ -4,34 +4,56 @@ Whoever calls decides what one transaction is; here nothing begins one, and noth
 """
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from typing import Final
 
-from handrail.core.admission import Limits, next_caller
-from handrail.core.lifecycle import State, may_follow
-from handrail.store.base import Close, Closing, NewRun, Run, Segment, Slice
+from handrail.core.admission import PLACES, Limits, Queue, next_start
+from handrail.core.history import not_found
+from handrail.core.lifecycle import LAST_OPENING, State, may_follow
+from handrail.core.retry import Cause
+from handrail.store.base import Call, Close, Closing, NewRun, Run, Segment, Slice, Visit
+from handrail.store.kept_time import KeptTime
 from handrail.store.keys import DataKeys
-from handrail.store.rows import SQL, add_items, add_segment, check_room, earlier_run, item_of
+from handrail.store.quota import Quotas
+from handrail.store.rows import (
+    SQL,
+    add_items,
+    add_segment,
+    check_room,
+    earlier_run,
+    expect_reply,
+    item_of,
+    unanswered_run,
+)
 
 SLICE_BYTES: Final = 512 * 1024
+_ROUNDS: Final = 10
 
 
 class Runs:
-    """The tables of runs, their events and their items. `now` is unix time in seconds."""
+    """The tables of runs, their events and their items. `time` decides what has expired."""
 
-    def __init__(self, keys: DataKeys, *, now: Callable[[], float]) -> None:
+    def __init__(self, keys: DataKeys, *, time: KeptTime, quotas: Quotas) -> None:
         self._keys = keys
-        self._now = now
+        self._time = time
+        self._quotas = quotas
 
     # --- writing ---------------------------------------------------------------------------
 
     def accept(self, connection: sqlite3.Connection, run: NewRun, *, limits: Limits) -> str:
         """See `Store.accept`."""
-        earlier = earlier_run(connection, run, vault=self._keys.vault, now=self._now())
+        alive = partial(self._is_there, connection, run.caller)
+        vault = self._keys.vault
+        earlier = earlier_run(connection, run, vault=vault, time=self._time, alive=alive)
+        earlier = earlier or unanswered_run(connection, run, vault=vault, time=self._time)
         if earlier is not None:
             return earlier
         row = connection.execute(SQL["count_waiting"], {"caller": run.caller}).fetchone()
+        self._check_previous(connection, run)
         check_room(run.caller, of_caller=row[0], of_all=row[1], limits=limits)
+        self._quotas.check_new(connection, run.caller)  # before the work of sealing a large one
         sealer, wrapped = self._keys.new(run.id)
         connection.execute(
             SQL["insert_run"],
@@ -45,23 +67,70 @@ class Runs:
                 "request": sealer.seal(f"{run.id}/request", run.request),
                 "response": sealer.seal(f"{run.id}/response", run.response),
                 "last_seq": run.opening.last,
+                "previous": run.previous,
+                "priority": PLACES[run.priority],
             },
         )
         add_segment(connection, run.id, (sealer, run.opening))
         add_items(connection, run.caller, (run.id, run.items))
+        expect_reply(connection, run, vault=self._keys.vault, time=self._time)
+        self._quotas.check_new(connection, run.caller)
         return run.id
+
+    def _check_previous(self, connection: sqlite3.Connection, run: NewRun) -> None:
+        # It was there when it was read, but a sweep or a deletion may have come in between.
+        if run.previous is None or self._is_there(connection, run.caller, run.previous):
+            return
+        values = {"id": run.previous, "caller": run.caller, "now": self._time.now()}
+        if connection.execute(SQL["locate"], values).fetchone() is None:
+            raise not_found(run.previous, previous=run.previous)
 
     def claim(self, connection: sqlite3.Connection, *, owner: str, limits: Limits) -> Run | None:
         """See `Store.claim`."""
-        waiting = {row[0]: row[1] for row in connection.execute(SQL["waiting"])}
-        if not waiting:
+        queues = [Queue(**dict(row)) for row in connection.execute(SQL["queues"])]
+        start = next_start(queues, limits=limits)
+        if start is None:
             return None
-        running = {row[0]: row[1] for row in connection.execute(SQL["running"])}
-        caller = next_caller(waiting, running, limits=limits)
-        if caller is None:
-            return None
-        values = {"ord": waiting[caller], "owner": owner}
+        values = {**asdict(start), "owner": owner}
+        connection.execute(SQL["take_turn"], values)
         return self._run(connection, connection.execute(SQL["claim"], values).fetchone())
+
+    def begin(
+        self,
+        connection: sqlite3.Connection,
+        run_id: str,
+        fence: int,
+        *,
+        now: float,
+        segment: Segment,
+    ) -> bool:
+        """See `Store.begin`."""
+        values = {"id": run_id, "fence": fence, "now": now, "cause": Cause.FIRST}
+        if not self.extend(connection, "begin", values, segment=segment):
+            return False
+        connection.execute(SQL["add_call"], values)
+        return True
+
+    def call_again(
+        self, connection: sqlite3.Connection, run_id: str, fence: int, *, now: float, cause: Cause
+    ) -> bool:
+        """See `Store.call_again`."""
+        values = {"id": run_id, "fence": fence, "now": now, "cause": cause}
+        if connection.execute(SQL["call_again"], values).rowcount == 0:
+            return False
+        connection.execute(SQL["add_call"], values)
+        return True
+
+    def begin_again(
+        self, connection: sqlite3.Connection, run_id: str, fence: int, *, now: float, cause: Cause
+    ) -> int | None:
+        """See `Store.begin_again`."""
+        values = {"id": run_id, "fence": fence, "last_opening": LAST_OPENING}
+        row = connection.execute(SQL["begin_again"], values).fetchone()
+        if row is None:
+            return None
+        connection.execute(SQL["add_call"], {"id": run_id, "now": now, "cause": cause})
+        return int(row["fence"])
 
     def extend(
         self,
@@ -77,6 +146,7 @@ class Runs:
             return False
         run_id = str(values["id"])
         add_segment(connection, run_id, (self._keys.of(connection, run_id), segment))
+        self._quotas.check_growth(connection, run_id)
         return True
 
     def finish(
@@ -128,7 +198,7 @@ class Runs:
             "first_seq": closing.segment.first,
             "last_seq": closing.segment.last,
             "finished_at": closing.finished_at,
-            "expires_at": closing.expires_at,
+            "expires_at": self._time.at(closing.expires_at),
         }
         if connection.execute(SQL[query], values).rowcount == 0:
             return False
@@ -143,17 +213,40 @@ class Runs:
 
     def sweep(self, connection: sqlite3.Connection, *, limit: int) -> int:
         """See `Store.sweep`."""
-        values = {"now": self._now(), "limit": limit}
+        values = {"now": self._time.now(), "limit": limit}
         connection.execute(SQL["forget_expired"], values)
         connection.execute(SQL["drop_keys"], values)
-        rows = connection.execute(SQL["expired"], values).fetchall()
-        return sum(self._destroy(connection, row["id"], row["caller"]) for row in rows)
+        connection.execute(SQL["drop_replies"], values)
+        swept = 0
+        for _ in range(_ROUNDS):
+            due = connection.execute(SQL["due"], {**values, "limit": limit - swept}).fetchall()
+            for row in due:
+                swept += self._sweep_from(connection, row, limit=limit - swept)
+            if not due or swept >= limit:
+                break
+        return swept
+
+    def _sweep_from(self, connection: sqlite3.Connection, row: sqlite3.Row, *, limit: int) -> int:
+        """Destroy a run that is due, then what was kept for it alone; how many there were."""
+        count = 0
+        due: sqlite3.Row | None = row
+        while due is not None and count < limit:
+            if connection.execute(SQL["is_continued"], {"id": due["id"]}).fetchone()[0]:
+                connection.execute(SQL["hold"], {"id": due["id"]})
+                break
+            count += self._destroy(connection, due["id"], due["caller"])
+            values = {"id": due["previous"], "now": self._time.now()}
+            due = connection.execute(SQL["due_too"], values).fetchone()
+        return count
 
     def _destroy(self, connection: sqlite3.Connection, run_id: str, caller: str) -> bool:
         values = {"id": run_id, "caller": caller}
         connection.execute(SQL["destroy_key"], values)
         self._keys.forget(run_id)
-        return connection.execute(SQL["delete_run"], values).rowcount > 0
+        gone = connection.execute(SQL["delete_run"], values).fetchone()
+        if gone is not None and gone["previous"] is not None:
+            connection.execute(SQL["let_go"], {"id": gone["previous"]})
+        return gone is not None
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -161,6 +254,13 @@ class Runs:
         """See `Store.get`."""
         row = self.row(connection, run_id, caller)
         return None if row is None else self._run(connection, row)
+
+    def calls(self, connection: sqlite3.Connection, run_id: str, *, caller: str) -> Sequence[Call]:
+        """See `Store.calls`."""
+        if self.row(connection, run_id, caller) is None:
+            return []
+        rows = connection.execute(SQL["calls"], {"id": run_id})
+        return [Call(**{**dict(row), "cause": Cause(row["cause"])}) for row in rows]
 
     def read(
         self, connection: sqlite3.Connection, run_id: str, *, after: int, caller: str
@@ -171,6 +271,21 @@ class Runs:
             return None
         frames = tuple(self._frames(connection, run_id, after=after, bound=SLICE_BYTES))
         return Slice(frames=frames, state=State(row["state"]), last_seq=row["last_seq"])
+
+    def ancestry(
+        self, connection: sqlite3.Connection, run_id: str, *, caller: str, visit: Visit
+    ) -> str | None:
+        """See `Store.ancestry`."""
+        row = self.row(connection, run_id, caller)
+        at: str | None = run_id
+        while row is not None:
+            visit(self._run(connection, row))
+            at = row["previous"]
+            if at is None:
+                return None
+            values = {"id": at, "caller": caller, "before": row["ord"]}
+            row = connection.execute(SQL["ancestor"], values).fetchone()
+        return at
 
     def find_items(
         self, connection: sqlite3.Connection, caller: str, ids: Collection[str]
@@ -193,9 +308,14 @@ class Runs:
         if caller is None:
             row = connection.execute(SQL["run"], {"id": run_id}).fetchone()
         else:
-            values = {"id": run_id, "caller": caller, "now": self._now()}
+            values = {"id": run_id, "caller": caller, "now": self._time.now()}
             row = connection.execute(SQL["run_of_caller"], values).fetchone()
+            if row is None:
+                row = connection.execute(SQL["kept_for_another"], values).fetchone()
         return row if isinstance(row, sqlite3.Row) else None
+
+    def _is_there(self, connection: sqlite3.Connection, caller: str, run_id: str) -> bool:
+        return self.row(connection, run_id, caller) is not None
 
     def ids(self, connection: sqlite3.Connection, query: str, **values: object) -> Sequence[str]:
         """The ids that a query gives."""
@@ -218,6 +338,7 @@ class Runs:
             last_seq=row["last_seq"],
             sent_at=row["sent_at"],
             finished_at=row["finished_at"],
+            previous=row["previous"],
         )
 
     def _frames(

@@ -6,9 +6,9 @@ pages are overwritten.
 """
 
 import asyncio
-import os
+import contextlib
+import queue
 import sqlite3
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -16,14 +16,21 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from handrail.core.admission import Limits
-from handrail.errors import ConfigInvalid
-from handrail.store.base import Close, Closing, NewRun, Remote, Run, Segment, Slice
+from handrail.core.lifecycle import LAST_OPENING
+from handrail.core.quota import Quota
+from handrail.core.retry import Cause
+from handrail.errors import Code, StoreFailed
+from handrail.store.base import Call, Close, Closing, NewRun, Remote, Run, Segment, Slice, Visit
+from handrail.store.faults import store_failed
+from handrail.store.kept_time import KeptTime
 from handrail.store.keys import DataKeys
-from handrail.store.migrate import migrate
+from handrail.store.opening import cannot_open, connect_to_read, connect_to_write, kept
+from handrail.store.quota import Quotas
+from handrail.store.reserve import Reserve
 from handrail.store.rows import SQL
 from handrail.store.runs import Runs
 from handrail.store.vault import Vault
-from handrail.store.writer import Reserve, Writer, store_failed
+from handrail.store.writer import Writer
 
 T = TypeVar("T")
 
@@ -32,14 +39,26 @@ _READERS: Final = 2
 
 
 class SqliteStore:
-    """`Store` on one SQLite file. Only one process may have it open for writing at a time."""
+    """`Store` on one SQLite file. Only one process may have it open for writing at a time.
 
-    def __init__(self, path: Path, *, vault: Vault, now: Callable[[], float]) -> None:
+    `now` is the wall clock. With `monotonic` (seconds) what is kept does not expire because that
+    has jumped; without it the wall clock is believed.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        vault: Vault,
+        now: Callable[[], float],
+        monotonic: Callable[[], float] | None = None,
+        quota: Callable[[], Quota] = Quota,
+    ) -> None:
         self._path = path
         self._vault = vault
-        self._now = now
-        self._runs = Runs(DataKeys(vault), now=now)
-        self._local = threading.local()
+        self._time = KeptTime(wall=now, monotonic=monotonic or now)
+        self._runs = Runs(DataKeys(vault), time=self._time, quotas=Quotas(quota))
+        self._connections: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         reserve = Reserve(path.with_name(path.name + ".reserve"), RESERVE_BYTES)
         self._writer = Writer(self._open_writer, reserve=reserve)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="handrail-reader")
@@ -52,53 +71,49 @@ class SqliteStore:
         """
         try:
             self._writer.start()
+            # Now and not when they are needed: there may be no descriptor to be had then.
+            for _ in range(_READERS):
+                self._connections.put(connect_to_read(self._path))
         except (sqlite3.Error, OSError) as error:
-            raise ConfigInvalid(
-                f"{self._path}: cannot be opened as a run store: {error}."
-            ) from None
+            raise cannot_open(self._path, error) from None
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._writer.close)
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
         self._readers.shutdown(wait=True)
+        while not self._connections.empty():
+            self._connections.get().close()
+        self._writer.close()  # the last one out folds the log into the file
 
-    # --- connections -----------------------------------------------------------------------
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, timeout=10.0)
-        connection.row_factory = sqlite3.Row
-        connection.execute("pragma foreign_keys = on")
-        return connection
+    @property
+    def broken(self) -> StoreFailed | None:
+        return self._writer.problem
 
     def _open_writer(self) -> sqlite3.Connection:
-        # SQLite gives its log and shared memory the mode of the database itself.
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
-        connection = self._connect()
-        connection.execute("pragma journal_mode = wal")
-        connection.execute("pragma synchronous = full")
-        connection.execute("pragma secure_delete = on")
-        migrate(connection, path=str(self._path))
-        proof = connection.execute(SQL["get_meta"], {"name": "store_key"}).fetchone()
-        if proof is None:
-            values = {"name": "store_key", "value": self._vault.prove()}
-            connection.execute(SQL["put_meta"], values)
-        elif not self._vault.fits(proof["value"]):
-            connection.close()
-            raise ConfigInvalid(
-                f"{self._path}: was written under another store key than the one in this data "
-                "directory; put the right key file back."
-            )
+        connection = connect_to_write(self._path, vault=self._vault)
+        self._time.begin(kept(connection, "clock"))
+        with contextlib.suppress(sqlite3.Error):  # a full disk is no reason not to start
+            self._save_clock(connection)
         return connection
+
+    def _save_clock(self, connection: sqlite3.Connection) -> None:
+        values = {"name": "clock", "value": self._time.saved()}
+        connection.execute(SQL["set_meta"], values)
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, self._read_now, work)
+        try:
+            reading = loop.run_in_executor(self._readers, self._read_now, work)
+        except RuntimeError:  # the threads are gone
+            raise StoreFailed(
+                Code.STORE_UNAVAILABLE, "The gateway's run store is closed.", final=True
+            ) from None
+        return await reading
 
     def _read_now(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        connection = self._connections.get()  # there are as many as threads
         try:
-            if connection is None:
-                connection = self._local.connection = self._connect()
-                connection.execute("pragma query_only = on")
             connection.execute("begin")
             try:
                 return work(connection)
@@ -106,9 +121,23 @@ class SqliteStore:
                 connection.execute("rollback")
         except sqlite3.Error as error:
             raise store_failed(error) from error
+        finally:
+            self._connections.put(connection)
 
-    async def _write(self, work: Callable[[sqlite3.Connection], T], *, vital: bool = False) -> T:
-        result: T = await self._writer.run(work, vital=vital)
+    async def _write(
+        self,
+        work: Callable[[sqlite3.Connection], T],
+        *,
+        vital: bool = False,
+        destroys: bool = False,
+    ) -> T:
+        def working(connection: sqlite3.Connection) -> T:
+            if self._time.moved():
+                # At once: a process that is killed now must not come back a day later.
+                self._save_clock(connection)
+            return work(connection)
+
+        result: T = await self._writer.run(working, vital=vital, destroys=destroys)
         return result
 
     async def _changed(self, query: str, values: Mapping[str, object]) -> bool:
@@ -119,25 +148,38 @@ class SqliteStore:
     async def accept(self, run: NewRun, *, limits: Limits) -> str:
         return await self._write(lambda c: self._runs.accept(c, run, limits=limits))
 
+    async def answered(self, notes: Mapping[str, bool]) -> None:
+        rows = [{"run_id": run_id, "answered": int(note)} for run_id, note in notes.items()]
+        await self._write(lambda c: c.executemany(SQL["note_reply"], rows).rowcount)
+
     async def claim(self, *, owner: str, limits: Limits) -> Run | None:
         return await self._write(lambda c: self._runs.claim(c, owner=owner, limits=limits))
 
     async def begin(self, run_id: str, fence: int, *, now: float, segment: Segment) -> bool:
-        values = {"id": run_id, "fence": fence, "now": now}
-        return await self._write(lambda c: self._runs.extend(c, "begin", values, segment=segment))
+        return await self._write(
+            lambda c: self._runs.begin(c, run_id, fence, now=now, segment=segment)
+        )
 
     async def append(self, run_id: str, fence: int, segment: Segment) -> bool:
         values = {"id": run_id, "fence": fence}
         return await self._write(lambda c: self._runs.extend(c, "extend", values, segment=segment))
 
-    async def call_again(self, run_id: str, fence: int) -> bool:
-        return await self._changed("call_again", {"id": run_id, "fence": fence})
+    async def call_again(self, run_id: str, fence: int, *, now: float, cause: Cause) -> bool:
+        return await self._write(
+            lambda c: self._runs.call_again(c, run_id, fence, now=now, cause=cause)
+        )
+
+    async def begin_again(self, run_id: str, fence: int, *, now: float, cause: Cause) -> int | None:
+        return await self._write(
+            lambda c: self._runs.begin_again(c, run_id, fence, now=now, cause=cause)
+        )
 
     async def release(self, run_id: str, fence: int) -> bool:
-        return await self._changed("release", {"id": run_id, "fence": fence})
+        values = {"id": run_id, "fence": fence, "last_opening": LAST_OPENING}
+        return await self._changed("release", values)
 
     async def requeue(self, run_id: str) -> None:
-        await self._changed("requeue", {"id": run_id})
+        await self._changed("requeue", {"id": run_id, "last_opening": LAST_OPENING})
 
     async def finish(self, run_id: str, fence: int, closing: Closing) -> bool:
         return await self._write(
@@ -153,13 +195,20 @@ class SqliteStore:
         )
 
     async def delete(self, run_id: str, *, caller: str) -> bool:
-        return await self._write(lambda c: self._runs.delete(c, run_id, caller=caller), vital=True)
+        return await self._write(
+            lambda c: self._runs.delete(c, run_id, caller=caller), vital=True, destroys=True
+        )
 
     async def sweep(self, *, limit: int) -> int:
-        return await self._write(lambda c: self._runs.sweep(c, limit=limit), vital=True)
+        def work(connection: sqlite3.Connection) -> int:
+            self._save_clock(connection)
+            return self._runs.sweep(connection, limit=limit)
+
+        return await self._write(work, vital=True, destroys=True)
 
     async def remember(self, remote: Remote) -> bool:
-        return await self._changed("remember", asdict(remote))
+        values = {**asdict(remote), "expires_at": self._time.at(remote.expires_at)}
+        return await self._changed("remember", values)
 
     async def forget(self, response_id: str, *, caller: str) -> None:
         await self._changed("forget", {"id": response_id, "caller": caller})
@@ -169,6 +218,14 @@ class SqliteStore:
     async def get(self, run_id: str, *, caller: str) -> Run | None:
         return await self._read(lambda c: self._runs.get(c, run_id, caller=caller))
 
+    async def calls(self, run_id: str, *, caller: str) -> Sequence[Call]:
+        return await self._read(lambda c: self._runs.calls(c, run_id, caller=caller))
+
+    async def ancestry(self, run_id: str, *, caller: str, visit: Visit) -> str | None:
+        return await self._read(
+            lambda c: self._runs.ancestry(c, run_id, caller=caller, visit=visit)
+        )
+
     async def read(self, run_id: str, *, after: int, caller: str) -> Slice | None:
         return await self._read(lambda c: self._runs.read(c, run_id, after=after, caller=caller))
 
@@ -176,7 +233,7 @@ class SqliteStore:
         return await self._read(lambda c: self._runs.find_items(c, caller, ids))
 
     async def locate(self, response_id: str, *, caller: str) -> Remote | None:
-        values = {"id": response_id, "caller": caller, "now": self._now()}
+        values = {"id": response_id, "caller": caller, "now": self._time.now()}
         row = await self._read(lambda c: c.execute(SQL["locate"], values).fetchone())
         return None if row is None else Remote(**dict(row))
 
@@ -193,8 +250,8 @@ class SqliteStore:
         return {"waiting": row[0], "running": row[1]}
 
 
-def open_sqlite(path: Path, *, vault: Vault, now: Callable[[], float]) -> SqliteStore:
-    """A store on the file at `path`, open. `now` is unix time in seconds. Raises as `open` does."""
-    store = SqliteStore(path, vault=vault, now=now)
+def open_sqlite(path: Path, **rest: Any) -> SqliteStore:
+    """A store on the file at `path`, open; `rest` as for `SqliteStore`. Raises as `open` does."""
+    store = SqliteStore(path, **rest)
     store.open()
     return store

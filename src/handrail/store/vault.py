@@ -43,16 +43,42 @@ class Sealer:
             )
         except (InvalidTag, ValueError):
             raise StoreFailed(
-                Code.STORE_UNAVAILABLE, "A stored value is damaged or was moved."
+                Code.STORE_UNAVAILABLE, "A stored value is damaged or was moved.", detail=place
             ) from None
 
 
 class Vault:
-    """Makes and opens the data keys of runs."""
+    """Makes and opens the data keys of runs.
+
+    Marks are made under a key of their own that the store keeps wrapped, so that they outlive a
+    change of the store key. Until `open_mark_key` or `new_mark_key` it is the one that stores
+    without a kept mark key have used: derived from the store key.
+    """
 
     def __init__(self, store_key: bytes) -> None:
         self._sealer = Sealer(store_key)
         self._mark = hmac.digest(store_key, b"handrail/mark", "sha256")
+
+    def new_mark_key(self) -> None:
+        """Make marks under a fresh key from now on: for a store that has none yet."""
+        self._mark = secrets.token_bytes(KEY_BYTES)
+
+    def wrapped_mark_key(self) -> bytes:
+        """The key of the marks, sealed to be kept."""
+        return self._sealer.seal("mark", self._mark)
+
+    def open_mark_key(self, wrapped: bytes) -> None:
+        """Make marks under a kept key. Raises StoreFailed when it does not open."""
+        self._mark = self._sealer.open("mark", wrapped)
+
+    def rewrap(self, run_id: str, wrapped: bytes, *, under: "Vault") -> bytes:
+        """The data key of a run, sealed by another store key. Raises StoreFailed like `unwrap`."""
+        place = f"{run_id}/key"
+        return under._sealer.seal(place, self._sealer.open(place, wrapped))
+
+    def share_mark_key(self, other: "Vault") -> None:
+        """Let `other` make the same marks."""
+        other._mark = self._mark
 
     def new_key(self, run_id: str) -> tuple[Sealer, bytes]:
         """A fresh data key for a run: ready to use, and sealed to be kept."""
@@ -64,7 +90,7 @@ class Vault:
         return Sealer(self._sealer.open(f"{run_id}/key", wrapped))
 
     def mark(self, value: bytes) -> bytes:
-        """A digest that only the same store key gives: equal values can be found, not guessed."""
+        """A digest that only this store gives: equal values can be found, not guessed."""
         return hmac.digest(self._mark, value, "sha256")
 
     def prove(self) -> bytes:

@@ -1,13 +1,11 @@
 """Idempotency-Key: what is one, what two creates have in common, and when it means nothing."""
 
 import json
-from typing import Any
 
 import pytest
 from hypothesis import given
 
 from handrail.core import idempotency, wire
-from handrail.core.policy import Mode, Plan
 from handrail.errors import RequestRejected
 from tests.unit.core.generated import KNOWN, UNKNOWN, spelled
 
@@ -31,6 +29,18 @@ def test_anything_else_is_a_400_that_names_the_header(text: str) -> None:
     with pytest.raises(RequestRejected) as caught:
         idempotency.read_key(text)
     assert (caught.value.fault.status, caught.value.fault.param) == (400, "idempotency-key")
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("0", 0), ("1", 1), ("007", 7), ("9" * 9, 999_999_999)]
+)
+def test_an_sdk_says_how_often_it_has_sent_a_request(text: str, count: int) -> None:
+    assert idempotency.read_retry_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.0", "one", "9" * 10, "\u0661", "1 "])
+def test_what_is_no_count_is_none(text: str) -> None:
+    assert idempotency.read_retry_count(text) is None
 
 
 @pytest.mark.parametrize(
@@ -71,20 +81,6 @@ def test_any_create_has_a_digest_and_always_the_same(data: bytes) -> None:
         return
     again = wire.read_create(json.dumps(json.loads(data), indent=1).encode())
     assert idempotency.digest(request) == idempotency.digest(again)
-
-
-def plan(mode: Mode) -> Plan:
-    """A plan as policy makes it."""
-    return Plan(mode=mode, stream=False, store=False, retention_seconds=0, reasons=())
-
-
-@pytest.mark.parametrize("mode", Mode)
-@pytest.mark.parametrize("key", [None, "k"])
-def test_a_key_without_a_kept_response_is_ignored_and_that_is_told(mode: Mode, key: Any) -> None:
-    noted = idempotency.noted(plan(mode), key)
-    ignored = key is not None and mode is not Mode.BACKGROUND
-    assert ("idempotency-key=ignored" in noted.header()) is ignored
-    assert all(reason.text for reason in noted.reasons)
 
 
 def test_a_key_whose_response_went_is_a_400_with_a_code_of_its_own() -> None:

@@ -151,6 +151,7 @@ def test_a_caller_inherits_the_switch_and_a_response_is_kept_for_a_day() -> None
     words = (caller.background, caller.store, caller.store_false)
     assert words == ("inherit", "lower", "reject")
     assert (caller.max_running, caller.max_queued) == (8, 100)
+    assert caller.max_stored_bytes == 0
     assert caller.retention_seconds == 24 * 3_600
 
 
@@ -259,8 +260,32 @@ def test_the_same_fields_as_null_ask_for_nothing(field: str) -> None:
 
 def test_an_unknown_previous_response_says_what_is_kept_and_which_setting_changes_that() -> None:
     text = message({"previous_response_id": "resp_1"})
-    assert "keeps only background responses" in text
+    assert "the background responses that it keeps" in text
     assert "[background] enabled" in text
+
+
+@pytest.mark.parametrize("executor", Executor)
+@pytest.mark.parametrize("background", [True, False])
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"previous_response_id": "resp_1"},
+        {"providerOptions": {"openai": {"previousResponseId": "resp_1"}}},
+    ],
+)
+def test_where_there_is_a_store_every_create_may_continue_from_it(
+    executor: Executor, background: bool, named: dict[str, Any]
+) -> None:
+    data = json.dumps({"model": "m", "background": background, **named}).encode()
+    plan = decide(
+        wire.read_create(data), switch=ON, caller=ALLOWED, executor=executor, has_store=True
+    )
+    assert plan.continues == "resp_1"
+    assert plan.header().endswith("; previous_response_id=kept")
+    assert plan.reasons[-1].text == (
+        "What Handrail keeps of the conversation is put before the input; what the upstream keeps "
+        "of it is named to it."
+    )
 
 
 def test_not_enabled_is_reported_before_everything_else() -> None:

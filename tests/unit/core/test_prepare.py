@@ -80,6 +80,29 @@ def test_what_the_upstream_runs_is_sent_as_such(stream: bool) -> None:
     )
 
 
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("background", [True, False])
+def test_what_the_gateway_continues_is_shown_without_what_came_before(
+    profile: str, background: bool
+) -> None:
+    named = {"providerOptions": {"openai": {"previousResponseId": "resp_1"}}}
+    for fields in ({"previous_response_id": "resp_1"}, named):
+        data = json.dumps({"model": "m", "input": [], "background": background, **fields}).encode()
+        result = prepare(
+            wire.read_create(data),
+            switch=ON,
+            caller=LENIENT,
+            executor=Executor.GATEWAY,
+            upstream=upstream(profile),
+            has_store=True,
+        )
+        assert "previous_response_id" not in result.body
+        steps = [step for step in result.steps if step.field == "previous_response_id"]
+        reason = "what it stands for is put before the input"
+        assert [(step.action, step.reason) for step in steps] == [("removed", reason)]
+        assert result.plan.continues == "resp_1"
+
+
 def test_an_upstream_that_cannot_run_it_is_a_refusal() -> None:
     able = dataclasses.replace(upstream(), runs_background=False)
     with pytest.raises(RequestRejected) as caught:

@@ -126,6 +126,14 @@ def test_background_and_store_are_those_of_the_plan_and_not_of_the_request(
     assert (body["background"], body["store"]) == (mode is not Mode.STATELESS, store)
 
 
+def test_what_it_goes_on_from_is_echoed_wherever_it_was_named() -> None:
+    for named in (
+        {"previous_response_id": "resp_0"},
+        {"providerOptions": {"openai": {"previousResponseId": "resp_0"}}},
+    ):
+        assert plain(opened(named))["previous_response_id"] == "resp_0"
+
+
 def test_what_the_caller_asked_is_echoed_and_what_belongs_to_the_response_is_not() -> None:
     asked = {"instructions": "be brief", "temperature": 0.5, "metadata": {"a": "b"}, "user": "u"}
     foreign = {"id": "x", "object": "x", "status": "x", "output": [1], "error": 1, "usage": 1}

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from handrail.core.retry import MAX_CALLS, verdict
+from handrail.core.policy import CrashPolicy
+from handrail.core.retry import MAX_ATTEMPTS, MAX_CALLS, Cause, Verdict, attempt_verdict, verdict
 from handrail.errors import (
     Code,
     Fault,
@@ -110,3 +111,102 @@ def test_waits_grow_and_stay_bounded(error: HandrailError) -> None:
 )
 def test_a_limit_that_waiting_does_not_lift_is_obeyed(error: HandrailError) -> None:
     assert not verdict(error, calls=1).again
+
+
+def test_a_call_within_an_attempt_says_why_it_is_made() -> None:
+    assert verdict(unreached(), calls=1).cause is Cause.UNREACHED
+    assert verdict(refused(503), calls=1).cause is Cause.REFUSED
+
+
+# --- attempts --------------------------------------------------------------------------------
+
+
+def lost(code: Code = Code.UPSTREAM_ENDED_EARLY) -> UpstreamFailed:
+    """A call that may have run."""
+    return UpstreamFailed(code, "m")
+
+
+def attempt(
+    error: HandrailError | None,
+    *,
+    policy: CrashPolicy = CrashPolicy.RETRY,
+    attempts: int = 1,
+    last_seq: int = 2,
+) -> Verdict:
+    """The verdict on a run of which nothing is visible, unless told otherwise."""
+    return attempt_verdict(error, policy=policy, attempts=attempts, last_seq=last_seq)
+
+
+LOSSES: list[tuple[HandrailError | None, Cause]] = [
+    (None, Cause.WORKER_LOST),
+    (lost(Code.UPSTREAM_ENDED_EARLY), Cause.ENDED_EARLY),
+    (lost(Code.UPSTREAM_STALLED), Cause.STALLED),
+    (refused(500), Cause.SERVER_ERROR),
+    (refused(502), Cause.SERVER_ERROR),
+    (refused(504), Cause.SERVER_ERROR),
+]
+
+
+@pytest.mark.parametrize(("error", "cause"), LOSSES)
+def test_what_was_lost_is_tried_again_only_under_retry(
+    error: HandrailError | None, cause: Cause
+) -> None:
+    decision = attempt(error)
+    assert (decision.again, decision.cause) == (True, cause)
+    assert cause in decision.reason
+    safe = attempt(error, policy=CrashPolicy.SAFE)
+    assert not safe.again
+    assert "may have run" in safe.reason
+
+
+@pytest.mark.parametrize(("error", "_"), LOSSES)
+def test_nothing_is_tried_again_once_a_part_of_the_answer_is_visible(
+    error: HandrailError | None, _: Cause
+) -> None:
+    assert not attempt(error, last_seq=3).again
+    assert "visible" in attempt(error, last_seq=3).reason
+
+
+@pytest.mark.parametrize(("error", "_"), LOSSES)
+def test_there_are_at_most_three_attempts(error: HandrailError | None, _: Cause) -> None:
+    again = [attempt(error, attempts=n).again for n in range(1, 6)]
+    assert again == [True] * 2 + [False] * 3
+    assert MAX_ATTEMPTS == 3
+    assert "3 attempts" in attempt(error, attempts=3).reason
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        unreached(),
+        lost(Code.UPSTREAM_PROTOCOL_ERROR),
+        *(refused(status) for status in (400, 401, 404, 408, 422, 429, 501, 503, 520, 529)),
+        # What the upstream said as a 500, and what we understood.
+        UpstreamRefused(refused(400).fault, upstream_status=500),
+        # A redirect: no answer of an upstream that was asked.
+        UpstreamRefused(refused(502).fault, upstream_status=307),
+        StoreFailed(Code.STORE_UNAVAILABLE, "m"),
+        RequestRejected(Code.INVALID_VALUE, "m"),
+    ],
+)
+def test_an_answer_and_a_failure_of_our_own_are_final_under_every_policy(
+    error: HandrailError,
+) -> None:
+    for policy in CrashPolicy:
+        decision = attempt(error, policy=policy)
+        assert (decision.again, decision.reason) == (False, "the answer is final")
+
+
+def test_attempts_are_ever_further_apart_but_not_after_a_restart() -> None:
+    assert [attempt(lost(), attempts=n).wait for n in (1, 2)] == [0.5, 1.0]
+    assert [attempt(None, attempts=n).wait for n in (1, 2)] == [0, 0]
+
+
+@pytest.mark.parametrize(("asked", "again"), [(7.5, True), (60.0, True), (60.1, False)])
+def test_a_wait_that_the_upstream_asks_for_is_kept_or_the_run_ends(
+    asked: float, again: bool
+) -> None:
+    decision = attempt(refused(502, retry_after=asked))
+    assert decision.again is again
+    if again:
+        assert decision.wait == asked

@@ -1,0 +1,168 @@
+"""Fault row 19: the wall clock jumps, and nothing expires early."""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from handrail.store.base import Repeat
+from handrail.store.kept_time import KeptTime
+from handrail.store.sqlite import SqliteStore
+from handrail.store.vault import Vault
+from tests.clocks import HandClock
+from tests.contract.runs import ending, limits, started
+from tests.contract.test_store import remote
+from tests.unit.test_journal import new_run
+
+HOUR, DAY = 3_600.0, 86_400.0
+JUMPS = [HOUR, -HOUR, DAY, -DAY]
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@asynccontextmanager
+async def opened(path: Path, clock: HandClock) -> AsyncIterator[SqliteStore]:
+    """The store of one process."""
+    store = SqliteStore(
+        path / "runs.db", vault=Vault(bytes(32)), now=clock.now, monotonic=clock.monotonic
+    )
+    store.open()
+    yield store
+    await store.close()
+
+
+async def kept(store: SqliteStore, run_id: str, *, until: float) -> None:
+    """A run that has ended and is kept until the wall clock says so."""
+    run = await started(store, run_id)
+    assert await store.finish(run.id, run.fence, ending(3, expires_at=until))
+
+
+async def is_kept(store: SqliteStore, run_id: str) -> bool:
+    """Whether it can be read, after everything that has expired was destroyed."""
+    readable = await store.get(run_id, caller="ann") is not None
+    await store.sweep(limit=1_000)
+    assert (await store.get(run_id, caller="ann") is not None) is readable
+    return readable
+
+
+def time_of(clock: HandClock) -> KeptTime:
+    time = KeptTime(wall=clock.now, monotonic=clock.monotonic)
+    time.begin(None)
+    return time
+
+
+def test_it_is_the_wall_clocks_time_until_that_jumps(clock: HandClock) -> None:
+    time = time_of(clock)
+    clock.passes(10)
+    assert (time.now(), time.at(clock.wall + 5)) == (clock.wall, clock.wall + 5)
+    assert not time.moved()
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+def test_a_jump_moves_nothing_and_what_is_said_after_it_is_understood(
+    clock: HandClock, jump: float
+) -> None:
+    time = time_of(clock)
+    clock.wall += jump
+    clock.passes(10)
+    assert time.now() == 1_000_010
+    assert time.at(clock.wall + 60) == 1_000_070
+    assert time.moved()
+    time.saved()
+    assert not time.moved()
+
+
+@pytest.mark.parametrize(
+    ("wall", "goes_on_by"), [(0.0, 0.0), (300.0, 300.0), (DAY, DAY), (-DAY, 0.0)]
+)
+def test_over_a_restart_it_goes_on_as_the_wall_clock_did_and_never_back(
+    clock: HandClock, wall: float, goes_on_by: float
+) -> None:
+    before = time_of(clock)
+    clock.wall += DAY  # which it learnt to leave out
+    saved = before.saved()
+    clock.wall += wall
+    clock.mono = 3.0  # of another boot
+    after = KeptTime(wall=clock.now, monotonic=clock.monotonic)
+    after.begin(saved)
+    assert after.now() == 1_000_000 + goes_on_by
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+async def test_nothing_expires_by_a_jump_and_everything_by_time(
+    tmp_path: Path, clock: HandClock, jump: float
+) -> None:
+    async with opened(tmp_path, clock) as store:
+        await kept(store, "before", until=clock.wall + HOUR)
+        clock.wall += jump
+        await kept(store, "after", until=clock.wall + HOUR)
+        assert await is_kept(store, "before")
+        assert await is_kept(store, "after")
+        clock.wall -= jump
+        assert await is_kept(store, "before")
+        assert await is_kept(store, "after")
+        clock.passes(HOUR - 1)
+        assert await is_kept(store, "before")
+        assert await is_kept(store, "after")
+        clock.passes(2)
+        assert not await is_kept(store, "before")
+        assert not await is_kept(store, "after")
+
+
+async def test_twenty_jumps_and_as_many_restarts_expire_nothing_early(
+    tmp_path: Path, clock: HandClock
+) -> None:
+    jumps = random.Random(19)
+    passed = 0.0
+    kept_since: dict[str, float] = {}
+    for number in range(20):
+        async with opened(tmp_path, clock) as store:
+            await kept(store, f"r{number}", until=clock.wall + HOUR)
+            kept_since[f"r{number}"] = passed
+            clock.wall += jumps.choice(JUMPS)
+            clock.passes(400)
+            passed += 400
+            for run_id, since in kept_since.items():
+                assert await is_kept(store, run_id) is (passed - since < HOUR), (number, run_id)
+        clock.passes(50)  # without a process
+        passed += 50
+
+
+async def test_a_jump_is_written_down_with_the_next_write_so_that_a_kill_loses_nothing(
+    tmp_path: Path, clock: HandClock
+) -> None:
+    async with opened(tmp_path, clock) as store:
+        await kept(store, "r1", until=clock.wall + HOUR)
+        clock.wall += DAY
+        await store.accept(new_run("r2"), limits=limits())
+        copy = tmp_path / "copy"  # what a killed process leaves
+        copy.mkdir()
+        for name in ("runs.db", "runs.db-wal"):
+            (copy / name).write_bytes((tmp_path / name).read_bytes())
+    async with opened(copy, clock) as store:
+        assert await is_kept(store, "r1")
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+async def test_keys_and_places_expire_by_time_alone_too(
+    tmp_path: Path, clock: HandClock, jump: float
+) -> None:
+    async with opened(tmp_path, clock) as store:
+        until = clock.wall + HOUR
+        repeat = Repeat(key="k", digest=b"d", kept_until=until)
+        await store.accept(new_run("r1", repeat=repeat), limits=limits())
+        await store.delete("r1", caller="ann")
+        assert await store.remember(remote(expires_at=until))
+        clock.wall += jump
+        await store.sweep(limit=10)
+        assert await store.locate("resp_far", caller="ann") is not None
+        with pytest.raises(Exception, match="no longer kept"):
+            await store.accept(new_run("r2", repeat=repeat), limits=limits())
+        clock.passes(HOUR + 1)
+        assert await store.locate("resp_far", caller="ann") is None
+        assert await store.accept(new_run("r3", repeat=repeat), limits=limits()) == "r3"

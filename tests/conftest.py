@@ -125,6 +125,7 @@ def start(tmp_path: Path, upstream: Scripted) -> Start:
         name: str = "data",
         toml: str | None = None,
         clock: Clock | None = None,
+        ports: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> AsyncIterator[Running]:
         if toml is not None:
@@ -140,7 +141,7 @@ def start(tmp_path: Path, upstream: Scripted) -> Start:
                 **options,
             )
 
-        gateway = Gateway(read, clock=clock)
+        gateway = Gateway(read, clock=clock, **(ports or {}))
         listening = asyncio.Event()
         serving = asyncio.create_task(gateway.serve(started=listening.set))
         await asyncio.wait(

@@ -10,6 +10,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from handrail.store.sqlite import SqliteStore
 from tests.conftest import BACKGROUND, Running, Scripted, Start, eventually
 from tests.cutting_proxy import ANSWERED, ASKED, CuttingProxy, cutting_proxy
 from tests.integration.test_lifecycle import finished
@@ -29,7 +30,9 @@ async def through(gateway: Running, cuts: Sequence[str]) -> AsyncIterator[tuple[
 
 async def runs(gateway: Running) -> int:
     """How many runs the gateway has."""
-    rows = await gateway.gateway._store._read(lambda c: c.execute("select 1 from runs").fetchall())
+    store = gateway.gateway._store
+    assert isinstance(store, SqliteStore)
+    rows = await store._read(lambda c: c.execute("select 1 from runs").fetchall())
     return len(rows)
 
 
@@ -167,7 +170,9 @@ async def test_a_repeat_that_arrives_while_the_first_is_still_being_accepted_wai
             free.wait(10)
 
         # A disk that takes its time: everything that is written waits behind this.
-        holding = asyncio.create_task(gateway.gateway._store._writer.run(hold))
+        store = gateway.gateway._store
+        assert isinstance(store, SqliteStore)
+        holding = asyncio.create_task(store._writer.run(hold))
         await asyncio.to_thread(held.wait)
         async with gateway.client(max_retries=5, timeout=0.4) as client:
             creating = asyncio.create_task(client.responses.create(**BODY))

@@ -26,7 +26,8 @@ seen to behave), /storing/v1 (keeps responses, and runs them in the background i
 also has /responses/compact and /responses/input_tokens, the second /responses/compact; both know
 the directives `before`, `status` and `html`. A model whose name starts with "plain" refuses
 encrypted reasoning, with "unserved" is not served, with "obliging" calls the first function that it
-is offered, without being told. GET /seen tells what arrived, POST /forget starts counting anew.
+is offered, without being told. GET /seen tells what arrived, POST /forget starts counting anew. GET
+/calls?from=N tells of each create from the Nth on when it began and how it ended, and forgets none.
 """
 
 from tests.scripted_upstream.server import (

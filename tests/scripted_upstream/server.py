@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from aiohttp import web
 
 from tests.scripted_upstream.answer import Answer, Cut, speak
+from tests.scripted_upstream.calls import Call, Calls
 from tests.scripted_upstream.endpoints import ENDPOINTS, compaction, input_tokens
 from tests.scripted_upstream.manners import endpoint_objection, objection
 from tests.scripted_upstream.script import Json, Script, script_of
@@ -68,6 +69,7 @@ class Upstream:
 
     def __init__(self) -> None:
         self.seen = Seen()
+        self.calls = Calls()
         self.number = 0
         self.storing = Storing(self.play)
 
@@ -89,6 +91,7 @@ class Upstream:
         app.router.add_post("/storing/v1/responses/{id}/cancel", self.storing.cancel)
         app.router.add_get("/storing/v1/responses/{id}/input_items", self.storing.input_items)
         app.router.add_get("/seen", self.tell)
+        app.router.add_get("/calls", self.tell_calls)
         app.router.add_post("/forget", self.forget)
         return app
 
@@ -96,6 +99,10 @@ class Upstream:
         """What arrived."""
         seen = self.seen
         return web.json_response({**vars(seen), "tags": dict(seen.tags)})
+
+    async def tell_calls(self, request: web.Request) -> web.Response:
+        """The creates from the one at place `from` on, each by itself; never forgotten."""
+        return web.json_response(self.calls.since(int(request.query.get("from", "0"))))
 
     async def forget(self, _: web.Request) -> web.Response:
         """Start counting anew; calls still open stay counted as open."""
@@ -147,20 +154,25 @@ class Upstream:
         seen.requests.append({"body": body, "headers": dict(request.headers), "manners": manners})
         del seen.requests[:-200]
         self.number += 1
+        call = self.calls.arrived(self.number, script.tag)
         try:
-            reply = await self.answer(request, body, script, manners=manners, number=self.number)
+            reply = await self.answer(request, body, script, manners=manners, call=call)
             seen.finished += 1
+            if call.how == "open":
+                call.end("finished")
         except (ConnectionError, asyncio.CancelledError):
             self.seen.left += 1
+            call.end("left")
             raise
         finally:
             self.seen.open -= 1
         return reply
 
     async def answer(
-        self, request: web.Request, body: Json, script: Script, *, manners: str, number: int
+        self, request: web.Request, body: Json, script: Script, *, manners: str, call: Call
     ) -> web.StreamResponse:
         """A refusal, a JSON object or a stream."""
+        number = call.number
         await asyncio.sleep(script.before)
         if script.early == "hangup" and request.transport is not None:
             request.transport.abort()
@@ -168,6 +180,7 @@ class Upstream:
         if refused is None and manners == "storing":
             refused = self.storing.objection(body)
         if refused is not None:
+            call.end("refused")
             return refused
         if manners == "storing" and body.get("background"):
             return await self.storing.create(request, body, script, number=number)

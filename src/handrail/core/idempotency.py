@@ -45,6 +45,15 @@ def read_key(text: str) -> str | None:
     return text
 
 
+def key_expired() -> RequestRejected:
+    """The refusal of a key whose response was deleted, or whose time is over."""
+    return RequestRejected(
+        Code.IDEMPOTENCY_KEY_EXPIRED,
+        "The response that was made under this Idempotency-Key is no longer kept.",
+        param=HEADER,
+    )
+
+
 def read_retry_count(text: str) -> int | None:
     """How often an SDK has sent this request before; None where no SDK says so.
 

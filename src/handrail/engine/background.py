@@ -24,6 +24,7 @@ from handrail.engine.executors import Executor
 from handrail.engine.history import Conversation
 from handrail.engine.opening import Opening
 from handrail.engine.replies import Replies
+from handrail.engine.shield import to_the_end
 from handrail.engine.tail import Tails
 from handrail.errors import ResponseNotFound, StateConflict
 from handrail.settings.model import Target
@@ -112,7 +113,10 @@ class Background:
         repeated, response = stands != run.id, run.response
         if repeated:
             self._logger.info("run_repeated", run=stands, caller=caller)
-            response = (await self.retrieve(stands, caller=caller)).body
+            try:
+                response = (await self.retrieve(stands, caller=caller)).body
+            except ResponseNotFound:  # it went just now
+                raise idempotency.key_expired() from None
         else:
             self._logger.info("run_accepted", run=run.id, caller=caller, decision=plan.header())
         return Accepted(
@@ -145,10 +149,11 @@ class Background:
     async def cancel(self, run_id: str, *, caller: str) -> bytes:
         """Stop a run, for good; the cancelled response as JSON. Idempotent.
 
-        On return its upstream call is closed. Raises ResponseNotFound, and StateConflict when
-        the run ended otherwise before: what lost the race stays what it is.
+        On return its upstream call is closed; that happens also if nobody waits for it any more.
+        Raises ResponseNotFound, and StateConflict when the run ended otherwise before: what lost
+        the race stays what it is.
         """
-        run = await self._conclude_cancelled(run_id, caller)
+        run = await to_the_end(self._conclude_cancelled(run_id, caller))
         if run is None:
             raise ResponseNotFound(run_id)
         if run.state in CANCEL_REFUSED:
@@ -159,6 +164,9 @@ class Background:
 
     async def delete(self, run_id: str, *, caller: str) -> bytes:
         """Destroy a run and all that is kept of it, stopping it first. Raises ResponseNotFound."""
+        return await to_the_end(self._delete(run_id, caller))
+
+    async def _delete(self, run_id: str, caller: str) -> bytes:
         if await self._conclude_cancelled(run_id, caller) is None:
             raise ResponseNotFound(run_id)
         await self._store.delete(run_id, caller=caller)

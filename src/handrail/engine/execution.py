@@ -4,7 +4,7 @@ Where a call was lost and the run's crash policy allows it, another attempt take
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,6 +22,7 @@ from handrail.engine.dispatch import BeforeSend, Dispatcher, Said
 from handrail.engine.history import Histories
 from handrail.engine.journal import Journal, RunLog
 from handrail.engine.reading import EventReader
+from handrail.engine.shield import to_the_end
 from handrail.engine.targets import Targets
 from handrail.errors import (
     Code,
@@ -37,7 +38,6 @@ from handrail.telemetry import get_logger
 from handrail.upstream.client import UpstreamReply
 
 _RETRY_CLOSE_SECONDS: Final = 1.0
-_LAST_SECONDS: Final = 1.0
 
 Outcome = tuple[State, RunError | None]
 
@@ -331,18 +331,3 @@ def run_error(error: HandrailError) -> RunError:
         return RunError(cause=fault.type, message=fault.message, code="rate_limit_exceeded")
     code = fault.code if fault.code in responses.ERROR_CODES else "server_error"
     return RunError(cause=fault.code or fault.type, message=fault.message, code=code)
-
-
-async def to_the_end(work: Awaitable[None]) -> None:
-    """Await `work` to its end even if this task is cancelled meanwhile; then be cancelled.
-
-    A store that does not take an end may keep `work` waiting for ever, so after a cancellation it
-    has a second more: a process that is to stop must stop, and the next start ends the run.
-    """
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task], timeout=_LAST_SECONDS)
-        task.cancel()
-        raise

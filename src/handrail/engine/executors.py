@@ -117,6 +117,8 @@ class LocalExecutor:
     def _add(self, group: asyncio.TaskGroup, run_id: str, work: Work) -> asyncio.Task[None]:
         task = group.create_task(self._guarded(run_id, work), name=f"run {run_id}")
         self._running[run_id] = task
+        # Not in `_guarded`: what is cancelled before its first step never gets there.
+        task.add_done_callback(lambda _: self._left(run_id))
         return task
 
     async def _guarded(self, run_id: str, work: Work) -> None:
@@ -126,9 +128,10 @@ class LocalExecutor:
             pass  # one run was stopped; the group goes on
         except Exception as error:
             self._logger.error("execution_broke", run=run_id, exc_info=error)
-        finally:
-            self._running.pop(run_id, None)
-            self._wake.set()
+
+    def _left(self, run_id: str) -> None:
+        self._running.pop(run_id, None)
+        self._wake.set()
 
     async def drain(self, seconds: float) -> None:
         """See the port."""

@@ -23,11 +23,12 @@ from handrail.core.upstream_errors import failure
 from handrail.engine.clock import Clock
 from handrail.engine.closing import object_of
 from handrail.engine.dispatch import Said
-from handrail.engine.execution import Execution, Fenced, Outcome, RunCall, run_error, to_the_end
+from handrail.engine.execution import Execution, Fenced, Outcome, RunCall, run_error
 from handrail.engine.executors import Adopter
 from handrail.engine.history import Conversation
 from handrail.engine.journal import Journal, RunLog
 from handrail.engine.opening import Opening
+from handrail.engine.shield import to_the_end
 from handrail.engine.tail import Tails
 from handrail.errors import Code, HandrailError, StoreFailed, fault
 from handrail.settings.model import Target
@@ -169,6 +170,8 @@ class KeptForeground:
         waiting = _Waiting(stream=call.plan.stream)
         work = partial(self._carry_out, call, waiting)
         task = self._executor.adopt(call.run.id, work)
+        # A task that is cancelled before its first step tells nobody.
+        task.add_done_callback(lambda _: waiting.failed(_stopped()))
         try:
             yield await waiting.answer
         except asyncio.CancelledError:

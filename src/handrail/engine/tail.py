@@ -106,24 +106,28 @@ class Tails:
         with self._reader(run_id) as (live, wake):
             ask = True
             while True:
-                wake.clear()  # before looking, so that what comes while we look is not missed
+                # Woken while it was writing: there may be news that no window has, such as an end
+                # from outside. Cleared before looking, so that what comes meanwhile is not missed.
+                ask = ask or wake.is_set()
+                wake.clear()
                 newer = live.after(after)
                 frames = newer or []
-                ended = False
-                # The store is asked at first, when the window does not reach back, and when we
-                # were woken without news; not after each delivery from the window.
+                ended = behind = False
+                # The store is asked at first, while it has more, when the window does not reach
+                # back, and when we were woken without news; not after each delivery.
                 if newer is None or (ask and not newer):
                     part = await self._store.read(run_id, after=after, caller=caller)
                     if part is None:
                         return
                     frames = list(part.frames)
-                    ended = is_final(part.state) and after + len(frames) >= part.last_seq
+                    behind = after + len(frames) < part.last_seq
+                    ended = is_final(part.state) and not behind
                 if frames:
                     after += len(frames)
                     yield b"".join(frames if obfuscation else map(_plain, frames))
                 if ended or _is_terminal(frames) or (self._closing and not frames):
                     return
-                ask = not frames
+                ask = behind or not frames
                 if not frames and not await _woken(wake, self._heartbeat_seconds):
                     yield _heartbeat(after) if numbered_heartbeat else COMMENT
 

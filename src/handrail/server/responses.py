@@ -12,6 +12,7 @@ from typing import Final
 
 from handrail.core import wire
 from handrail.core.endpoints import READERS, require_endpoint
+from handrail.core.idempotency import key_expired
 from handrail.core.policy import Mode, Plan, decide, decide_endpoint
 from handrail.core.prepare import decision
 from handrail.core.profiles import Endpoint
@@ -169,7 +170,10 @@ class Responses:
             written = partial(note, answered=True)
             exchange.connection.on_reset = partial(note, answered=False)
         if plan.stream:
-            chunks = await self._background.follow(work.id, caller=caller, after=-1)
+            try:
+                chunks = await self._background.follow(work.id, caller=caller, after=-1)
+            except ResponseNotFound:  # nobody knows a new id: it is a repeat's, and went just now
+                raise key_expired() from None
             return await exchange.stream(_noting(chunks, written), headers=headers)
         await exchange.reply(200, work.response, headers=headers)
         return written()

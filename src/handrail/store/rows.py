@@ -9,6 +9,7 @@ import msgspec
 from handrail.core import items as item_rules
 from handrail.core import wire
 from handrail.core.admission import Limits
+from handrail.core.idempotency import key_expired
 from handrail.errors import Code, RequestRejected
 from handrail.store.base import NewRun, Run, Segment
 from handrail.store.kept_time import KeptTime
@@ -53,11 +54,7 @@ def earlier_run(
             param="idempotency-key",
         )
     if not there:
-        raise RequestRejected(
-            Code.IDEMPOTENCY_KEY_EXPIRED,
-            "The response that was made under this Idempotency-Key is no longer kept.",
-            param="idempotency-key",
-        )
+        raise key_expired()
     return str(row["run_id"])
 
 

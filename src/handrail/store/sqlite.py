@@ -251,3 +251,10 @@ class SqliteStore:
     async def counts(self) -> Mapping[str, int]:
         row: Any = await self._read(lambda c: c.execute(SQL["counts"]).fetchone())
         return {"waiting": row[0], "running": row[1]}
+
+
+def open_sqlite(path: Path, **rest: Any) -> SqliteStore:
+    """A store on the file at `path`, open; `rest` as for `SqliteStore`. Raises as `open` does."""
+    store = SqliteStore(path, **rest)
+    store.open()
+    return store

@@ -81,3 +81,12 @@ def test_any_create_has_a_digest_and_always_the_same(data: bytes) -> None:
         return
     again = wire.read_create(json.dumps(json.loads(data), indent=1).encode())
     assert idempotency.digest(request) == idempotency.digest(again)
+
+
+def test_a_key_whose_response_went_is_a_400_with_a_code_of_its_own() -> None:
+    fault = idempotency.key_expired().fault
+    assert (fault.status, fault.code, fault.param) == (
+        400,
+        "idempotency_key_expired",
+        "idempotency-key",
+    )

@@ -54,11 +54,12 @@ where id = :id and fence = :fence and state = 'in_progress' and last_seq = :firs
 
 -- name: release
 -- A claimed run that has not begun goes back into the queue.
-update runs set owner = null where id = :id and fence = :fence and state = 'queued';
+update runs set owner = null where id = :id and fence = :fence and state = 'queued' and foreground = 0;
 
 -- name: requeue
 -- The same, whoever owned it; its fence is used up.
-update runs set owner = null, fence = fence + 1 where id = :id and state = 'queued' and owner is not null;
+update runs set owner = null, fence = fence + 1
+where id = :id and state = 'queued' and owner is not null and foreground = 0;
 
 -- name: finish
 -- The end of a run, written by its own execution.

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from tests.acceptance import processes
 from tests.acceptance.processes import CALLER_KEY, UPSTREAM_KEY, Child, monotonic

@@ -8,11 +8,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from handrail.core.admission import Limits, next_caller
-from handrail.core.lifecycle import State, may_follow
+from handrail.core.lifecycle import may_follow
 from handrail.store.base import Close, Closing, NewRun, Run, Segment, Slice
 from handrail.store.keys import DataKeys
 from handrail.store.quota import Quotas
 from handrail.store.rows import SQL, add_items, add_segment, check_room, earlier_run, item_of
+from handrail.store.soundness import damaged, state_of
 
 SLICE_BYTES: Final = 512 * 1024
 
@@ -122,7 +123,7 @@ class Runs:
         fence: int,
     ) -> bool:
         run_id = row["id"]
-        if not may_follow(State(row["state"]), closing.state):
+        if not may_follow(state_of(row), closing.state):
             return False
         sealer = self._keys.of(connection, run_id)
         values = {
@@ -174,8 +175,11 @@ class Runs:
         row = self.row(connection, run_id, caller)
         if row is None:
             return None
+        state = state_of(row)
         frames = tuple(self._frames(connection, run_id, after=after, bound=SLICE_BYTES))
-        return Slice(frames=frames, state=State(row["state"]), last_seq=row["last_seq"])
+        if not frames and after < row["last_seq"]:
+            damaged(run_id, "events")
+        return Slice(frames=frames, state=state, last_seq=row["last_seq"])
 
     def find_items(
         self, connection: sqlite3.Connection, caller: str, ids: Collection[str]
@@ -211,7 +215,7 @@ class Runs:
         return Run(
             id=row["id"],
             caller=row["caller"],
-            state=State(row["state"]),
+            state=state_of(row),
             created_at=row["created_at"],
             target=row["target"],
             plan=row["plan"],
@@ -230,11 +234,16 @@ class Runs:
     ) -> Iterable[bytes]:
         sealer = self._keys.of(connection, run_id)
         size = 0
+        number: int | None = None
         for row in connection.execute(SQL["segments_after"], {"run_id": run_id, "after": after}):
             first = row["first_seq"]
             body = sealer.open(f"{run_id}/{first}", row["body"])
             # JSON holds no raw line feed, so a blank line ends a frame and nothing else.
             frames = [frame + b"\n\n" for frame in body.split(b"\n\n")[:-1]]
+            begins = first <= after + 1 if number is None else first == number
+            number = first + len(frames)
+            if not begins or number != row["last_seq"] + 1:
+                damaged(run_id, "events")
             yield from frames[max(0, after + 1 - first) :]
             size += len(body)
             if bound is not None and size >= bound:

@@ -77,16 +77,16 @@ class Workload:
 
 
 async def main(directory: Path, seed: int) -> None:
-    """Eight clients at once, thirty runs each."""
+    """Eight clients at once, twelve runs each."""
     store = SqliteStore(directory / "handrail.db", vault=Vault(KEY), now=Now())
     store.open()
     work = Workload(store, seed=seed)
 
     async def client(first: int) -> None:
-        for number in range(first, first + 30):
+        for number in range(first, first + 12):
             await work.one(number)
 
-    await asyncio.gather(*(client(30 * n) for n in range(8)))
+    await asyncio.gather(*(client(12 * n) for n in range(8)))
     await store.close()
 
 

@@ -127,16 +127,16 @@ async def asked(store: SqliteStore, run_id: str, *, truth: Truth, log: bool) -> 
 
 @pytest.mark.parametrize(("damaged", "trials"), [("handrail.db", 400), ("handrail.db-wal", 100)])
 async def test_row_12_500_random_damages_give_no_wrong_answer_and_no_traceback(
-    tmp_path: Path, damaged: str, trials: int
+    scratch: Path, damaged: str, trials: int
 ) -> None:
-    source = tmp_path / "source"
+    source = scratch / "source"
     source.mkdir()
     truth = await original(source)
     log = damaged.endswith("-wal")
     total: Counter[str] = Counter()
     dice = random.Random(12)
     for _ in range(trials):
-        directory = tmp_path / "trial"
+        directory = scratch / "trial"
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir()
         shutil.copy(source / "store.key", directory)

@@ -7,6 +7,7 @@ flushes, and a file system that loses the names of files.
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -131,7 +132,7 @@ async def look(directory: Path, answered: Answered) -> None:
 
 @pytest.mark.parametrize("seed", [6])
 async def test_row_6_nothing_that_was_answered_is_lost_to_a_power_cut(
-    disk: Disk, tmp_path: Path, seed: int
+    disk: Disk, tmp_path: Path, scratch: Path, seed: int
 ) -> None:
     work = tmp_path / "work"
     work.mkdir()
@@ -146,13 +147,14 @@ async def test_row_6_nothing_that_was_answered_is_lost_to_a_power_cut(
         elif entry.name in platters:
             platters[entry.name].take(entry)
         if number in cuts:
-            after = tmp_path / f"cut {number}"
+            after = scratch / f"cut {number}"
             after.mkdir()
             for name, platter in platters.items():
                 (after / name).write_bytes(platter.after_a_cut(dice))
             await look(after, answered)
-    assert len(answered.last) == 240
-    assert len(answered.deleted) == 80
+            shutil.rmtree(after)
+    assert len(answered.last) == 96
+    assert len(answered.deleted) == 32
     assert sum(entry.kind == "S" and entry.name == "handrail.db" for entry in found) > 3
 
 

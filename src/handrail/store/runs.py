@@ -152,6 +152,7 @@ class Runs:
         values = {"now": self._now(), "limit": limit}
         connection.execute(SQL["forget_expired"], values)
         connection.execute(SQL["drop_keys"], values)
+        connection.execute(SQL["defer_keys"], values)
         rows = connection.execute(SQL["expired"], values).fetchall()
         return sum(self._destroy(connection, row["id"], row["caller"]) for row in rows)
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from handrail.core.admission import PLACES, Limits, Queue, next_start
 from handrail.core.history import not_found
-from handrail.core.lifecycle import LAST_OPENING, State, may_follow
+from handrail.core.lifecycle import LAST_OPENING, may_follow
 from handrail.core.retry import Cause
 from handrail.store.base import Call, Close, Closing, NewRun, Run, Segment, Slice, Visit
 from handrail.store.kept_time import KeptTime
@@ -27,6 +27,7 @@ from handrail.store.rows import (
     item_of,
     unanswered_run,
 )
+from handrail.store.soundness import damaged, state_of
 
 SLICE_BYTES: Final = 512 * 1024
 _ROUNDS: Final = 10
@@ -207,7 +208,7 @@ class Runs:
         fence: int,
     ) -> bool:
         run_id = row["id"]
-        if not may_follow(State(row["state"]), closing.state):
+        if not may_follow(state_of(row), closing.state):
             return False
         sealer = self._keys.of(connection, run_id)
         values = {
@@ -236,6 +237,7 @@ class Runs:
         values = {"now": self._time.now(), "limit": limit}
         connection.execute(SQL["forget_expired"], values)
         connection.execute(SQL["drop_keys"], values)
+        connection.execute(SQL["defer_keys"], values)
         connection.execute(SQL["drop_replies"], values)
         swept = 0
         for _ in range(_ROUNDS):
@@ -289,8 +291,11 @@ class Runs:
         row = self.row(connection, run_id, caller)
         if row is None:
             return None
+        state = state_of(row)
         frames = tuple(self._frames(connection, run_id, after=after, bound=SLICE_BYTES))
-        return Slice(frames=frames, state=State(row["state"]), last_seq=row["last_seq"])
+        if not frames and after < row["last_seq"]:
+            damaged(run_id, "events")
+        return Slice(frames=frames, state=state, last_seq=row["last_seq"])
 
     def ancestry(
         self, connection: sqlite3.Connection, run_id: str, *, caller: str, visit: Visit
@@ -346,7 +351,7 @@ class Runs:
         return Run(
             id=row["id"],
             caller=row["caller"],
-            state=State(row["state"]),
+            state=state_of(row),
             created_at=row["created_at"],
             target=row["target"],
             plan=row["plan"],
@@ -366,11 +371,16 @@ class Runs:
     ) -> Iterable[bytes]:
         sealer = self._keys.of(connection, run_id)
         size = 0
+        number: int | None = None
         for row in connection.execute(SQL["segments_after"], {"run_id": run_id, "after": after}):
             first = row["first_seq"]
             body = sealer.open(f"{run_id}/{first}", row["body"])
             # JSON holds no raw line feed, so a blank line ends a frame and nothing else.
             frames = [frame + b"\n\n" for frame in body.split(b"\n\n")[:-1]]
+            begins = first <= after + 1 if number is None else first == number
+            number = first + len(frames)
+            if not begins or number != row["last_seq"] + 1:
+                damaged(run_id, "events")
             yield from frames[max(0, after + 1 - first) :]
             size += len(body)
             if bound is not None and size >= bound:

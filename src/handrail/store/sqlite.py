@@ -119,7 +119,7 @@ class SqliteStore:
                 return work(connection)
             finally:
                 connection.execute("rollback")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise store_failed(error) from error
         finally:
             self._connections.put(connection)

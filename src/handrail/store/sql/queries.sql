@@ -159,8 +159,8 @@ update runs set sweep_at = expires_at where id = :id and sweep_at is null
 select run_id from items where caller = :caller and item_id = :item_id;
 
 -- name: abandoned
--- Claimed runs of other owners.
-select id from runs where owner is not null and owner <> :owner order by ord;
+-- Claimed runs of other owners. The plus keeps SQLite from walking all kept runs in their order.
+select id from runs where owner is not null and owner <> :owner order by +ord;
 
 -- name: unfinished
 -- Every run that has not ended, and whose it is.
@@ -202,7 +202,8 @@ delete from remotes where id = :id and caller = :caller;
 
 -- name: forget_expired
 -- Nobody has asked for these in a long time.
-delete from remotes where expires_at <= :now;
+delete from remotes where id in
+    (select id from remotes where expires_at <= :now order by expires_at limit 10000);
 
 -- name: key_of_create
 -- The create of this caller under this key.
@@ -215,8 +216,17 @@ values (:caller, :key, :body, :run_id, :kept_until);
 
 -- name: drop_keys
 -- Keys whose time is over and whose run is gone.
-delete from idempotency where kept_until <= :now
+delete from idempotency where (caller, key) in
+    (select caller, key from idempotency where kept_until <= :now order by kept_until limit 10000)
     and not exists (select 1 from runs where runs.id = idempotency.run_id);
+
+-- name: defer_keys
+-- Keys whose time is over and whose run is not: they are looked at again when that expires, and
+-- not at every sweep until then. (It may have expired and be held by one that goes on from it.)
+update idempotency set kept_until = max(:now + 60, coalesce(
+    (select expires_at from runs where runs.id = idempotency.run_id), :now + 3600))
+where (caller, key) in
+    (select caller, key from idempotency where kept_until <= :now order by kept_until limit 10000);
 
 -- name: usage
 -- How many bytes this caller keeps, and all together.

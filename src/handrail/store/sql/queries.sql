@@ -222,9 +222,9 @@ delete from idempotency where (caller, key) in
 
 -- name: defer_keys
 -- Keys whose time is over and whose run is not: they are looked at again when that expires, and
--- not at every sweep until then. (It may have expired and be held by one that goes on from it.)
-update idempotency set kept_until = max(:now + 60, coalesce(
-    (select expires_at from runs where runs.id = idempotency.run_id), :now + 3600))
+-- not at every sweep until then.
+update idempotency set kept_until = coalesce(
+    (select expires_at from runs where runs.id = idempotency.run_id), :now + 3600)
 where (caller, key) in
     (select caller, key from idempotency where kept_until <= :now order by kept_until limit 10000);
 

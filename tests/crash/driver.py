@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 from tests.acceptance.processes import monotonic
 from tests.crash.behaviours import MIX, MIXES, Mix, Visit, go_on_from
 from tests.crash.calls import Upstream
-from tests.crash.checks import Checks
+from tests.crash.checks import CLOSE_SECONDS, Checks
 from tests.crash.client import Clients, until_ended
 from tests.crash.faults import Fault, How, Struck, schedule, strike, strike_at_start
 from tests.crash.host import DRAIN_SECONDS, Host, Life
@@ -24,6 +25,7 @@ LIMIT_SECONDS: Final = 5.0
 END_SECONDS: Final = 60.0
 AT_ONCE: Final = 8
 GO_ON: Final = 3
+TELL_CYCLES: Final = 100
 OLD_SAMPLE: Final = 4
 
 
@@ -50,6 +52,9 @@ class Driver:
         for cycle in cycles:
             await self.cycle(cycle, plan(cycle))
             self.report.cycles += 1
+            if self.report.cycles % TELL_CYCLES == 0:
+                told = f"{cycle}: {len(self.journal.runs)} runs, "
+                print(f"{told}{len(self.journal.violations)} broken promises", file=sys.stderr)
         life = await self.host.start()
         async with Clients(life.url, self.journal) as clients:
             await at_once(
@@ -172,7 +177,7 @@ class Driver:
             await go_on_from(visit, run)
         runs = self.journal.runs[before:]
         await at_once([self._end(run, clients) for run in runs], limit=AT_ONCE)
-        calls = await self.upstream.calls()
+        calls = await self.upstream.at_rest(seconds=CLOSE_SECONDS)
         self.upstream.settle(calls)
         chance = self.chance("checks")
         await at_once(

@@ -80,7 +80,12 @@ EXECUTORS = [(Executor.GATEWAY, True), (Executor.UPSTREAM, True), (Executor.UPST
 
 
 def expected(
-    case: Case, *, source: str, caller: CallerPolicy, runs: tuple[Executor, bool]
+    case: Case,
+    *,
+    source: str,
+    caller: CallerPolicy,
+    runs: tuple[Executor, bool],
+    has_store: bool = False,
 ) -> tuple[Any, ...]:
     """What the guardrails say: an error's code and param, or mode, store and retention."""
     stores = {"store": case.store, "providerOptions.openai.store": case.provider_store}
@@ -89,6 +94,9 @@ def expected(
     if case.background is not True:  # unset and null mean false (G4)
         if says_true and caller.store == "refuse":  # G7
             return ("error", "store_not_allowed", says_true[0])
+        wanted = {"keep": bool(says_true), "keep_all": True}.get(caller.store, False)
+        if wanted and not says_false and has_store:
+            return ("kept", True, KEPT_SECONDS)
         return ("stateless", False, 0)
     if not opted_in(source, caller):  # G2, which is reported before G3 (G5)
         return ("error", "background_not_enabled", "background")

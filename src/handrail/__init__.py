@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Reason,
         StoreFalsePolicy,
         StorePolicy,
+        WhenLeft,
     )
     from handrail.core.prepare import Change, Prepared
     from handrail.core.profiles import AddReasoning
@@ -48,6 +49,7 @@ __all__ = [
     "StoreFalsePolicy",
     "StorePolicy",
     "Switch",
+    "WhenLeft",
     "errors",
     "prepare",
 ]
@@ -72,6 +74,7 @@ _HOMES = {
     "StoreFalsePolicy": _POLICY,
     "StorePolicy": _POLICY,
     "Switch": "handrail.core.switch",
+    "WhenLeft": _POLICY,
     "prepare": "handrail.in_process",
 }
 

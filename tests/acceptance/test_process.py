@@ -217,6 +217,34 @@ def test_readiness_tells_the_state_without_a_key(upstream: Child, tmp_path: Path
             assert json.load(reply) == {"status": "ok"}
 
 
+def test_a_kept_stream_that_was_cut_by_kill_9_is_there_with_what_was_shown(
+    upstream: Child, tmp_path: Path
+) -> None:
+    file = tmp_path / "handrail.toml"
+    file.write_text('[callers.default]\nstore = "keep_all"\n')
+    server, arguments = f"{upstream.url}/openai/v1", ("--port", "0", "--config", str(file))
+    seen: list[Any] = []
+    with (
+        processes.gateway(tmp_path, *arguments, upstream=server) as gateway,
+        OpenAI(base_url=gateway.url, api_key=CALLER_KEY, max_retries=0) as client,
+    ):
+        stream = client.responses.create(model="m", input="[[words=900 delay=0.01]]", stream=True)
+        seen = [next(stream) for _ in range(20)]
+        gateway.kill()
+        stream.close()
+    with (
+        processes.gateway(tmp_path, *arguments, upstream=server) as gateway,
+        OpenAI(base_url=gateway.url, api_key=CALLER_KEY, max_retries=0) as client,
+    ):
+        response_id = seen[0].response.id
+        again: list[Any] = list(client.responses.retrieve(response_id, stream=True))
+        assert again[: len(seen)] == seen
+        assert [event.sequence_number for event in again] == list(range(len(again)))
+        ended = client.responses.retrieve(response_id).to_dict()
+        error: Any = ended["error"]
+        assert (ended["status"], error["type"]) == ("failed", "worker_lost")
+
+
 def test_the_version_and_help_are_there() -> None:
     assert re.match(r"handrail, version \d+\.\d+\.\d+", command("--version").stdout)
     assert "SIGHUP" in command("serve", "--help").stdout

@@ -33,6 +33,7 @@ NAMES = [
     "StoreFalsePolicy",
     "StorePolicy",
     "Switch",
+    "WhenLeft",
     "errors",
     "prepare",
 ]
@@ -84,6 +85,7 @@ FIELDS: list[tuple[Any, list[str]]] = [
             "continues",
             "crash",
             "priority",
+            "outlives_reader",
         ],
     ),
     (handrail.Prepared, ["plan", "request", "url", "headers", "given", "version"]),
@@ -97,6 +99,7 @@ FIELDS: list[tuple[Any, list[str]]] = [
             "background",
             "store",
             "store_false",
+            "when_left",
             "max_running",
             "max_queued",
             "max_stored_bytes",

@@ -25,6 +25,7 @@ from tests.guardrails import ABSENT, EXECUTORS, Case, every_case, expected, swit
 POLICIES = [
     (StorePolicy.LOWER, StoreFalsePolicy.REJECT),
     (StorePolicy.REFUSE, StoreFalsePolicy.GATEWAY),
+    (StorePolicy.KEEP_ALL, StoreFalsePolicy.REJECT),
 ]
 
 

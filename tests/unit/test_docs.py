@@ -169,6 +169,7 @@ def test_every_page_of_the_docs_is_linked_from_another() -> None:
 
 
 CONFORMANCE = "explanation/reference-conformance.md"
+FAULTS = "explanation/faults.md"
 # The defects of the reference that concern what has been built; the others come with their issues.
 DEFECTS = {*range(1, 9), 10, 11, 12, 15, 16, 17, *range(22, 29), 33, 34, 37, 38, 40, 41, 42}
 
@@ -179,8 +180,19 @@ def test_every_defect_of_the_reference_has_a_test_that_shows_it_is_not_here() ->
     assert all("::test_" in named for _, named in rows)
 
 
+def test_every_fault_has_its_row_with_a_test_or_a_reason() -> None:
+    rows = re.findall(r"^\| (\d+) \| .+ \| (.+) \| (.+) \|$", page(FAULTS), re.MULTILINE)
+    assert [int(number) for number, _, _ in rows] == list(range(1, 27))
+    for _, promise, shown_by in rows:
+        if promise == "–":
+            assert "`tests/" not in promise
+        else:
+            assert "`tests/" in shown_by or "the same" in shown_by or "](" in shown_by
+
+
 def named_tests() -> list[str]:
-    return sorted(set(re.findall(r"`(tests/[\w/]+\.py::\w+)`", page(CONFORMANCE))))
+    text = page(CONFORMANCE) + page(FAULTS)
+    return sorted(set(re.findall(r"`(tests/[\w/]+\.py::\w+)`", text)))
 
 
 @pytest.mark.parametrize("name", named_tests())

@@ -145,6 +145,16 @@ def test_what_goes_on_from_a_kept_response_is_shown_without_what_came_before(run
     assert "previous_response_id" not in told["body"]
 
 
+def test_what_the_gateway_keeps_in_the_foreground_is_said_to_be_so(run: Explain) -> None:
+    toml = '[callers.default]\nstore = "keep"\nwhen_left = "continue"\n'
+    done = run({"store": True, "stream": True}, toml=toml)
+    assert "ACCEPTED  kept by Handrail while its caller waits" in done.output
+    assert "mode=kept; store=gateway; when-left=continue; steps=store: set to false" in done.output
+    told = json.loads(run({"store": True}, "--json", toml=toml).output)
+    assert (told["plan"]["mode"], told["plan"]["store"]) == ("kept", True)
+    assert (told["body"]["store"], told["body"]["stream"]) == (False, True)
+
+
 @pytest.mark.parametrize("as_json", [[], ["--json"]])
 def test_no_credential_is_shown(run: Explain, as_json: list[str]) -> None:
     tools = [{"type": "mcp", "authorization": "plain-canary", "headers": {"x": "plain-canary"}}]

@@ -148,6 +148,17 @@ async def test_a_run_that_every_attempt_of_has_died_is_ended(store: SqliteStore)
     assert b'"worker_lost"' in row.response
 
 
+async def test_what_a_dead_process_answered_in_the_foreground_ends_too(store: SqliteStore) -> None:
+    made = replace(new_run("kept"), opening=Segment(first=0, frames=(opened(0), opened(1))))
+    await store.keep(made, owner="the dead process")
+    await recovered(store)
+    ended = await store.get("kept", caller="ann")
+    assert ended is not None
+    assert (ended.state, ended.last_seq) == (State.FAILED, 2)
+    assert b'"worker_lost"' in bytes(msgspec.json.decode(ended.response, type=Body)["error"])
+    assert await store.claim(owner="the new process", limits=limits()) is None
+
+
 async def test_recovering_twice_changes_nothing(store: SqliteStore) -> None:
     begun = await claimed(store, "begun")
     await store.begin(begun.id, begun.fence, now=1.0, segment=PROGRESS)

@@ -12,6 +12,7 @@ from handrail.core.policy import (
     CrashPolicy,
     StoreFalsePolicy,
     StorePolicy,
+    WhenLeft,
 )
 from handrail.core.quota import Quota
 from handrail.core.switch import Switch
@@ -95,6 +96,7 @@ ROWS: dict[str, tuple[Any, str, Any, list[str]]] = {
     "background": (BackgroundPolicy.INHERIT, '"allow"', BackgroundPolicy.ALLOW, ['"yes"', "true"]),
     "store": (StorePolicy.LOWER, '"refuse"', StorePolicy.REFUSE, ['"keep it"', "false"]),
     "store_false": (StoreFalsePolicy.REJECT, '"gateway"', StoreFalsePolicy.GATEWAY, ['""', "1"]),
+    "when_left": (WhenLeft.STOP, '"stop"', WhenLeft.STOP, ['"go on"', "true"]),
     "max_running": (8, "0", 0, ["-1", "10001", "true"]),
     "max_queued": (100, "5", 5, ["-1", "1000001", "1.5"]),
     "max_stored_bytes": (0, "1048576", 1 << 20, ["-1", "1125899906842625", '"1G"']),
@@ -135,6 +137,8 @@ def test_a_setting_of_a_caller_has_a_default_and_is_read_from_the_file(
         ("background", '"deny"', "deny"),
         ("background", '"inherit"', "inherit"),
         ("store", '"lower"', "lower"),
+        ("store", '"keep"', "keep"),
+        ("store", '"keep_all"', "keep_all"),
         ("store_false", '"reject"', "reject"),
     ],
 )
@@ -143,6 +147,13 @@ def test_the_bounds_and_words_of_a_callers_settings_are_allowed(
 ) -> None:
     attribute = {"retention": "retention_seconds"}.get(path, path)
     assert getattr(policy_of(read, f"{path} = {text}"), attribute) == value
+
+
+def test_streams_go_on_without_a_reader_only_where_they_are_kept(read: Read) -> None:
+    policy = policy_of(read, 'store = "keep"\nwhen_left = "continue"')
+    assert policy.when_left is WhenLeft.CONTINUE
+    line = refusal(read, '[callers.ann]\nwhen_left = "continue"')
+    assert line.startswith(f'{FILE}: callers.ann.when_left: "continue" needs store = "keep"')
 
 
 def test_a_caller_with_every_setting_has_exactly_that_policy(read: Read) -> None:

@@ -2,17 +2,20 @@
 
 import asyncio
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from handrail.errors import Code, ConfigInvalid, StoreFailed
+from handrail.store.base import Repeat
 from handrail.store.migrate import migrations
 from handrail.store.reserve import Reserve
 from handrail.store.sqlite import SqliteStore
 from handrail.store.vault import Vault
 from handrail.store.writer import Writer
-from tests.contract.runs import CANARY, Now, accept, ending, frames, started
+from tests.contract.runs import CANARY, Now, accept, ending, frames, limits, started
+from tests.unit.test_journal import new_run
 
 KEY = bytes(range(32))
 
@@ -116,6 +119,41 @@ async def test_sealed_content_cannot_be_moved_to_another_run(tmp_path: Path) -> 
     with pytest.raises(StoreFailed, match="damaged"):
         await again.get("r2", caller="ann")
     await again.close()
+
+
+async def test_an_idempotency_key_stays_known_while_its_run_is_kept_and_is_dropped_after_it(
+    tmp_path: Path,
+) -> None:
+    now = Now()
+    store = SqliteStore(tmp_path / "runs.db", vault=Vault(KEY), now=now)
+    store.open()
+    begun = now.seconds
+    repeat = Repeat(key="k", digest=b"d", kept_until=begun + 60)
+    run = replace(new_run("r1"), repeat=repeat)
+
+    def keys() -> int:
+        with sqlite3.connect(tmp_path / "runs.db") as connection:
+            count = connection.execute("select count(*) from idempotency").fetchone()[0]
+        connection.close()
+        return int(count)
+
+    await store.accept(run, limits=limits())
+    now.seconds = begun + 100
+    await store.sweep(limit=10)
+    assert keys() == 1  # it has not even begun
+    claimed = await store.claim(owner="me", limits=limits())
+    assert claimed is not None
+    await store.begin(claimed.id, claimed.fence, now=1.0, segment=frames(2))
+    await store.finish("r1", claimed.fence, ending(3, expires_at=begun + 9_000))
+    for seconds in (200, 4_000, 8_000):
+        now.seconds = begun + seconds
+        await store.sweep(limit=10)
+        assert await store.accept(replace(run, id="again"), limits=limits()) == "r1"
+    now.seconds = begun + 9_001
+    await store.sweep(limit=10)  # the run
+    await store.sweep(limit=10)  # and its key
+    assert keys() == 0
+    await store.close()
 
 
 def writer_on(path: Path) -> Writer:

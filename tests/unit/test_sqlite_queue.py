@@ -13,7 +13,7 @@ from handrail.store.sqlite import SqliteStore
 from handrail.store.vault import Vault
 from tests.contract.runs import Now, accept, limits
 
-QUEUES = migrations().index("0006_queues.sql")
+QUEUES = next(n for n, name in enumerate(migrations()) if name.endswith("_queues.sql"))
 
 ROW = """
 insert into runs (id, caller, state, created_at, target, plan, wrapped_key, request, response,

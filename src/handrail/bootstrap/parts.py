@@ -13,6 +13,7 @@ from handrail.engine.executors import LocalExecutor
 from handrail.engine.foreground import Foreground
 from handrail.engine.history import Histories
 from handrail.engine.journal import Journal
+from handrail.engine.kept import KeptForeground
 from handrail.engine.retention import Retention
 from handrail.engine.tail import Tails
 from handrail.engine.targets import Targets
@@ -69,23 +70,23 @@ def build(
     dispatcher = Dispatcher(client, clock=clock)
     tails = Tails(store, heartbeat_seconds=heartbeat)
     journal = Journal(store=store, tails=tails, clock=clock)
-    executor = _executor(
+    execution, executor = _execution(
         settings, store=store, dispatcher=dispatcher, journal=journal, targets=targets, clock=clock
     )
     background = Background(
         store=store, executor=executor, tails=tails, clock=clock, new_id=new_response_id
     )
-    upstream_runs = UpstreamRuns(
-        dispatcher=dispatcher,
-        store=store,
-        targets=targets,
-        clock=clock,
-        heartbeat_seconds=heartbeat,
-    )
     responses = Responses(
         foreground=Foreground(dispatcher, clock=clock, heartbeat_seconds=heartbeat),
         background=background,
-        upstream_runs=upstream_runs,
+        kept=_kept(execution, executor, store=store, journal=journal, tails=tails, clock=clock),
+        upstream_runs=UpstreamRuns(
+            dispatcher=dispatcher,
+            store=store,
+            targets=targets,
+            clock=clock,
+            heartbeat_seconds=heartbeat,
+        ),
         histories=Histories(store),
         clock=clock,
         new_id=new_response_id,
@@ -103,7 +104,7 @@ def build(
     )
 
 
-def _executor(
+def _execution(
     settings: Callable[[], Settings],
     *,
     store: Store,
@@ -111,7 +112,7 @@ def _executor(
     journal: Journal,
     targets: Targets,
     clock: Clock,
-) -> LocalExecutor:
+) -> tuple[Execution, LocalExecutor]:
     first = settings()
     execution = Execution(
         dispatcher=dispatcher,
@@ -122,11 +123,32 @@ def _executor(
         max_seconds=first.max_run_seconds,
         max_bytes=first.max_output_bytes,
     )
-    return LocalExecutor(
+    executor = LocalExecutor(
         owner=secrets.token_hex(8),
         store=store,
         execute=execution.run,
         limits=lambda: settings().limits,
+    )
+    return execution, executor
+
+
+def _kept(
+    execution: Execution,
+    executor: LocalExecutor,
+    *,
+    store: Store,
+    journal: Journal,
+    tails: Tails,
+    clock: Clock,
+) -> KeptForeground:
+    return KeptForeground(
+        store=store,
+        execution=execution,
+        executor=executor,
+        journal=journal,
+        tails=tails,
+        clock=clock,
+        new_id=new_response_id,
     )
 
 

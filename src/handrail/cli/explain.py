@@ -22,6 +22,7 @@ Json = dict[str, Any]
 
 _MODES: Final = {
     Mode.STATELESS: "stateless: one upstream call, nothing is kept",
+    Mode.KEPT: "kept by Handrail while its caller waits; below is its stateless upstream call",
     Mode.BACKGROUND: "background, run and kept by Handrail; below is its stateless upstream call",
     Mode.UPSTREAM: "background, run and kept by the upstream",
 }

@@ -63,6 +63,10 @@ CANCEL_REFUSED: Final[Mapping[State, str]] = MappingProxyType(
 )
 
 
+# OpenAI's wording for a response that its caller waited for.
+CANCEL_SYNCHRONOUS: Final = "Cannot cancel a synchronous response."
+
+
 def may_follow(before: State, after: State) -> bool:
     """Whether a run in the state `before` may move to `after`."""
     return after in NEXT[before]

@@ -36,10 +36,22 @@ class Executor(StrEnum):
 
 
 class StorePolicy(StrEnum):
-    """What becomes of a stateless request that asks for `store:true`."""
+    """What becomes of a foreground request that asks for `store:true`.
+
+    KEEP_ALL keeps one that leaves `store` out as well, as the API itself does.
+    """
 
     LOWER = "lower"
     REFUSE = "refuse"
+    KEEP = "keep"
+    KEEP_ALL = "keep_all"
+
+
+class WhenLeft(StrEnum):
+    """What becomes of a kept foreground stream whose reader has left."""
+
+    STOP = "stop"
+    CONTINUE = "continue"
 
 
 class StoreFalsePolicy(StrEnum):
@@ -75,13 +87,15 @@ class CallerPolicy:
     `weight` (1 to 100) is the caller's share of what runs, beside the others' weights.
 
     Raises ConfigInvalid for a rule that is none: rules are compared by identity, and a "deny" that
-    is not BackgroundPolicy.DENY would deny nothing.
+    is not BackgroundPolicy.DENY would deny nothing. Also for streams that are to go on without a
+    reader although nothing of them is kept.
     """
 
     name: str
     background: BackgroundPolicy = BackgroundPolicy.INHERIT
     store: StorePolicy = StorePolicy.LOWER
     store_false: StoreFalsePolicy = StoreFalsePolicy.REJECT
+    when_left: WhenLeft = WhenLeft.STOP
     max_running: int = 8
     max_queued: int = 100
     max_stored_bytes: int = 0
@@ -96,7 +110,14 @@ class CallerPolicy:
             except ValueError:
                 place = f"callers.{self.name}.{rule}"
                 raise ConfigInvalid(f"{place}: must be one of {', '.join(words)}.") from None
+        if self.when_left is WhenLeft.CONTINUE and self.store not in _KEEPING:
+            raise ConfigInvalid(
+                f'callers.{self.name}.when_left: "continue" needs store = "keep" or "keep_all": '
+                "what is not kept cannot be read later."
+            )
 
+
+_KEEPING: Final = frozenset({StorePolicy.KEEP, StorePolicy.KEEP_ALL})
 
 _RULES: Final[Mapping[str, type[StrEnum]]] = MappingProxyType(
     {
@@ -104,14 +125,16 @@ _RULES: Final[Mapping[str, type[StrEnum]]] = MappingProxyType(
         "store": StorePolicy,
         "store_false": StoreFalsePolicy,
         "crash": CrashPolicy,
+        "when_left": WhenLeft,
     }
 )
 
 
 class Mode(StrEnum):
-    """Who keeps what: nobody, Handrail (background, run by the gateway), or the upstream."""
+    """Who keeps what: nobody, Handrail (foreground or background), or the upstream."""
 
     STATELESS = "stateless"
+    KEPT = "kept"
     BACKGROUND = "background"
     UPSTREAM = "background-upstream"
 
@@ -132,7 +155,7 @@ class Plan:
     in seconds from the terminal state, 0 where Handrail keeps nothing. `continues` is the
     `previous_response_id` to continue from: what Handrail keeps, or an upstream that runs
     background responses itself. `crash` and `priority` have a meaning only for what the gateway
-    itself runs.
+    itself runs. `outlives_reader`: a foreground stream goes on when its reader leaves.
     """
 
     mode: Mode
@@ -143,6 +166,7 @@ class Plan:
     continues: str | None = None
     crash: CrashPolicy = CrashPolicy.SAFE
     priority: Priority = Priority.NORMAL
+    outlives_reader: bool = False
 
     def header(self) -> str:
         """The value of the `handrail-decision` reply header; holds no content of the request."""
@@ -165,7 +189,7 @@ def decide(
     both not enabled (G2) and contradicts `store:false` (G3), G2 is reported (G5).
     """
     if not request.background:
-        plan = _stateless(request, caller)
+        plan = _foreground(request, caller, has_store=has_store)
     else:
         allowed = _allow_background(switch, caller)
         kept = _background(request, caller, allowed)
@@ -207,7 +231,33 @@ def _not_of(endpoint: Endpoint, field: str, why: str) -> RequestRejected:
     )
 
 
-def _stateless(request: CreateRequest, caller: CallerPolicy) -> Plan:
+def _foreground(request: CreateRequest, caller: CallerPolicy, *, has_store: bool) -> Plan:
+    asked = request.store or request.provider_store
+    denied = request.store is False or request.provider_store is False
+    wanted = caller.store is StorePolicy.KEEP_ALL or (caller.store is StorePolicy.KEEP and asked)
+    if denied or not wanted:
+        return _stateless(request, caller)
+    if not has_store:
+        # Said and not refused: the same settings serve a gateway, which keeps it.
+        return _stateless(request, caller, because=" in this process; a gateway would keep it")
+    seconds = caller.retention_seconds
+    text = f"Handrail keeps the response for {seconds} s after its end; the upstream keeps nothing."
+    reasons = [Reason(name="store=gateway", text=text)]
+    outlives = request.stream and caller.when_left is WhenLeft.CONTINUE
+    if outlives:
+        text = "The stream goes on when its reader leaves, and can be resumed."
+        reasons.append(Reason(name="when-left=continue", text=text))
+    return Plan(
+        mode=Mode.KEPT,
+        stream=request.stream,
+        store=True,
+        retention_seconds=seconds,
+        reasons=tuple(reasons),
+        outlives_reader=outlives,
+    )
+
+
+def _stateless(request: CreateRequest, caller: CallerPolicy, *, because: str = "") -> Plan:
     asked = request.store or request.provider_store
     if asked and caller.store is StorePolicy.REFUSE:
         raise RequestRejected(
@@ -216,11 +266,10 @@ def _stateless(request: CreateRequest, caller: CallerPolicy) -> Plan:
             f'(callers.{caller.name}.store = "refuse"): this gateway answers statelessly.',
             param="store" if request.store else "providerOptions.openai.store",
         )
-    reason = (
-        Reason(name="store=lowered", text="store=true was lowered to false: nothing is kept.")
-        if asked
-        else Reason(name="store=false", text="The upstream gets store=false: nothing is kept.")
-    )
+    name, text = "store=false", "The upstream gets store=false: nothing is kept"
+    if asked:
+        name, text = "store=lowered", "store=true was lowered to false: nothing is kept"
+    reason = Reason(name=name, text=f"{text}{because}.")
     return Plan(
         mode=Mode.STATELESS,
         stream=request.stream,

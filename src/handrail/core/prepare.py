@@ -153,8 +153,8 @@ def _rewritten(request: CreateRequest, plan: Plan, upstream: Upstream) -> Upstre
     return rewrite(
         request,
         profile=upstream.profile,
-        # What the gateway runs it reads as a stream, whatever the caller wants to see of it.
-        stream=plan.stream or plan.mode is Mode.BACKGROUND,
+        # What the gateway keeps it reads as a stream, whatever the caller wants to see of it.
+        stream=plan.stream or plan.mode in (Mode.BACKGROUND, Mode.KEPT),
         extra_fields=upstream.extra_fields,
         continues=plan.continues,
     )

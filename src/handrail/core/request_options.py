@@ -1,7 +1,8 @@
 """What the headers of a create ask of its run: crash policy, priority, retention, one run a key.
 
-They have a meaning only for what the gateway itself runs; elsewhere they are ignored, and the
-decision says so. A value that cannot be read is an error everywhere: it was meant to do something.
+They have a meaning only for what the gateway itself runs in background, retention also for what it
+keeps of the foreground; elsewhere they are ignored, and the decision says so. A value that cannot
+be read is an error everywhere: it was meant to do something.
 """
 
 from collections.abc import Callable
@@ -54,6 +55,8 @@ def with_options(plan: Plan, options: RequestOptions) -> Plan:
 
     Raises RequestRejected for a retention that is longer than the caller's.
     """
+    if plan.mode in (Mode.BACKGROUND, Mode.KEPT):
+        plan = _kept_for(plan, options.retention_seconds)
     if plan.mode is not Mode.BACKGROUND:
         return _ignored(plan, options)
     crash, priority = options.crash or plan.crash, options.priority or plan.priority
@@ -64,26 +67,22 @@ def with_options(plan: Plan, options: RequestOptions) -> Plan:
     if priority is not Priority.NORMAL:
         text = f"It is of {priority} priority among the caller's own waiting responses."
         reasons.append(Reason(name=f"priority={priority}", text=text))
-    seconds = options.retention_seconds
+    return replace(plan, crash=crash, priority=priority, reasons=tuple(reasons))
+
+
+def _kept_for(plan: Plan, seconds: int | None) -> Plan:
     if seconds is None:
-        seconds = plan.retention_seconds
-    elif seconds > plan.retention_seconds:
+        return plan
+    if seconds > plan.retention_seconds:
         raise RequestRejected(
             Code.INVALID_VALUE,
             f"'{RETENTION}' can only shorten how long the response is kept, which is "
             f"{plan.retention_seconds}s here.",
             param=RETENTION,
         )
-    else:
-        text = f"The request asks to have the response kept for {seconds} s only."
-        reasons.append(Reason(name=f"retention={seconds}s", text=text))
-    return replace(
-        plan,
-        crash=crash,
-        priority=priority,
-        retention_seconds=seconds,
-        reasons=tuple(reasons),
-    )
+    text = f"The request asks to have the response kept for {seconds} s only."
+    reason = Reason(name=f"retention={seconds}s", text=text)
+    return replace(plan, retention_seconds=seconds, reasons=(*plan.reasons, reason))
 
 
 def _ignored(plan: Plan, options: RequestOptions) -> Plan:
@@ -91,9 +90,9 @@ def _ignored(plan: Plan, options: RequestOptions) -> Plan:
         idempotency.HEADER: options.key,
         CRASH: options.crash,
         PRIORITY: options.priority,
-        RETENTION: options.retention_seconds,
+        RETENTION: None if plan.mode is Mode.KEPT else options.retention_seconds,
     }
-    text = "The header has no meaning here: the gateway does not run this response itself."
+    text = "The header has no meaning here: the response is not one of the gateway's own runs."
     told = [Reason(name=f"{name}=ignored", text=text) for name in named if named[name] is not None]
     return replace(plan, reasons=(*plan.reasons, *told)) if told else plan
 

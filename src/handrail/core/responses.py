@@ -136,7 +136,7 @@ def opening(request: CreateRequest, *, plan: Plan, response_id: str, created_at:
         **echoed,
         "id": wire.raw(response_id),
         "created_at": wire.raw(created_at),
-        "background": wire.raw(plan.mode is not Mode.STATELESS),
+        "background": wire.raw(plan.mode in (Mode.BACKGROUND, Mode.UPSTREAM)),
         "store": wire.raw(plan.store),
         "previous_response_id": wire.raw(request.previous_response_id),
     }

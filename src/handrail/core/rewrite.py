@@ -277,7 +277,7 @@ def _write_stream(body: Body, steps: list[Step], *, streams: bool, wanted: bool)
     if wire.boolean(body, "stream") is not streams:
         reason = "the upstream only streams" if streams and not wanted else "always said explicitly"
         if streams and wanted:
-            reason = "background runs are read as a stream"
+            reason = "what Handrail keeps is read as a stream"
         steps.append(Step(field="stream", action=f"set to {str(streams).lower()}", reason=reason))
     body["stream"] = wire.TRUE if streams else wire.FALSE
     if not streams and body.pop("stream_options", None) is not None:

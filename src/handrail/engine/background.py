@@ -7,12 +7,12 @@ from typing import Final
 
 import msgspec
 
-from handrail.core import events, idempotency, items, responses, wire
+from handrail.core import idempotency, items, wire
 from handrail.core.admission import Limits
 from handrail.core.events import MalformedEvent
 from handrail.core.fold import Fold
-from handrail.core.lifecycle import CANCEL_REFUSED, State, is_final
-from handrail.core.policy import Plan
+from handrail.core.lifecycle import CANCEL_REFUSED, CANCEL_SYNCHRONOUS, State, is_final
+from handrail.core.policy import Mode, Plan
 from handrail.core.request_options import RequestOptions
 from handrail.core.responses import RunError
 from handrail.core.retry import attempt_verdict
@@ -22,15 +22,15 @@ from handrail.engine.clock import Clock
 from handrail.engine.closing import closing, fold_frames, object_of, plan_of
 from handrail.engine.executors import Executor
 from handrail.engine.history import Conversation
+from handrail.engine.opening import Opening
 from handrail.engine.replies import Replies
 from handrail.engine.shield import to_the_end
 from handrail.engine.tail import Tails
 from handrail.errors import ResponseNotFound, StateConflict
 from handrail.settings.model import Target
-from handrail.store.base import Closing, NewRun, Repeat, Resend, Run, Segment, Store
+from handrail.store.base import Closing, Repeat, Resend, Run, Store
 from handrail.telemetry import get_logger
 
-MAX_ITEM_IDS: Final = 10_000
 BATCH: Final = 64
 
 
@@ -104,8 +104,8 @@ class Background:
             extra_fields=target.extra_fields,
             continues=conversation.continues,
         ).steps
-        run = self._new_run(request, plan=plan, caller=caller, target=target, now=now)
-        run = replace(run, repeat=repeat, resend=resend)
+        opening = Opening(id=self._new_id(), caller=caller, target=target.name, now=now)
+        run = replace(opening.run(request, plan), repeat=repeat, resend=resend)
         if resend is not None and resend.again:
             await self.replies.settle()  # or a create that was answered just now would be taken
         stands = await self._store.accept(run, limits=limits)
@@ -125,29 +125,6 @@ class Background:
             steps=steps,
             repeated=repeated,
             resendable=resend is not None,
-        )
-
-    def _new_run(
-        self, request: CreateRequest, *, plan: Plan, caller: str, target: Target, now: float
-    ) -> NewRun:
-        run_id = self._new_id()
-        response = responses.opening(request, plan=plan, response_id=run_id, created_at=int(now))
-        opening = (
-            events.lifecycle_event(events.CREATED, response, number=0),
-            events.lifecycle_event(events.QUEUED, response, number=1),
-        )
-        return NewRun(
-            id=run_id,
-            caller=caller,
-            created_at=now,
-            target=target.name,
-            plan=msgspec.json.encode(plan),
-            request=wire.encode(request.body),
-            response=wire.encode(response),
-            opening=Segment(first=0, frames=tuple(event.frame for event in opening)),
-            items=_item_ids(request),
-            previous=request.previous_response_id,
-            priority=plan.priority,
         )
 
     async def retrieve(self, run_id: str, *, caller: str) -> Retrieved:
@@ -180,7 +157,9 @@ class Background:
         if run is None:
             raise ResponseNotFound(run_id)
         if run.state in CANCEL_REFUSED:
-            raise StateConflict(CANCEL_REFUSED[run.state], param="response_id")
+            synchronous = plan_of(run).mode is Mode.KEPT
+            words = CANCEL_SYNCHRONOUS if synchronous else CANCEL_REFUSED[run.state]
+            raise StateConflict(words, param="response_id")
         return wire.encode(object_of(run))
 
     async def delete(self, run_id: str, *, caller: str) -> bytes:
@@ -281,11 +260,3 @@ def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     # Together, so that one disk flush serves many; not all together, so that reads get a turn.
     for start in range(0, len(ids), BATCH):
         yield ids[start : start + BATCH]
-
-
-def _item_ids(request: CreateRequest) -> tuple[str, ...]:
-    value = request.body.get("input")
-    if value is None or wire.kind_of(value) is not wire.Kind.ARRAY:
-        return ()
-    ids = (items.item_id(item) for item in items.as_items(value))
-    return tuple(dict.fromkeys(item_id for item_id in ids if item_id))[:MAX_ITEM_IDS]

@@ -4,6 +4,8 @@ Where a call was lost and the run's crash policy allows it, another attempt take
 """
 
 import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from handrail.core import events, responses, wire
@@ -13,10 +15,10 @@ from handrail.core.fold import Fold
 from handrail.core.lifecycle import State
 from handrail.core.responses import RunError
 from handrail.core.retry import Cause, Verdict, attempt_verdict
-from handrail.core.rewrite import upstream_request
+from handrail.core.rewrite import UpstreamRequest, upstream_request
 from handrail.engine.clock import Clock
 from handrail.engine.closing import object_of, plan_of
-from handrail.engine.dispatch import Dispatcher
+from handrail.engine.dispatch import BeforeSend, Dispatcher, Said
 from handrail.engine.history import Histories
 from handrail.engine.journal import Journal, RunLog
 from handrail.engine.reading import EventReader
@@ -40,6 +42,26 @@ _RETRY_CLOSE_SECONDS: Final = 1.0
 Outcome = tuple[State, RunError | None]
 
 _INTERNAL: Final = RunError(cause="internal_error", message="The gateway failed on this run.")
+
+
+def _unheard(_: Said) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCall:
+    """One upstream call of a run, ready to leave.
+
+    `before_send` is awaited before each try, of which there may be several if it is `persistent`.
+    `answered` is told what the upstream's reply says, before its body is read.
+    """
+
+    target: Target
+    request: UpstreamRequest
+    before_send: BeforeSend
+    headers: Mapping[str, str] = field(default_factory=dict)
+    persistent: bool = True
+    answered: Callable[[Said], None] = _unheard
 
 
 class Fenced(Exception):
@@ -93,17 +115,17 @@ class Execution:
             await to_the_end(self._interrupted(log))
             raise
         except HandrailError as error:
-            outcome = State.FAILED, _run_error(error)
+            outcome = State.FAILED, run_error(error)
         except Exception as error:
             self._logger.error("run_broke", run=run.id, exc_info=error)
             outcome = State.FAILED, _INTERNAL
-        await to_the_end(self._close(log, outcome))
+        await to_the_end(self.close(log, outcome))
 
     async def _interrupted(self, log: RunLog) -> None:
         if log.problem is not None:
             code = log.problem.fault.code or "store_unavailable"
             error = RunError(cause=code, message=log.problem.fault.message)
-            return await self._close(log, (State.FAILED, error))
+            return await self.close(log, (State.FAILED, error))
         if log.fenced:
             return None
         unsent = not log.begun
@@ -113,11 +135,10 @@ class Execution:
             if unsent or released:
                 return None
         message = "The gateway stopped while the response was under way."
-        return await self._close(
-            log, (State.FAILED, RunError(cause="worker_lost", message=message))
-        )
+        return await self.close(log, (State.FAILED, RunError(cause="worker_lost", message=message)))
 
-    async def _close(self, log: RunLog, outcome: Outcome) -> None:
+    async def close(self, log: RunLog, outcome: Outcome) -> None:
+        """Write the end of a run, unless somebody else has."""
         # An end that cannot be written now is written as soon as the store takes it: telling
         # nobody, or something else, would be a lie. A process that dies before, or a store that is
         # broken for good, leaves the run to the next start, which ends it as `worker_lost`.
@@ -178,8 +199,7 @@ class Execution:
                     )
                     await self._clock.sleep(decision.wait)
         except TimeoutError:
-            message = f"The response took longer than {self._max_seconds:.0f} s."
-            return State.FAILED, RunError(cause="deadline_exceeded", message=message)
+            return self._too_long()
 
     def _verdict(self, log: RunLog, error: HandrailError | None) -> Verdict:
         return attempt_verdict(
@@ -212,11 +232,36 @@ class Execution:
             if not await _may_send(log, cause if why is Cause.FIRST else why):
                 raise Fenced
 
+        call = RunCall(target=target, request=request, before_send=before_send)
+        return await self._exchange(log, call)
+
+    async def carry_out(self, log: RunLog, call: RunCall) -> Outcome:
+        """Make one upstream call and take its events in; how the run is to end.
+
+        Raises HandrailError when the upstream refuses or breaks off, and what `before_send` raises.
+        """
+        try:
+            async with asyncio.timeout(self._max_seconds):
+                return await self._exchange(log, call)
+        except TimeoutError:
+            return self._too_long()
+
+    def _too_long(self) -> Outcome:
+        message = f"The response took longer than {self._max_seconds:.0f} s."
+        return State.FAILED, RunError(cause="deadline_exceeded", message=message)
+
+    async def _exchange(self, log: RunLog, call: RunCall) -> Outcome:
         async with self._dispatcher.create(
-            target, request, headers={}, before_send=before_send, persistent=True
+            call.target,
+            call.request,
+            headers=call.headers,
+            before_send=call.before_send,
+            persistent=call.persistent,
         ) as answered:
-            del request
-            return await self._read(run, log, target=target, reply=answered.reply)
+            call.answered(answered.said)
+            target = call.target
+            del call  # a long stream must not keep a large request alive
+            return await self._read(log.run, log, target=target, reply=answered.reply)
 
     async def _read(
         self, run: Run, log: RunLog, *, target: Target, reply: UpstreamReply
@@ -279,7 +324,8 @@ def _take(event: Event, log: RunLog) -> Outcome | None:
     return None
 
 
-def _run_error(error: HandrailError) -> RunError:
+def run_error(error: HandrailError) -> RunError:
+    """What a failed response says of an error."""
     fault = error.fault
     if isinstance(error, UpstreamRefused) and fault.status == 429:
         return RunError(cause=fault.type, message=fault.message, code="rate_limit_exceeded")

@@ -5,12 +5,15 @@ Several machines come later behind the same port: a dispatcher then calls the sa
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, Protocol
 
 from handrail.core.admission import Limits
-from handrail.errors import StoreFailed
+from handrail.errors import Code, HandrailError, StoreFailed, fault
 from handrail.store.base import Run, Store
 from handrail.telemetry import get_logger
+
+Work = Callable[[], Awaitable[None]]
 
 _FALLBACK_SECONDS: Final = 1.0
 
@@ -31,6 +34,15 @@ class Executor(Protocol):
         """Claim nothing more, let runs go on for that long, then interrupt the rest."""
 
 
+class Adopter(Protocol):
+    """Carries out what was not claimed, beside what was. `owner` is whose runs they are."""
+
+    owner: str
+
+    def adopt(self, run_id: str, work: Work) -> asyncio.Task[None]:
+        """Carry `work` out as this run. Raises HandrailError when nothing new is begun."""
+
+
 class LocalExecutor:
     """Runs in this process, as many as the limits of the current settings allow."""
 
@@ -48,6 +60,7 @@ class LocalExecutor:
         self._limits = limits
         self._wake = asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup | None = None
         self._draining = False
         self._logger = get_logger()
 
@@ -70,6 +83,7 @@ class LocalExecutor:
     async def start(self) -> None:
         """See the port. Each run is a task of one group, so none can outlive the executor."""
         async with asyncio.TaskGroup() as group:
+            self._group = group
             while not self._draining:
                 # Cleared before looking: a run submitted while we look must wake us again.
                 self._wake.clear()
@@ -88,19 +102,32 @@ class LocalExecutor:
         run = await self._store.claim(owner=self.owner, limits=self._limits())
         if run is None:
             return False
-        task = group.create_task(self._guarded(run), name=f"run {run.id}")
-        self._running[run.id] = task
-        # Not in `_guarded`: what is cancelled before its first step never gets there.
-        task.add_done_callback(lambda _: self._left(run.id))
+        self._add(group, run.id, partial(self._execute, run))
         return True
 
-    async def _guarded(self, run: Run) -> None:
+    def adopt(self, run_id: str, work: Work) -> asyncio.Task[None]:
+        """Carry out a run that was not claimed here; it is cancelled and drained like the others.
+
+        Raises HandrailError while draining.
+        """
+        if self._group is None or self._draining:
+            raise HandrailError(fault(Code.SHUTTING_DOWN, "The gateway is shutting down."))
+        return self._add(self._group, run_id, work)
+
+    def _add(self, group: asyncio.TaskGroup, run_id: str, work: Work) -> asyncio.Task[None]:
+        task = group.create_task(self._guarded(run_id, work), name=f"run {run_id}")
+        self._running[run_id] = task
+        # Not in `_guarded`: what is cancelled before its first step never gets there.
+        task.add_done_callback(lambda _: self._left(run_id))
+        return task
+
+    async def _guarded(self, run_id: str, work: Work) -> None:
         try:
-            await self._execute(run)
+            await work()
         except asyncio.CancelledError:
             pass  # one run was stopped; the group goes on
         except Exception as error:
-            self._logger.error("execution_broke", run=run.id, exc_info=error)
+            self._logger.error("execution_broke", run=run_id, exc_info=error)
 
     def _left(self, run_id: str) -> None:
         self._running.pop(run_id, None)

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from handrail.core import events
+from handrail.core import events, wire
 from handrail.core.lifecycle import is_final
 from handrail.core.sse import COMMENT, parse_frame
 from handrail.store.base import Segment, Store
@@ -88,12 +88,20 @@ class Tails:
                 del self._live[run_id]
 
     async def follow(
-        self, run_id: str, *, caller: str, after: int, obfuscation: bool = True
+        self,
+        run_id: str,
+        *,
+        caller: str,
+        after: int,
+        obfuscation: bool = True,
+        numbered_heartbeat: bool = False,
     ) -> AsyncGenerator[bytes, None]:
         """The events after number `after`, in whole frames, until the terminal one; then ends.
 
-        Comments fill silence. Ends early, without a terminal event, only when the run is deleted
-        or the process stops. Raises StoreFailed when the store cannot be read.
+        Comments fill silence, or with `numbered_heartbeat` events under the number of the last
+        one: they are no part of the log, and no cursor may move by them. Ends early, without a
+        terminal event, only when the run is deleted or the process stops. Raises StoreFailed when
+        the store cannot be read.
         """
         with self._reader(run_id) as (live, wake):
             ask = True
@@ -121,7 +129,11 @@ class Tails:
                     return
                 ask = behind or not frames
                 if not frames and not await _woken(wake, self._heartbeat_seconds):
-                    yield COMMENT
+                    yield _heartbeat(after) if numbered_heartbeat else COMMENT
+
+
+def _heartbeat(number: int) -> bytes:
+    return events.event(events.KEEPALIVE, {"sequence_number": wire.raw(max(number, 0))}).frame
 
 
 async def _woken(wake: asyncio.Event, seconds: float) -> bool:

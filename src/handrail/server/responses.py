@@ -23,7 +23,8 @@ from handrail.engine.background import Accepted, Background
 from handrail.engine.clock import Clock
 from handrail.engine.dispatch import Said
 from handrail.engine.foreground import EndpointCall, Foreground, StatelessCall, prepare
-from handrail.engine.history import Histories
+from handrail.engine.history import Conversation, Histories
+from handrail.engine.kept import KeptCall, KeptForeground
 from handrail.engine.relay import Relay
 from handrail.engine.upstream_runs import UpstreamRun, UpstreamRuns
 from handrail.errors import Code, HandrailError, RequestRejected, ResponseNotFound, fault
@@ -44,6 +45,9 @@ _PASSED_BACK: Final = (
 )
 
 
+Work = tuple[Plan, StatelessCall | KeptCall | UpstreamRun | Accepted]
+
+
 class Responses:
     """Handlers. Each takes the exchange, who calls, and the settings of that moment."""
 
@@ -52,6 +56,7 @@ class Responses:
         *,
         foreground: Foreground,
         background: Background,
+        kept: KeptForeground,
         upstream_runs: UpstreamRuns,
         histories: Histories,
         clock: Clock,
@@ -59,6 +64,7 @@ class Responses:
     ) -> None:
         self._foreground = foreground
         self._background = background
+        self._kept = kept
         self._upstream_runs = upstream_runs
         self._histories = histories
         self._clock = clock
@@ -73,19 +79,18 @@ class Responses:
         # From here on nobody holds the request: what follows may stream for hours.
         if isinstance(work, StatelessCall):
             return await self._answer_stateless(exchange, plan, work)
+        if isinstance(work, KeptCall):
+            return await self._answer_kept(exchange, work)
         if isinstance(work, UpstreamRun):
             return await self._answer_upstream(exchange, plan, work)
-        return await self._answer_kept(exchange, plan, work, caller=caller.policy.name)
+        return await self._answer_background(exchange, plan, work, caller=caller.policy.name)
 
-    async def _accept(
-        self, exchange: Exchange, caller: Caller, settings: Settings
-    ) -> tuple[Plan, StatelessCall | UpstreamRun | Accepted]:
+    async def _accept(self, exchange: Exchange, caller: Caller, settings: Settings) -> Work:
         """Read and decide: a call to make, or a kept run."""
         _require_json(exchange)
         data = await exchange.body(limit=settings.max_body_bytes, inflating=self._inflating)
         request = await _parsed(data, wire.read_create)
         target = settings.target
-        name = caller.policy.name
         plan = decide(
             request,
             switch=settings.switch,
@@ -99,25 +104,51 @@ class Responses:
         if plan.stream:
             exchange.require_streaming()
         conversation = await self._histories.of(
-            request, plan=plan, caller=name, target=target, max_bytes=settings.max_history_bytes
+            request,
+            plan=plan,
+            caller=caller.policy.name,
+            target=target,
+            max_bytes=settings.max_history_bytes,
         )
-        headers = _forwarded(exchange, target.profile.headers)
-        if plan.mode is Mode.UPSTREAM:
-            return plan, self._upstream_runs.prepare(
-                conversation, plan=plan, caller=name, target=target, headers=headers
-            )
         if plan.mode is Mode.BACKGROUND:
-            if self.draining:
-                raise HandrailError(fault(Code.SHUTTING_DOWN, "The gateway is shutting down."))
+            self._refuse_while_draining()
             return plan, await self._background.submit(
                 conversation,
                 plan=plan,
-                caller=name,
+                caller=caller.policy.name,
                 target=target,
                 limits=settings.limits,
                 options=options,
             )
-        return plan, prepare(
+        return plan, self._call(exchange, conversation, plan=plan, caller=caller, settings=settings)
+
+    def _call(
+        self,
+        exchange: Exchange,
+        conversation: Conversation,
+        *,
+        plan: Plan,
+        caller: Caller,
+        settings: Settings,
+    ) -> StatelessCall | KeptCall | UpstreamRun:
+        target, name = settings.target, caller.policy.name
+        headers = _forwarded(exchange, target.profile.headers)
+        if plan.mode is Mode.UPSTREAM:
+            return self._upstream_runs.prepare(
+                conversation, plan=plan, caller=name, target=target, headers=headers
+            )
+        if plan.mode is Mode.KEPT:
+            self._refuse_while_draining()
+            return self._kept.prepare(
+                conversation,
+                plan=plan,
+                caller=name,
+                target=target,
+                headers=headers,
+                limits=settings.limits,
+                numbered_heartbeat=_is_codex(exchange),
+            )
+        return prepare(
             conversation,
             plan=plan,
             target=target,
@@ -127,7 +158,7 @@ class Responses:
             numbered_heartbeat=_is_codex(exchange),
         )
 
-    async def _answer_kept(
+    async def _answer_background(
         self, exchange: Exchange, plan: Plan, work: Accepted, *, caller: str
     ) -> None:
         headers = {"handrail-decision": decision(plan, work.steps)}
@@ -147,6 +178,10 @@ class Responses:
         await exchange.reply(200, work.response, headers=headers)
         return written()
 
+    def _refuse_while_draining(self) -> None:
+        if self.draining:
+            raise HandrailError(fault(Code.SHUTTING_DOWN, "The gateway is shutting down."))
+
     async def _answer_stateless(self, exchange: Exchange, plan: Plan, call: StatelessCall) -> None:
         if not plan.stream:
             body, said = await self._foreground.answer(call)
@@ -154,6 +189,13 @@ class Responses:
         async with self._foreground.stream(call) as (relay, said):
             await self._relay(exchange, relay, _reply_headers(plan, said))
         return None
+
+    async def _answer_kept(self, exchange: Exchange, call: KeptCall) -> None:
+        async with self._kept.open(call, left=lambda: exchange.left) as answer:
+            headers = _reply_headers(call.plan, answer.said)
+            if answer.response is not None:
+                return await exchange.reply(200, answer.response, headers=headers)
+            return await exchange.stream(self._kept.events(call), headers=headers)
 
     async def _answer_upstream(self, exchange: Exchange, plan: Plan, run: UpstreamRun) -> None:
         if not plan.stream:

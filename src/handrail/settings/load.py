@@ -18,6 +18,7 @@ from handrail.core.policy import (
     Executor,
     StoreFalsePolicy,
     StorePolicy,
+    WhenLeft,
 )
 from handrail.core.switch import Switch, resolve_switch
 from handrail.errors import ConfigInvalid
@@ -250,23 +251,31 @@ def _caller(
     if table:
         unknown = _plain(next(iter(table)))
         raise ConfigInvalid(f"{file}: unknown setting 'callers.{name}.{unknown}'.")
-    policy = CallerPolicy(
-        name=name,
-        background=BackgroundPolicy(values["background"]),
-        store=StorePolicy(values["store"]),
-        store_false=StoreFalsePolicy(values["store_false"]),
-        max_running=values["max_running"],
-        max_queued=values["max_queued"],
-        max_stored_bytes=values["max_stored_bytes"],
-        retention_seconds=values["retention"],
-        crash=CrashPolicy(values["crash"]),
-        weight=values["weight"],
-    )
+    policy = _policy(name, values, file=file)
     variable = values["key_env"]
     if variable and not values["key_sha256"] and not environment.get(variable, "").strip():
         missing[f"callers.{name}.key"] = f"{place}.key_env: the variable {variable} is not set."
         return Caller(policy=policy, digest=None)
     return Caller(policy=policy, digest=_key(name, values, environment=environment, place=place))
+
+
+def _policy(name: str, values: Mapping[str, Any], *, file: str) -> CallerPolicy:
+    try:
+        return CallerPolicy(
+            name=name,
+            background=BackgroundPolicy(values["background"]),
+            store=StorePolicy(values["store"]),
+            store_false=StoreFalsePolicy(values["store_false"]),
+            when_left=WhenLeft(values["when_left"]),
+            max_running=values["max_running"],
+            max_queued=values["max_queued"],
+            max_stored_bytes=values["max_stored_bytes"],
+            retention_seconds=values["retention"],
+            crash=CrashPolicy(values["crash"]),
+            weight=values["weight"],
+        )
+    except ConfigInvalid as error:
+        raise ConfigInvalid(f"{file}: {error}") from None
 
 
 def _key(

@@ -15,6 +15,7 @@ from handrail.core.policy import (
     Executor,
     StoreFalsePolicy,
     StorePolicy,
+    WhenLeft,
 )
 from handrail.core.profiles import PROFILES, AddReasoning
 from handrail.core.switch import SWITCH_VARIABLES
@@ -322,7 +323,8 @@ CALLER_OPTIONS: Final[tuple[Option, ...]] = (
         path="store",
         read=_word(*StorePolicy),
         default=_POLICY.store,
-        meaning="What becomes of store:true without background: lower it to false, or refuse it.",
+        meaning="What becomes of store:true without background: lower it to false, refuse it, or "
+        "keep the response here; keep_all keeps it where store is left out, too.",
     ),
     Option(
         path="store_false",
@@ -330,6 +332,13 @@ CALLER_OPTIONS: Final[tuple[Option, ...]] = (
         default=_POLICY.store_false,
         meaning="What becomes of background with store:false: reject it, or run it on the gateway "
         "and keep it for the polling window (10 minutes) only.",
+    ),
+    Option(
+        path="when_left",
+        read=_word(*WhenLeft),
+        default=_POLICY.when_left,
+        meaning="What becomes of a kept foreground stream whose reader leaves: stop it, or "
+        "continue, at most max_running of them at once; continue needs store keep or keep_all.",
     ),
     Option(
         path="max_running",
@@ -354,7 +363,7 @@ CALLER_OPTIONS: Final[tuple[Option, ...]] = (
         path="retention",
         read=_duration(1, 366 * 86_400),
         default=_POLICY.retention_seconds,
-        meaning="How long a background response is kept after its end.",
+        meaning="How long a response is kept after its end.",
     ),
     Option(
         path="crash",

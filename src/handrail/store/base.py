@@ -183,6 +183,13 @@ class Store(Protocol):
     async def answered(self, notes: Mapping[str, bool]) -> None:
         """Whether the creates of these runs got their reply; until told, they did not."""
 
+    async def keep(self, run: NewRun, *, owner: str) -> Run:
+        """Keep a run that its maker carries out itself, durably, and under way from the start.
+
+        It waits in no queue and takes none of the slots that `claim` hands out. Raises
+        RequestRejected when `previous` is gone.
+        """
+
     async def claim(self, *, owner: str, limits: Limits) -> Run | None:
         """Hand the next waiting run to `owner` under a new fence; None when nobody may start.
 
@@ -280,7 +287,7 @@ class Store(Protocol):
         """The upstream no longer has this response."""
 
     async def counts(self) -> Mapping[str, int]:
-        """How many runs are `waiting` and `running`."""
+        """How many runs are `waiting`, and how many `running` hold a slot."""
 
     async def close(self) -> None:
         """Finish what was handed in and let go of the files."""

@@ -51,12 +51,12 @@ VERDICTS: Final[Mapping[str, Verdict]] = MappingProxyType(
 )
 
 
-def name_of(error: sqlite3.Error) -> str:
+def name_of(error: sqlite3.Error | UnicodeDecodeError) -> str:
     """SQLite's name of an error; empty when it does not come from SQLite itself."""
     return getattr(error, "sqlite_errorname", None) or ""
 
 
-def verdict(error: sqlite3.Error) -> Verdict:
+def verdict(error: sqlite3.Error | UnicodeDecodeError) -> Verdict:
     """Whether the store may still be written after `error`."""
     return _known(error) or Verdict.GOES_ON
 
@@ -69,14 +69,17 @@ def concerns_all(error: sqlite3.Error) -> bool:
     return _known(error) is not None and not name_of(error).startswith("SQLITE_FULL")
 
 
-def _known(error: sqlite3.Error) -> Verdict | None:
+def _known(error: sqlite3.Error | UnicodeDecodeError) -> Verdict | None:
     name = name_of(error)
     family = "_".join(name.split("_")[:2])
     return VERDICTS.get(name) or VERDICTS.get(family)
 
 
-def store_failed(error: sqlite3.Error) -> StoreFailed:
-    """What an error of SQLite means to a caller."""
+def store_failed(error: sqlite3.Error | UnicodeDecodeError) -> StoreFailed:
+    """What an error of SQLite means to a caller.
+
+    A UnicodeDecodeError is what Python's library makes of a text, or a message, that is damaged.
+    """
     code, message = Code.STORE_UNAVAILABLE, "The gateway's run store cannot be used now."
     if name_of(error).startswith("SQLITE_FULL"):
         code = Code.STORAGE_FULL

@@ -64,6 +64,9 @@ def connect_to_write(path: Path, *, vault: Vault) -> sqlite3.Connection:
         _refuse_damage(connection, path)
         # What a process that died had deleted may still stand in the log.
         connection.execute("pragma wal_checkpoint(truncate)")
+    except UnicodeDecodeError:  # what the library makes of a message that quotes a damaged schema
+        connection.close()
+        raise ConfigInvalid(damaged(path)) from None
     except BaseException:
         connection.close()
         raise

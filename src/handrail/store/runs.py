@@ -11,7 +11,7 @@ from typing import Final
 
 from handrail.core.admission import PLACES, Limits, Queue, next_start
 from handrail.core.history import not_found
-from handrail.core.lifecycle import LAST_OPENING, State, may_follow
+from handrail.core.lifecycle import LAST_OPENING, may_follow
 from handrail.core.retry import Cause
 from handrail.store.base import Call, Close, Closing, NewRun, Run, Segment, Slice, Visit
 from handrail.store.kept_time import KeptTime
@@ -27,6 +27,7 @@ from handrail.store.rows import (
     item_of,
     unanswered_run,
 )
+from handrail.store.soundness import damaged, state_of
 
 SLICE_BYTES: Final = 512 * 1024
 _ROUNDS: Final = 10
@@ -54,9 +55,30 @@ class Runs:
         self._check_previous(connection, run)
         check_room(run.caller, of_caller=row[0], of_all=row[1], limits=limits)
         self._quotas.check_new(connection, run.caller)  # before the work of sealing a large one
+        self._insert(connection, run, query="insert_run", values={})
+        expect_reply(connection, run, vault=vault, time=self._time)
+        return run.id
+
+    def keep(self, connection: sqlite3.Connection, run: NewRun, *, owner: str) -> Run:
+        """See `Store.keep`."""
+        self._check_previous(connection, run)
+        self._quotas.check_new(connection, run.caller)
+        self._insert(connection, run, query="insert_kept", values={"owner": owner})
+        call = {"id": run.id, "now": run.created_at, "cause": Cause.FIRST}
+        connection.execute(SQL["add_call"], call)
+        return self._run(connection, connection.execute(SQL["run"], {"id": run.id}).fetchone())
+
+    def _insert(
+        self,
+        connection: sqlite3.Connection,
+        run: NewRun,
+        *,
+        query: str,
+        values: Mapping[str, object],
+    ) -> None:
         sealer, wrapped = self._keys.new(run.id)
         connection.execute(
-            SQL["insert_run"],
+            SQL[query],
             {
                 "id": run.id,
                 "caller": run.caller,
@@ -69,13 +91,12 @@ class Runs:
                 "last_seq": run.opening.last,
                 "previous": run.previous,
                 "priority": PLACES[run.priority],
+                **values,
             },
         )
         add_segment(connection, run.id, (sealer, run.opening))
         add_items(connection, run.caller, (run.id, run.items))
-        expect_reply(connection, run, vault=self._keys.vault, time=self._time)
         self._quotas.check_new(connection, run.caller)
-        return run.id
 
     def _check_previous(self, connection: sqlite3.Connection, run: NewRun) -> None:
         # It was there when it was read, but a sweep or a deletion may have come in between.
@@ -187,7 +208,7 @@ class Runs:
         fence: int,
     ) -> bool:
         run_id = row["id"]
-        if not may_follow(State(row["state"]), closing.state):
+        if not may_follow(state_of(row), closing.state):
             return False
         sealer = self._keys.of(connection, run_id)
         values = {
@@ -216,6 +237,7 @@ class Runs:
         values = {"now": self._time.now(), "limit": limit}
         connection.execute(SQL["forget_expired"], values)
         connection.execute(SQL["drop_keys"], values)
+        connection.execute(SQL["defer_keys"], values)
         connection.execute(SQL["drop_replies"], values)
         swept = 0
         for _ in range(_ROUNDS):
@@ -269,8 +291,11 @@ class Runs:
         row = self.row(connection, run_id, caller)
         if row is None:
             return None
+        state = state_of(row)
         frames = tuple(self._frames(connection, run_id, after=after, bound=SLICE_BYTES))
-        return Slice(frames=frames, state=State(row["state"]), last_seq=row["last_seq"])
+        if not frames and after < row["last_seq"]:
+            damaged(run_id, "events")
+        return Slice(frames=frames, state=state, last_seq=row["last_seq"])
 
     def ancestry(
         self, connection: sqlite3.Connection, run_id: str, *, caller: str, visit: Visit
@@ -326,7 +351,7 @@ class Runs:
         return Run(
             id=row["id"],
             caller=row["caller"],
-            state=State(row["state"]),
+            state=state_of(row),
             created_at=row["created_at"],
             target=row["target"],
             plan=row["plan"],
@@ -346,11 +371,16 @@ class Runs:
     ) -> Iterable[bytes]:
         sealer = self._keys.of(connection, run_id)
         size = 0
+        number: int | None = None
         for row in connection.execute(SQL["segments_after"], {"run_id": run_id, "after": after}):
             first = row["first_seq"]
             body = sealer.open(f"{run_id}/{first}", row["body"])
             # JSON holds no raw line feed, so a blank line ends a frame and nothing else.
             frames = [frame + b"\n\n" for frame in body.split(b"\n\n")[:-1]]
+            begins = first <= after + 1 if number is None else first == number
+            number = first + len(frames)
+            if not begins or number != row["last_seq"] + 1:
+                damaged(run_id, "events")
             yield from frames[max(0, after + 1 - first) :]
             size += len(body)
             if bound is not None and size >= bound:

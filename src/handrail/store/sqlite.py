@@ -119,7 +119,7 @@ class SqliteStore:
                 return work(connection)
             finally:
                 connection.execute("rollback")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise store_failed(error) from error
         finally:
             self._connections.put(connection)
@@ -151,6 +151,9 @@ class SqliteStore:
     async def answered(self, notes: Mapping[str, bool]) -> None:
         rows = [{"run_id": run_id, "answered": int(note)} for run_id, note in notes.items()]
         await self._write(lambda c: c.executemany(SQL["note_reply"], rows).rowcount)
+
+    async def keep(self, run: NewRun, *, owner: str) -> Run:
+        return await self._write(lambda c: self._runs.keep(c, run, owner=owner))
 
     async def claim(self, *, owner: str, limits: Limits) -> Run | None:
         return await self._write(lambda c: self._runs.claim(c, owner=owner, limits=limits))

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from handrail.errors import Code, ConfigInvalid, StoreFailed
+from handrail.errors import Code, StoreFailed
 from handrail.store.cleaning import LogCleaner
 from handrail.store.faults import Verdict, concerns_all, name_of, store_failed, verdict
 from handrail.store.reserve import Reserve
@@ -75,7 +75,7 @@ class Writer:
     def _work(self) -> None:
         try:
             connection = self._connect()
-        except (sqlite3.Error, ConfigInvalid, OSError) as error:
+        except BaseException as error:  # `start` waits for one word or the other
             self._ready.put(error)
             return
         self._reserve.hold()
@@ -228,6 +228,8 @@ def _savepoint(connection: sqlite3.Connection, job: _Job) -> None:
         job.outcome = job.operation(connection)
     except sqlite3.Error:
         raise
+    except UnicodeDecodeError as error:
+        raise sqlite3.DatabaseError("a damaged text") from error
     except Exception as error:
         # The operation's own refusal (a full queue), or a defect in it: either way its caller's.
         connection.execute("rollback to job")

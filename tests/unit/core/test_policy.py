@@ -1,6 +1,7 @@
 """Guardrails G1 to G7: every combination, against an oracle written from their wording."""
 
 import dataclasses
+import itertools
 import json
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from handrail.core.policy import (
     Plan,
     StoreFalsePolicy,
     StorePolicy,
+    WhenLeft,
     decide,
 )
 from handrail.core.switch import Switch, parse_boolean, resolve_switch
@@ -37,13 +39,24 @@ from tests.unit.core.generated import WILD, spelled
 
 
 def outcome(
-    case: Case, *, switch: Switch, caller: CallerPolicy, runs: tuple[Executor, bool]
+    case: Case,
+    *,
+    switch: Switch,
+    caller: CallerPolicy,
+    runs: tuple[Executor, bool],
+    has_store: bool,
 ) -> tuple[Any, ...]:
     """What is decided, in the oracle's terms."""
     executor, able = runs
     try:
-        request = wire.read_create(case.data())
-        plan = decide(request, switch=switch, caller=caller, executor=executor, able=able)
+        plan = decide(
+            wire.read_create(case.data()),
+            switch=switch,
+            caller=caller,
+            executor=executor,
+            able=able,
+            has_store=has_store,
+        )
     except RequestRejected as error:
         return ("error", error.fault.code, error.fault.param)
     assert plan.stream is (case.stream is True)
@@ -74,9 +87,10 @@ def test_every_combination_is_decided_as_the_guardrails_say(
     switch = switch_of(source)
     cases = list(every_case())
     assert len(cases) == 4 * 4 * 4 * 3
-    for case in cases:
-        wanted = expected(case, source=source, caller=caller, runs=runs)
-        assert outcome(case, switch=switch, caller=caller, runs=runs) == wanted, case
+    for case, has_store in itertools.product(cases, [True, False]):
+        wanted = expected(case, source=source, caller=caller, runs=runs, has_store=has_store)
+        made = outcome(case, switch=switch, caller=caller, runs=runs, has_store=has_store)
+        assert made == wanted, (case, has_store)
 
 
 def said(text: str | None) -> bool | None:
@@ -140,16 +154,17 @@ def test_a_long_wrong_word_is_not_repeated_whole() -> None:
 
 def test_the_words_of_the_policies_are_those_of_the_settings() -> None:
     assert list(BackgroundPolicy) == ["inherit", "allow", "deny"]
-    assert list(StorePolicy) == ["lower", "refuse"]
+    assert list(StorePolicy) == ["lower", "refuse", "keep", "keep_all"]
+    assert list(WhenLeft) == ["stop", "continue"]
     assert list(StoreFalsePolicy) == ["reject", "gateway"]
-    assert list(Mode) == ["stateless", "background", "background-upstream"]
+    assert list(Mode) == ["stateless", "kept", "background", "background-upstream"]
     assert list(Executor) == ["gateway", "upstream"]
 
 
 def test_a_caller_inherits_the_switch_and_a_response_is_kept_for_a_day() -> None:
     caller = CallerPolicy(name="ann")
-    words = (caller.background, caller.store, caller.store_false)
-    assert words == ("inherit", "lower", "reject")
+    words = (caller.background, caller.store, caller.store_false, caller.when_left)
+    assert words == ("inherit", "lower", "reject", "stop")
     assert (caller.max_running, caller.max_queued) == (8, 100)
     assert caller.max_stored_bytes == 0
     assert caller.retention_seconds == 24 * 3_600

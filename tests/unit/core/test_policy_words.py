@@ -123,15 +123,16 @@ def test_a_reason_cannot_be_changed_after_the_decision() -> None:
         setattr(reason, "text", "")  # noqa: B010
 
 
-@pytest.mark.parametrize("rule", ["background", "store", "store_false"])
+@pytest.mark.parametrize("rule", ["background", "store", "store_false", "when_left"])
 def test_a_rule_that_is_none_is_named_and_never_taken_for_another(rule: str) -> None:
     wrong: Any = {rule: "sometimes"}
     with pytest.raises(ConfigInvalid) as caught:
         CallerPolicy(name="ann", **wrong)
     words = {
         "background": "inherit, allow, deny",
-        "store": "lower, refuse",
+        "store": "lower, refuse, keep, keep_all",
         "store_false": "reject, gateway",
+        "when_left": "stop, continue",
     }
     assert str(caught.value) == f"callers.ann.{rule}: must be one of {words[rule]}."
 

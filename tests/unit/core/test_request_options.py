@@ -1,5 +1,6 @@
 """What the headers of a create ask of its run."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -101,7 +102,7 @@ EVERY = RequestOptions(
 )
 
 
-@pytest.mark.parametrize("mode", set(Mode) - {Mode.BACKGROUND})
+@pytest.mark.parametrize("mode", sorted(set(Mode) - {Mode.BACKGROUND, Mode.KEPT}))
 def test_what_the_gateway_does_not_run_has_no_options_and_that_is_told(mode: Mode) -> None:
     before = plan(mode, retention_seconds=0)
     decided = with_options(before, EVERY)
@@ -113,6 +114,21 @@ def test_what_the_gateway_does_not_run_has_no_options_and_that_is_told(mode: Mod
         "handrail-priority=ignored",
         "handrail-retention=ignored",
     ]
+    assert with_options(before, RequestOptions()) == before
+
+
+def test_what_is_kept_of_the_foreground_may_be_kept_for_less_and_has_no_other_option() -> None:
+    before = plan(Mode.KEPT, retention_seconds=60)
+    decided = with_options(before, replace(EVERY, retention_seconds=59))
+    assert decided.retention_seconds == 59
+    assert [reason.name for reason in decided.reasons][-4:] == [
+        "retention=59s",
+        "idempotency-key=ignored",
+        "handrail-crash-policy=ignored",
+        "handrail-priority=ignored",
+    ]
+    with pytest.raises(RequestRejected):
+        with_options(before, RequestOptions(retention_seconds=61))
     assert with_options(before, RequestOptions()) == before
 
 

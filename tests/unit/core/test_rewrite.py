@@ -65,7 +65,7 @@ def test_stream_leaves_as_an_explicit_boolean(profile: str, asked: Json, wanted:
     ("profile", "wanted", "reason"),
     [
         ("codex", False, "the upstream only streams"),
-        ("openai", True, "background runs are read as a stream"),
+        ("openai", True, "what Handrail keeps is read as a stream"),
         ("openai", False, "always said explicitly"),
     ],
 )

@@ -5,6 +5,13 @@ insert into runs (id, caller, state, created_at, target, plan, wrapped_key, requ
 values (:id, :caller, 'queued', :created_at, :target, :plan, :wrapped_key, :request, :response, :last_seq,
     :previous, :priority);
 
+-- name: insert_kept
+-- A new run that its caller waits for: claimed, and its upstream call about to be sent.
+insert into runs (id, caller, state, created_at, target, plan, wrapped_key, request, response, last_seq,
+    previous, owner, attempt, fence, calls, sent_at, foreground)
+values (:id, :caller, 'in_progress', :created_at, :target, :plan, :wrapped_key, :request, :response,
+    :last_seq, :previous, :owner, 1, 1, 1, :created_at, 1);
+
 -- name: insert_segment
 -- Consecutive events of a run.
 insert into segments (run_id, first_seq, last_seq, body) values (:run_id, :first_seq, :last_seq, :body);
@@ -64,15 +71,17 @@ update runs set last_seq = :last_seq
 where id = :id and fence = :fence and state = 'in_progress' and last_seq = :first_seq - 1;
 
 -- name: release
--- A claimed run of whose answer nothing is in the log goes back into the queue.
+-- A claimed run of whose answer nothing is in the log goes back into the queue; one whose caller
+-- waits for it never was in one.
 update runs set owner = null, fence = fence + 1
 where id = :id and fence = :fence and owner is not null and finished_at is null
-    and last_seq <= :last_opening;
+    and last_seq <= :last_opening and foreground = 0;
 
 -- name: requeue
 -- The same, whoever owned it.
 update runs set owner = null, fence = fence + 1
-where id = :id and owner is not null and finished_at is null and last_seq <= :last_opening;
+where id = :id and owner is not null and finished_at is null and last_seq <= :last_opening
+    and foreground = 0;
 
 -- name: finish
 -- The end of a run, written by its own execution.
@@ -150,8 +159,8 @@ update runs set sweep_at = expires_at where id = :id and sweep_at is null
 select run_id from items where caller = :caller and item_id = :item_id;
 
 -- name: abandoned
--- Claimed runs of other owners.
-select id from runs where owner is not null and owner <> :owner order by ord;
+-- Claimed runs of other owners. The plus keeps SQLite from walking all kept runs in their order.
+select id from runs where owner is not null and owner <> :owner order by +ord;
 
 -- name: unfinished
 -- Every run that has not ended, and whose it is.
@@ -193,7 +202,8 @@ delete from remotes where id = :id and caller = :caller;
 
 -- name: forget_expired
 -- Nobody has asked for these in a long time.
-delete from remotes where expires_at <= :now;
+delete from remotes where id in
+    (select id from remotes where expires_at <= :now order by expires_at limit 10000);
 
 -- name: key_of_create
 -- The create of this caller under this key.
@@ -206,8 +216,17 @@ values (:caller, :key, :body, :run_id, :kept_until);
 
 -- name: drop_keys
 -- Keys whose time is over and whose run is gone.
-delete from idempotency where kept_until <= :now
+delete from idempotency where (caller, key) in
+    (select caller, key from idempotency where kept_until <= :now order by kept_until limit 10000)
     and not exists (select 1 from runs where runs.id = idempotency.run_id);
+
+-- name: defer_keys
+-- Keys whose time is over and whose run is not: they are looked at again when that expires, and
+-- not at every sweep until then.
+update idempotency set kept_until = coalesce(
+    (select expires_at from runs where runs.id = idempotency.run_id), :now + 3600)
+where (caller, key) in
+    (select caller, key from idempotency where kept_until <= :now order by kept_until limit 10000);
 
 -- name: usage
 -- How many bytes this caller keeps, and all together.

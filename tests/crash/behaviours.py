@@ -203,7 +203,7 @@ async def go_on_from(visit: Visit, run: Run) -> None:
 
 async def insist(visit: Visit) -> None:
     """Create under the crash policy that allows further attempts, and read it to the end."""
-    run = visit.run(kinds=("flaky", "slow to answer", "slow to begin", "words"))
+    run = visit.run(kinds=(visit.chance.choice(("flaky", "flaky", "slow to answer", "words")),))
     run.headers["handrail-crash-policy"] = "retry"
     run.attempts_allowed = MAX_ATTEMPTS
     if await visit.clients.create(run):
@@ -212,7 +212,7 @@ async def insist(visit: Visit) -> None:
 
 async def repeat(visit: Visit) -> None:
     """Create, leave before or while it is answered, and send the same again as an SDK does."""
-    run = visit.run()
+    run = visit.run(caller=visit.chance.choice(("ann", "bob")))
     await visit.clients.create_and_leave(run, visit.chance.uniform(0.0005, 0.02))
     if run.id is None:
         await visit.clients.create_again(run)

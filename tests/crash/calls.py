@@ -1,10 +1,12 @@
 """What the upstream has seen, asked of it over its own route."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from tests.acceptance.processes import monotonic
 from tests.crash.journal import Run
 from tests.crash.orders import Json
 from tests.crash.wire import Api
@@ -27,6 +29,11 @@ class Calls:
     def __len__(self) -> int:
         return sum(map(len, self.by_tag.values()))
 
+    @property
+    def open(self) -> int:
+        """How many have not ended."""
+        return sum(call["ended"] is None for calls in self.by_tag.values() for call in calls)
+
     def of_run(self, run: Run) -> list[Json]:
         """The calls made for a run."""
         return self.by_tag.get(run.tag, [])
@@ -43,6 +50,15 @@ class Upstream:
         """The calls since the last `settle`."""
         reply = await self._api.send("GET", f"/calls?from={self.settled}")
         return Calls.of(reply.json())
+
+    async def at_rest(self, *, seconds: float) -> Calls:
+        """The same, once none is open any more, or after so many seconds."""
+        began = monotonic()
+        while True:
+            calls = await self.calls()
+            if not calls.open or monotonic() - began > seconds:
+                return calls
+            await asyncio.sleep(0.01)
 
     def settle(self, calls: Calls) -> None:
         """These need not be told again."""

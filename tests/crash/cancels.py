@@ -45,9 +45,7 @@ class Cancels:
         before = len(self._journal.runs)
         goal = before + size
         await asyncio.gather(*(self._client(number, n, goal) for n in range(CLIENTS)))
-        # The upstream may take the whole second for closing; then it is asked.
-        await asyncio.sleep(CLOSE_SECONDS)
-        calls = await self._upstream.calls()
+        calls = await self._upstream.at_rest(seconds=CLOSE_SECONDS)
         self._upstream.settle(calls)
         runs = self._journal.runs[before:]
         chance = random.Random(f"{self._seed}:{number}")

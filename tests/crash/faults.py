@@ -13,6 +13,7 @@ from tests.crash.points import Point, When, points
 
 LEAST_SECONDS: Final = 0.15
 MOST_SECONDS: Final = 0.8
+REACH_SECONDS: Final = 2.5
 
 
 class How(StrEnum):
@@ -66,11 +67,11 @@ _START: Final = points(When.START)
 
 
 def schedule(cycle: int) -> Fault:
-    """The fault of a cycle: every third at random, the others at each point in turn.
+    """The fault of a cycle: every fourth at random, the others at each point in turn.
 
     Every third has another one while the next process starts.
     """
-    point = None if cycle % 3 == 0 else _FIRST[(cycle - cycle // 3 - 1) % len(_FIRST)]
+    point = None if cycle % 4 == 0 else _FIRST[(cycle - cycle // 4 - 1) % len(_FIRST)]
     if cycle % 3 != 1:
         return Fault(point=point)
     place = (cycle // 3) % (len(_START) + 1)
@@ -111,7 +112,7 @@ async def strike(fault: Fault, life: Life, chance: random.Random) -> Struck:
         await life.kill()
         return Struck()
     life.signal(signal.SIGUSR1)
-    limit = seconds if fault.stops_in_order else 2 * MOST_SECONDS
+    limit = seconds if fault.stops_in_order else REACH_SECONDS
     await asyncio.wait({life.ended}, timeout=limit)
     if fault.stops_in_order:
         life.signal(signal.SIGTERM)

@@ -23,5 +23,5 @@ def test_the_schedule_comes_to_every_point_and_to_random_moments() -> None:
     assert {point.name.partition(".")[0] for point in POINTS} - {"upstream"} == {
         name for name, method in STORE.items() if method.most
     }
-    assert sum(fault.point is None for fault in faults) == 100
+    assert sum(fault.point is None for fault in faults) == 75
     assert any(fault.start_at_random for fault in faults)

@@ -177,7 +177,7 @@ async def test_a_repeat_that_arrives_while_the_first_is_still_being_accepted_wai
         async with gateway.client(max_retries=5, timeout=0.4) as client:
             creating = asyncio.create_task(client.responses.create(**BODY))
             # The executor's claim, the first sending, and, when the SDK has given up, the second.
-            waiting = gateway.gateway._store._writer._queue
+            waiting = store._writer._queue
             await eventually(lambda: waiting.qsize() >= 3, seconds=10)
             free.set()
             await holding

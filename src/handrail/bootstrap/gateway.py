@@ -4,22 +4,33 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 from handrail.bootstrap.data_dir import DATABASE, STORE_KEY, take_lock, with_caller_key
-from handrail.bootstrap.parts import Parts, build, new_request_id
+from handrail.bootstrap.parts import NewClient, Parts, build, new_request_id
 from handrail.engine.clock import Clock, SystemClock
 from handrail.engine.targets import Targets
 from handrail.errors import ConfigInvalid, StoreFailed
 from handrail.server.app import App
 from handrail.server.listen import Listener, bind, guard_rules
 from handrail.settings.model import Settings
+from handrail.store.base import Store
 from handrail.store.files import private_directory
-from handrail.store.sqlite import SqliteStore
+from handrail.store.sqlite import open_sqlite
 from handrail.store.vault import Vault, load_store_key
 from handrail.telemetry import get_logger
+from handrail.upstream.client import AiohttpClient
 
 Load = Callable[[], Settings]
+
+
+class OpenStore(Protocol):
+    """Opens the run store; raises ConfigInvalid when it cannot be used."""
+
+    def __call__(self, path: Path, *, vault: Vault, now: Callable[[], float]) -> Store:
+        """The store on the file at `path`. `now` is unix time in seconds."""
+
 
 # Read once, at the start; a reload that changes one of these says so in the log.
 NEED_RESTART: Final = (
@@ -40,12 +51,21 @@ class Gateway:
     """A gateway, from its data directory to its listening socket.
 
     Building it takes the directory's lock, opens the store and binds the socket, so whatever is
-    wrong shows as ConfigInvalid before anything is served.
+    wrong shows as ConfigInvalid before anything is served. Ports that are not given are the
+    machine's clock, SQLite and aiohttp.
     """
 
-    def __init__(self, load: Load, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        load: Load,
+        *,
+        clock: Clock | None = None,
+        open_store: OpenStore = open_sqlite,
+        new_client: NewClient = AiohttpClient,
+    ) -> None:
         self._load = load
         self._clock = clock or SystemClock()
+        self._new_client = new_client
         self._logger = get_logger()
         self.reload_problem: str | None = None
         self.draining = False
@@ -61,8 +81,7 @@ class Gateway:
             undo.callback(self.socket.close)
             database = settings.data_dir / DATABASE
             key = load_store_key(settings.data_dir / STORE_KEY, database=database)
-            self._store = SqliteStore(database, vault=Vault(key), now=self._clock.now)
-            self._store.open()
+            self._store = open_store(database, vault=Vault(key), now=self._clock.now)
             undo.pop_all()
 
     @property
@@ -79,7 +98,11 @@ class Gateway:
         ends at once. SIGHUP reloads the settings. `started` is called once connections are taken.
         """
         self._parts = build(
-            lambda: self.settings, store=self._store, targets=self._targets, clock=self._clock
+            lambda: self.settings,
+            store=self._store,
+            new_client=self._new_client,
+            targets=self._targets,
+            clock=self._clock,
         )
         app = App(
             responses=self._parts.responses,

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from handrail.engine.background import Background
 from handrail.engine.clock import Clock
@@ -20,11 +20,18 @@ from handrail.server.models import Models
 from handrail.server.responses import Responses
 from handrail.settings.model import Settings
 from handrail.store.base import Store
-from handrail.upstream.client import AiohttpClient
+from handrail.upstream.client import UpstreamClient
 
 # How long an idle upstream connection is kept. uvicorn-based servers close theirs after 5 s, and a
 # request on a connection that is just being closed is lost.
 _KEEP_ALIVE_SECONDS: Final = {"compatible": 4.0}
+
+
+class NewClient(Protocol):
+    """Makes the client for upstream calls, inside the running event loop."""
+
+    def __call__(self, *, idle_seconds: float) -> UpstreamClient:
+        """A client that keeps an unused connection for `idle_seconds`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +39,7 @@ class Parts:
     """What runs in one process, by name."""
 
     owner: str
-    client: AiohttpClient
+    client: UpstreamClient
     tails: Tails
     journal: Journal
     executor: LocalExecutor
@@ -43,7 +50,12 @@ class Parts:
 
 
 def build(
-    settings: Callable[[], Settings], *, store: Store, targets: Targets, clock: Clock
+    settings: Callable[[], Settings],
+    *,
+    store: Store,
+    new_client: NewClient,
+    targets: Targets,
+    clock: Clock,
 ) -> Parts:
     """Everything between the store and the routes.
 
@@ -52,7 +64,7 @@ def build(
     """
     first = settings()
     heartbeat = float(first.heartbeat_seconds)
-    client = AiohttpClient(idle_seconds=_KEEP_ALIVE_SECONDS.get(first.target.profile.name, 15.0))
+    client = new_client(idle_seconds=_KEEP_ALIVE_SECONDS.get(first.target.profile.name, 15.0))
     dispatcher = Dispatcher(client, clock=clock)
     tails = Tails(store, heartbeat_seconds=heartbeat)
     journal = Journal(store=store, tails=tails, clock=clock)

@@ -191,3 +191,10 @@ class SqliteStore:
     async def counts(self) -> Mapping[str, int]:
         row: Any = await self._read(lambda c: c.execute(SQL["counts"]).fetchone())
         return {"waiting": row[0], "running": row[1]}
+
+
+def open_sqlite(path: Path, *, vault: Vault, now: Callable[[], float]) -> SqliteStore:
+    """A store on the file at `path`, open. `now` is unix time in seconds. Raises as `open` does."""
+    store = SqliteStore(path, vault=vault, now=now)
+    store.open()
+    return store

@@ -12,6 +12,7 @@ from handrail.engine.execution import Execution
 from handrail.engine.executors import LocalExecutor
 from handrail.engine.foreground import Foreground
 from handrail.engine.journal import Journal
+from handrail.engine.recovery import Recovery
 from handrail.engine.retention import Retention
 from handrail.engine.tail import Tails
 from handrail.engine.targets import Targets
@@ -44,6 +45,7 @@ class Parts:
     journal: Journal
     executor: LocalExecutor
     retention: Retention
+    recovery: Recovery
     background: Background
     responses: Responses
     models: Models
@@ -74,6 +76,9 @@ def build(
     background = Background(
         store=store, executor=executor, tails=tails, clock=clock, new_id=new_response_id
     )
+    recovery = Recovery(
+        background, owner=executor.owner, callers=lambda: settings().callers, clock=clock
+    )
     upstream_runs = UpstreamRuns(
         dispatcher=dispatcher,
         store=store,
@@ -95,6 +100,7 @@ def build(
         journal=journal,
         executor=executor,
         retention=Retention(store=store, clock=clock),
+        recovery=recovery,
         background=background,
         responses=responses,
         models=Models(dispatcher),

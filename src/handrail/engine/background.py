@@ -177,22 +177,27 @@ class Background:
             await asyncio.gather(*(self._conclude_cancelled(run_id, None) for run_id in part))
         return len(ids)
 
-    async def recover(self, *, owner: str) -> None:
+    async def recover(self, *, owner: str) -> bool:
         """Take over from a process that died: nothing is sent twice, nothing waits for ever.
 
         What had not begun goes back into the queue; what had begun ends `failed` with the cause
-        `worker_lost`, its partial output kept, because its upstream call may have run.
+        `worker_lost`, its partial output kept, because its upstream call may have run. False when
+        one of them could not be ended: it is to be tried again. Raises StoreFailed.
         """
+        whole = True
         for part in _batches(await self._store.abandoned(owner=owner)):
-            await asyncio.gather(*(self._recover(run_id) for run_id in part))
+            whole &= all(await asyncio.gather(*(self._recover(run_id) for run_id in part)))
             self._executor.wake()
+        return whole
 
-    async def _recover(self, run_id: str) -> None:
+    async def _recover(self, run_id: str) -> bool:
         # One run that cannot be recovered must not keep the others from it, or the gateway down.
         try:
             await self._recover_one(run_id)
         except Exception as error:
             self._logger.error("run_not_recovered", run=run_id, exc_info=error)
+            return False
+        return True
 
     async def _recover_one(self, run_id: str) -> None:
         await self._store.requeue(run_id)

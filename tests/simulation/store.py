@@ -1,0 +1,163 @@
+"""The store of one simulated process: the real SQL and the real group commit, without threads."""
+
+import asyncio
+import queue
+import sqlite3
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from handrail.core.admission import Limits
+from handrail.store.base import Run
+from handrail.store.keys import DataKeys
+from handrail.store.runs import Runs
+from handrail.store.sqlite import SqliteStore
+from handrail.store.vault import Vault
+from handrail.store.writer import Operation, Writer, store_failed
+from tests.simulation.disk import STORE_KEY, Disk
+
+T = TypeVar("T")
+
+
+class Host(Protocol):
+    """The process that a store belongs to. `passes` may end the process at a named point."""
+
+    dead: bool
+
+    def passes(self, point: str) -> None: ...
+
+    def violate(self, what: str) -> None: ...
+
+
+class _Waiting:
+    """In the place of the writer's queue: says when the first job has come."""
+
+    def __init__(self, arrived: Callable[[], None]) -> None:
+        self._arrived = arrived
+        self._jobs: deque[Any] = deque()
+
+    def put(self, job: Any) -> None:
+        self._jobs.append(job)
+        self._arrived()
+
+    def get(self) -> Any:
+        return self._jobs.popleft()
+
+    def get_nowait(self) -> Any:
+        if not self._jobs:
+            raise queue.Empty
+        return self._jobs.popleft()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+
+class SimulatedWriter(Writer):
+    """The real writer, its thread replaced: a commit is done in one moment, after its latency."""
+
+    def __init__(self, host: Host, disk: Disk) -> None:
+        super().__init__(lambda: disk.connection, reserve=disk.reserve)
+        disk.reserve.hold()
+        self._host = host
+        self._disk = disk
+        self._waiting = _Waiting(self._arrived)
+        self._queue = self._waiting  # type: ignore[assignment]
+        self._due = False
+
+    async def run(self, operation: Operation, *, vital: bool = False) -> Any:
+        if self._host.dead:
+            raise asyncio.CancelledError
+        return await super().run(operation, vital=vital)
+
+    async def finish(self) -> None:
+        """What closing the real one does: write what was handed in."""
+        self._closed = True
+        while self._waiting:
+            await asyncio.sleep(self._disk.latency())
+            self._flush()
+
+    def _arrived(self) -> None:
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_later(self._disk.latency(), self._flush)
+
+    def _flush(self) -> None:
+        self._due = False
+        if self._host.dead or not self._waiting:
+            return
+        self._host.passes("before a commit")
+        if self._host.dead:
+            return
+        jobs, _ = self._gather()
+        self._commit(self._disk.connection, jobs)
+        self._host.passes("after a commit")
+        if self._waiting:
+            self._arrived()
+
+
+class CheckedRuns(Runs):
+    """The real transactions; every claim is held against limits and fairness, told anew."""
+
+    def __init__(self, keys: DataKeys, *, now: Callable[[], float], host: Host) -> None:
+        super().__init__(keys, now=now)
+        self._host = host
+
+    def claim(self, connection: sqlite3.Connection, *, owner: str, limits: Limits) -> Run | None:
+        before = _running(connection)
+        waiting = connection.execute(
+            "select caller, id from runs where state = 'queued' and owner is null order by ord"
+        ).fetchall()
+        run = super().claim(connection, owner=owner, limits=limits)
+        free = sum(before.values()) < limits.max_running
+        may = {c for c, _ in waiting if before.get(c, 0) < limits.caller_running.get(c, 0) and free}
+        if run is None:
+            if may:
+                self._host.violate(f"nothing was claimed although {sorted(may)} may run")
+            return None
+        if run.caller not in may:
+            self._host.violate(f"claimed over a limit: {run.caller} runs {before}")
+        if before.get(run.caller, 0) > min((before.get(c, 0) for c in may), default=0):
+            self._host.violate(f"unfair: {run.caller} was served before one who runs less")
+        if run.id != next(id_ for caller, id_ in waiting if caller == run.caller):
+            self._host.violate("a younger run of a caller was claimed before an older one")
+        return run
+
+
+def _running(connection: sqlite3.Connection) -> dict[str, int]:
+    rows = connection.execute(
+        "select caller, count(*) from runs where owner is not null group by caller"
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+class SimulatedStore(SqliteStore):
+    """The real store, over a disk that outlives it."""
+
+    def __init__(self, host: Host, disk: Disk, *, now: Callable[[], float]) -> None:
+        vault = Vault(STORE_KEY)
+        super().__init__(Path("simulated"), vault=vault, now=now)
+        self._host = host
+        self._disk = disk
+        self._simulated = self._writer = SimulatedWriter(host, disk)
+        self._runs = CheckedRuns(DataKeys(vault), now=now, host=host)
+
+    def open(self) -> None:
+        """The disk is open already."""
+
+    async def close(self) -> None:
+        await self._simulated.finish()
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        await asyncio.sleep(self._disk.reading_latency())
+        if self._host.dead:
+            raise asyncio.CancelledError
+        connection = self._disk.connection
+        try:
+            connection.execute("begin")
+            try:
+                return work(connection)
+            finally:
+                connection.execute("rollback")
+        except sqlite3.Error as error:
+            raise store_failed(error) from error

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from tests.simulation.conversation import Broken, Conversation
 from tests.simulation.plan import Plan
 from tests.simulation.process import Process
-from tests.simulation.seen import Known
+from tests.simulation.seen import Asked, Known
 from tests.simulation.watch import Watch
 
 # Statuses and codes with which any request may be refused while something is wrong.
@@ -130,7 +130,7 @@ class Client:
         key = f"key-of-{tag}" if self._chance.random() < 0.4 else None
         false = self._scene.plan.store_false and self._chance.random() < 0.2
         order = Order(tag, key, self._chance.random() < 0.5, false)
-        self._seen.caller_of[tag] = self.caller
+        self._seen.orders(tag, self.caller)
         if key is not None:
             self._orders.append(order)
         await self._send(process, order)
@@ -148,27 +148,28 @@ class Client:
 
     async def _send(self, process: Process, order: Order) -> None:
         self._watch.trace(f"{self.caller} creates {order.tag} key={order.key is not None}")
+        before = self._seen.asks(self._seen.by_tag.get(order.tag))
         asked = self._ask(process, "POST", "/v1/responses", key=order.key, body=order.body())
         if await asked.start() != 200:
             return self._refused(order, await self._error(asked, "create"))
         if order.stream:
-            return await self._read(process, asked, order=order)
+            return await self._read(process, asked, order=order, before=before)
         response = json.loads(await asked.body())
-        known = self._accept(process, order, response["id"], asked)
-        if known is not None:
-            self._seen.observed(known, response, self._seen.asks(known))
-        return None
+        known = self._accept(process, order, response["id"], asked=asked, before=before)
+        if known.accepted_at == before.at:
+            before = Asked(0, deleted=False, at=before.at)  # it is new
+        return self._seen.observed(known, response, before)
 
     def _accept(
-        self, process: Process, order: Order, run_id: str, asked: Conversation
-    ) -> Known | None:
-        before = self._seen.runs.get(run_id)
+        self, process: Process, order: Order, run_id: str, *, asked: Conversation, before: Asked
+    ) -> Known:
+        earlier = self._seen.runs.get(run_id)
         retention = self._scene.plan.retention_of(self.caller, store_false=order.store_false)
-        if asked.headers.get("idempotent-replayed") != "true" and before is not None:
+        if asked.headers.get("idempotent-replayed") != "true" and earlier is not None:
             self._watch.violate(f"{order.tag} was answered again, and not as a repeat")
-        self._watch.count("accepted" if before is None else "key gave the same run")
+        self._watch.count("accepted" if earlier is None else "key gave the same run")
         return self._seen.accepted(
-            run_id, tag=order.tag, retention=retention, process=process.number
+            run_id, tag=order.tag, retention=retention, process=process.number, at=before.at
         )
 
     def _refused(self, order: Order, code: str) -> None:
@@ -187,7 +188,7 @@ class Client:
         if order is None or known is None or self._seen.key_may_be_over(known):
             return
         tag = self._scene.new_tag()
-        self._seen.caller_of[tag] = self.caller
+        self._seen.orders(tag, self.caller)
         other = Order(tag, order.key, order.stream, store_false=False)
         asked = self._ask(process, "POST", "/v1/responses", key=other.key, body=other.body())
         if await asked.start() == 200:
@@ -233,6 +234,7 @@ class Client:
         *,
         known: Known | None = None,
         order: Order | None = None,
+        before: Asked | None = None,
         after: int = -1,
     ) -> None:
         """Read a stream to its end, or leave in the middle of it."""
@@ -243,10 +245,11 @@ class Client:
             async for part in asked.parts():
                 frames, held = whole_frames(held + part)
                 for frame in frames:
-                    if known is None and order is not None:
+                    if known is None:
+                        assert order is not None
+                        assert before is not None
                         opening = json.loads(frame.partition(b"\ndata: ")[2])["response"]["id"]
-                        known = self._accept(process, order, opening, asked)
-                    assert known is not None
+                        known = self._accept(process, order, opening, asked=asked, before=before)
                     number += 1
                     self._seen.event(known, number, frame)
                 if leaves is not None and number - after >= leaves:

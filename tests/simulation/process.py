@@ -41,6 +41,7 @@ class Process:
         self._context = contextvars.copy_context()
         self._context.run(ON_TASK.set, self._own)
         self._stop = asyncio.Event()
+        self._closed = False
         clock = SimulatedClock(watch.loop, watch.wall)
         self.store = SimulatedStore(self, watch.disk, now=clock.now)
         self.parts = build(
@@ -100,7 +101,7 @@ class Process:
         """Send a request; its answer comes through the conversation."""
         conversation = Conversation()
         conversation.slowness = slowness
-        if self.dead or self._stop.is_set():
+        if self.dead or self._closed:
             conversation.drop()
             return conversation
         scope = conversation.scope(method, path, key=key, headers=headers or {}, body=body)
@@ -143,6 +144,7 @@ class Process:
         self.parts.responses.draining = True
         await self.parts.executor.drain(seconds)
         self.parts.tails.close()
+        self._closed = True
         if self._conversations:
             await asyncio.wait(self._conversations.values(), timeout=_GRACE_SECONDS)
         left = list(self._conversations.values())

@@ -63,29 +63,37 @@ class Seen:
         self.caller_of: dict[str, str] = {}
         self.stopped: dict[str, str] = {}
         self.refused: set[str] = set()
-        self.excused: set[str] = set()
+        self.ordered_at: dict[str, float] = {}
+        self._renewable: set[str] = set()
 
-    def accepted(self, run_id: str, *, tag: str, retention: float, process: int) -> Known:
-        """A create was answered. The same create may only be answered with the same run."""
+    def orders(self, tag: str, caller: str) -> None:
+        """A create is about to be sent for the first time."""
+        self.caller_of[tag] = caller
+        self.ordered_at[tag] = self._time()
+
+    def accepted(
+        self, run_id: str, *, tag: str, retention: float, process: int, at: float
+    ) -> Known:
+        """A create, sent at the loop's time `at`, was answered. The same create may only be answered with the same run."""
         known = self.runs.get(run_id)
         if known is not None:
             if known.tag != tag:
                 self._violate(f"two creates, {known.tag} and {tag}, were given one run")
             return known
-        now = self._time()
-        known = Known(run_id, tag, self.caller_of[tag], retention, now, now, process)
+        known = Known(run_id, tag, self.caller_of[tag], retention, at, at, process)
         before = self.by_tag.get(tag)
         if before is not None:
             # Only after its run and its key are both gone does a key mean something new.
-            if not (self.key_may_be_over(before) and (before.deleting or self.may_be_over(before))):
+            if not self.may_be_new(tag):
                 self._violate(f"one create, {tag}, has made two runs")
-            self.excused.add(tag)
             self.stopped.pop(tag, None)
         self.runs[run_id] = self.by_tag[tag] = known
         return known
 
-    def asks(self, known: Known) -> Asked:
-        """Somebody is about to ask about a run."""
+    def asks(self, known: Known | None) -> Asked:
+        """Somebody is about to ask about a run; None: about one that may not be."""
+        if known is None:
+            return Asked(0, False, self._time())
         return Asked(known.rank, known.deleted, self._time())
 
     # --- answers ---------------------------------------------------------------------------
@@ -158,8 +166,19 @@ class Seen:
 
     def key_may_be_over(self, known: Known) -> bool:
         """Whether the key of its create may be over."""
-        made = self._wall.lowest_since(known.accepted_at - 30)
-        return self._wall.highest_since(known.accepted_at) >= made + KEY_SECONDS - 60
+        return self._is_over(self.ordered_at[known.tag])
+
+    def may_be_new(self, tag: str) -> bool:
+        """Whether the key of a create, sent again, may rightly make, or have made, another run."""
+        known = self.by_tag.get(tag)
+        gone = known is None or known.deleting or self.may_be_over(known)
+        if gone and self._is_over(self.ordered_at[tag]):
+            self._renewable.add(tag)
+        return tag in self._renewable
+
+    def _is_over(self, ordered_at: float) -> bool:
+        made = self._wall.lowest_since(ordered_at)
+        return self._wall.highest_since(ordered_at) >= made + KEY_SECONDS
 
     def stop(self, known: Known, why: str) -> None:
         """From now on no upstream call may be made for it."""

@@ -54,12 +54,13 @@ class Watch:
         """Held against the rules at the moment at which a call arrives."""
         self.trace(f"upstream gets {call.tag}#{call.number}")
         earlier = self.upstream.calls[call.tag][:-1]
-        if any(not other.proof for other in earlier) and call.tag not in self.seen.excused:
-            self.violate(f"{call.tag} was called again, and an earlier call may have run")
         if any(other.open for other in earlier):
             self.violate(f"{call.tag} is called twice at once")
-        if call.tag in self.seen.stopped:
-            self.violate(f"{call.tag} was called after {self.seen.stopped[call.tag]}")
+        if not self.seen.may_be_new(call.tag):
+            if any(not other.proof for other in earlier):
+                self.violate(f"{call.tag} was called again, and an earlier call may have run")
+            if call.tag in self.seen.stopped:
+                self.violate(f"{call.tag} was called after {self.seen.stopped[call.tag]}")
         if call.tag in self.seen.refused:
             self.violate(f"{call.tag} was called although its create was refused")
         if earlier:

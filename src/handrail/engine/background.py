@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -33,12 +34,14 @@ BATCH: Final = 64
 class Accepted:
     """A run that is kept: its id, the response as JSON, what will be changed upstream.
 
-    `repeated` says that an earlier create of the same Idempotency-Key made it.
+    `opening` are its first events. `repeated` says that an earlier create of the same
+    Idempotency-Key made it; there are no events then.
     """
 
     id: str
     response: bytes
     steps: tuple[Step, ...]
+    opening: tuple[bytes, ...] = ()
     repeated: bool = False
 
 
@@ -94,7 +97,9 @@ class Background:
             return Accepted(id=stands, response=earlier, steps=steps, repeated=True)
         self._executor.wake()
         self._logger.info("run_accepted", run=run.id, caller=caller, decision=plan.header())
-        return Accepted(id=run.id, response=run.response, steps=steps)
+        return Accepted(
+            id=run.id, response=run.response, steps=steps, opening=run.opening.frames
+        )
 
     def _new_run(
         self, request: CreateRequest, *, plan: Plan, caller: str, target: Target, now: float
@@ -140,6 +145,19 @@ class Background:
         """The events after number `after` (-1: all), then live. Raises ResponseNotFound."""
         await self._get(run_id, caller)
         return self._tails.follow(run_id, caller=caller, after=after, obfuscation=obfuscation)
+
+    async def stream(self, accepted: Accepted, *, caller: str) -> AsyncGenerator[bytes, None]:
+        """The events of a run that was just accepted, from the first, then live.
+
+        The first ones are durable and at hand. Asking the store for them could fail, and a caller
+        who was told so would send the create again although its run is kept.
+        """
+        if accepted.opening:
+            yield b"".join(accepted.opening)
+        after = len(accepted.opening) - 1
+        async with aclosing(self._tails.follow(accepted.id, caller=caller, after=after)) as rest:
+            async for chunk in rest:
+                yield chunk
 
     async def input_items(self, run_id: str, *, caller: str, page: items.PageRequest) -> bytes:
         """One page of the kept input, as JSON. Raises ResponseNotFound and RequestRejected."""

@@ -88,8 +88,15 @@ class LocalExecutor:
         run = await self._store.claim(owner=self.owner, limits=self._limits())
         if run is None:
             return False
-        self._running[run.id] = group.create_task(self._guarded(run), name=f"run {run.id}")
+        task = group.create_task(self._guarded(run), name=f"run {run.id}")
+        self._running[run.id] = task
+        # Not inside the task: one that is cancelled before its first step runs nothing of it.
+        task.add_done_callback(lambda _: self._ended(run.id))
         return True
+
+    def _ended(self, run_id: str) -> None:
+        self._running.pop(run_id, None)
+        self._wake.set()
 
     async def _guarded(self, run: Run) -> None:
         try:
@@ -98,9 +105,6 @@ class LocalExecutor:
             pass  # one run was stopped; the group goes on
         except Exception as error:
             self._logger.error("execution_broke", run=run.id, exc_info=error)
-        finally:
-            self._running.pop(run.id, None)
-            self._wake.set()
 
     async def drain(self, seconds: float) -> None:
         """See the port."""

@@ -72,7 +72,7 @@ class Responses:
             headers["idempotent-replayed"] = "true"
         if not plan.stream:
             return await exchange.reply(200, work.response, headers=headers)
-        chunks = await self._background.follow(work.id, caller=caller.policy.name, after=-1)
+        chunks = self._background.stream(work, caller=caller.policy.name)
         return await exchange.stream(chunks, headers=headers)
 
     async def _accept(

@@ -69,7 +69,7 @@ class Client:
         self._chance = chance
         self._orders: list[Order] = []
         self._acts: Mapping[Callable[[Process], Awaitable[None]], int] = {
-            self._create: 30,
+            self._create: 34,
             self._repeat: 8,
             self._misuse_key: 2,
             self._poll: 14,
@@ -82,7 +82,7 @@ class Client:
 
     async def run(self) -> None:
         """Until the world is over."""
-        pace = self._chance.choice((0.02, 0.2, 1.0))
+        pace = 2 * self._scene.plan.seconds / self._chance.choice((20, 60, 150))
         while not self._scene.over:
             await asyncio.sleep(self._chance.uniform(0, pace))
             process = self._scene.process

@@ -19,6 +19,9 @@ from tests.simulation.watch import Watch
 RECOVERED_SECONDS: Final = 65.0
 """After the last trouble: the longest wait of the recovery between two tries, and a little."""
 
+READ_SECONDS: Final = 2.0
+"""For the whole of a run that has ended; far less than a heartbeat."""
+
 Json = dict[str, Any]
 
 
@@ -75,7 +78,7 @@ class Judge:
             self._watch.violate(f"{known.tag} is there after its deletion")
         response = json.loads(await asked.body())
         self._seen.observed(known, response, self._seen.asks(known))
-        if self._seen.may_be_over(known):
+        if self._seen.may_be_over(known, within=1.0):
             return None  # it may go while it is read
         frames = await self._frames(known, f"{path}?stream=true")
         for number, frame in enumerate(frames):
@@ -94,11 +97,14 @@ class Judge:
         return None
 
     async def _frames(self, known: Known, path: str) -> list[bytes]:
+        began = self._watch.loop.time()
         asked = self._ask(known.caller, path)
         if await asked.start() != 200:
             self._watch.violate(f"{known.tag} cannot be streamed: {asked.status}")
             return []
         frames, rest = whole_frames(await asked.body())
+        if self._watch.loop.time() - began > READ_SECONDS:
+            self._watch.violate(f"{known.tag}: reading what is all there made its reader wait")
         if rest:
             self._watch.violate(f"{known.tag}: half an event at the end of a stream")
         return frames

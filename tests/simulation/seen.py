@@ -80,13 +80,13 @@ class Seen:
             if known.tag != tag:
                 self._violate(f"two creates, {known.tag} and {tag}, were given one run")
             return known
-        known = Known(run_id, tag, self.caller_of[tag], retention, at, at, process)
-        before = self.by_tag.get(tag)
-        if before is not None:
-            # Only after its run and its key are both gone does a key mean something new.
-            if not self.may_be_new(tag):
-                self._violate(f"one create, {tag}, has made two runs")
+        began = self.ordered_at[tag]  # an answer that was lost may have been about it already
+        known = Known(run_id, tag, self.caller_of[tag], retention, at, began, process)
+        # Only after its run and its key are both gone does a key mean something new.
+        if self.may_be_new(tag):
             self.stopped.pop(tag, None)
+        elif tag in self.by_tag:
+            self._violate(f"one create, {tag}, has made two runs")
         self.runs[run_id] = self.by_tag[tag] = known
         return known
 
@@ -159,10 +159,13 @@ class Seen:
 
     # --- what may be over ------------------------------------------------------------------
 
-    def may_be_over(self, known: Known) -> bool:
-        """Whether the retention may be over: it starts at the end, by the wall clock."""
+    def may_be_over(self, known: Known, *, within: float = 0.0) -> bool:
+        """Whether the retention may be over: it starts at the end, by the wall clock.
+
+        `within`: or may be so many seconds from now.
+        """
         ended = self._wall.lowest_since(known.unfinished_at)
-        return self._wall.highest_since(known.unfinished_at) >= ended + known.retention
+        return self._wall.highest_since(known.unfinished_at) + within >= ended + known.retention
 
     def key_may_be_over(self, known: Known) -> bool:
         """Whether the key of its create may be over."""

@@ -101,21 +101,23 @@ class Tails:
                 wake.clear()  # before looking, so that what comes while we look is not missed
                 newer = live.after(after)
                 frames = newer or []
-                ended = False
-                # The store is asked at first, when the window does not reach back, and when we
-                # were woken without news; not after each delivery from the window.
+                ended = more = False
+                # The store is asked at first, when the window does not reach back, when a slice
+                # ended early, and when we were woken without news; not after each delivery from
+                # the window.
                 if newer is None or (ask and not newer):
                     part = await self._store.read(run_id, after=after, caller=caller)
                     if part is None:
                         return
                     frames = list(part.frames)
-                    ended = is_final(part.state) and after + len(frames) >= part.last_seq
+                    more = after + len(frames) < part.last_seq
+                    ended = is_final(part.state) and not more
                 if frames:
                     after += len(frames)
                     yield b"".join(frames if obfuscation else map(_plain, frames))
                 if ended or _is_terminal(frames) or (self._closing and not frames):
                     return
-                ask = not frames
+                ask = more or not frames
                 if not frames and not await _woken(wake, self._heartbeat_seconds):
                     yield COMMENT
 

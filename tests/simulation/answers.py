@@ -110,7 +110,9 @@ def draw(chance: random.Random, *, tag: str, calm: float) -> Answer:
     texts, output = _content(stream, tag)
     if head == "json":
         body = json.dumps(_response("completed", output))
-        return Answer(head=head, end="completed", patience=patience, texts=texts, body=body.encode())
+        return Answer(
+            head=head, end="completed", patience=patience, texts=texts, body=body.encode()
+        )
     pieces = _ended(stream, end, output=output)
     return Answer(
         head=head, end=end, patience=patience, pieces=_rechunked(chance, pieces), texts=texts

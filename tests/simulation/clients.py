@@ -36,6 +36,9 @@ class Scene(Protocol):
     def troubled_since(self, moment: float) -> bool: ...
 
 
+CANCEL_SECONDS: Final = 1.0
+
+
 @dataclass(frozen=True)
 class Order:
     """A create that may be sent again under its key."""
@@ -190,12 +193,14 @@ class Client:
         tag = self._scene.new_tag()
         self._seen.orders(tag, self.caller)
         other = Order(tag, order.key, order.stream, store_false=False)
+        self._orders.remove(order)  # should the key be over by then, it means the other one
         asked = self._ask(process, "POST", "/v1/responses", key=other.key, body=other.body())
         if await asked.start() == 200:
             if not self._seen.key_may_be_over(known):
                 self._watch.violate(f"the key of {known.tag} made another run")
             return asked.leave()
-        await self._error(asked, "create")
+        if await self._error(asked, "create") == "idempotency_key_reused":
+            self._orders.append(order)
         return None
 
     # --- reading ---------------------------------------------------------------------------
@@ -294,6 +299,9 @@ class Client:
         self._watch.trace(f"{self.caller} cancels {known.tag}")
         asked = self._ask(process, "POST", f"/v1/responses/{known.id}/cancel")
         status = await asked.start()
+        late = self._watch.loop.time() - before.at > CANCEL_SECONDS
+        if late and not self._scene.troubled_since(before.at):
+            self._watch.violate(f"the cancel of {known.tag} was answered late")
         if status == 200:
             self._cancelled(known, json.loads(await asked.body()), before.rank)
         elif status == 400:

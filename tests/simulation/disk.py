@@ -87,7 +87,7 @@ class Disk:
         self.connection.row_factory = sqlite3.Row
         self.connection.execute("pragma foreign_keys = on")
         self.connection.execute("pragma secure_delete = on")
-        self.connection.before = self._before  # type: ignore[method-assign]
+        self.connection.before = self._before
         self.reserve = SimulatedReserve(self)
 
     @property

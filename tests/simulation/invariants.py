@@ -7,6 +7,7 @@ ask the gateway (what is left of destroyed runs, and runs whose creator got no a
 import asyncio
 import json
 import random
+import re
 from typing import Any, Final
 
 from tests.simulation.clients import whole_frames
@@ -18,6 +19,8 @@ from tests.simulation.watch import Watch
 
 RECOVERED_SECONDS: Final = 65.0
 """After the last trouble: the longest wait of the recovery between two tries, and a little."""
+
+_WORD: Final = re.compile(rb"run-\d+-\d\.\d")
 
 READ_SECONDS: Final = 2.0
 """For the whole of a run that has ended; far less than a heartbeat."""
@@ -37,9 +40,9 @@ class Judge:
     async def settled(self) -> None:
         """Wait until every run is terminal; how long that may take follows from the limits."""
         await asyncio.sleep(RECOVERED_SECONDS)
-        abandoned = self._watch.disk.rows(
-            f"select id from runs where owner is not null and owner <> '{self._process.parts.owner}'"
-        )
+        owner = self._process.parts.owner
+        query = f"select id from runs where owner is not null and owner <> '{owner}'"
+        abandoned = self._watch.disk.rows(query)
         if abandoned:
             self._watch.violate(f"{len(abandoned)} runs of a dead process were never taken over")
         unfinished = self._unfinished()
@@ -68,6 +71,9 @@ class Judge:
         """Every accepted run, read again from the first byte to the last."""
         for known in list(self._seen.runs.values()):
             await self._one(known, chance)
+        for (run_id,) in self._watch.disk.rows("select id from runs"):
+            if run_id not in self._seen.runs:
+                self._watch.count("accepted, and its client never learned of it")
 
     async def _one(self, known: Known, chance: random.Random) -> None:
         path = f"/v1/responses/{known.id}"
@@ -148,6 +154,11 @@ class Judge:
             if count:
                 self._watch.violate(f"{count} rows are left in {table}")
 
+    def nothing_readable(self) -> None:
+        """What the database holds of outputs is sealed."""
+        if _WORD.search(self._watch.disk.connection.serialize()):
+            self._watch.violate("an output can be read in the database")
+
     def nothing_of_destroyed(self) -> None:
         """A deleted run has no row."""
         for known in self._seen.runs.values():
@@ -166,7 +177,7 @@ def cause_of(response: Json) -> str:
 
 def _text(item: Json) -> str:
     parts = item.get("content") or item.get("summary") or []
-    return "".join(part.get("text", "") for part in parts) + item.get("arguments", "")
+    return "".join(part.get("text", "") for part in parts) + str(item.get("arguments", ""))
 
 
 def _delta(frame: bytes) -> str:

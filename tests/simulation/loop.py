@@ -78,8 +78,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._elapsed = max(self._elapsed, self._scheduled[0].when())  # type: ignore[attr-defined]
             self._turns = 0
             return ()
-        # Every turn takes some time, as it does on a machine: a deadline that is less than a float's
-        # precision away would never be over otherwise.
+        # Every turn takes some time, as it does on a machine: a deadline that is nearer than a
+        # float can tell would never be over otherwise.
         self._elapsed += TURN_SECONDS
         self._turns += 1
         if self._turns > BUSY_TURNS:
@@ -92,7 +92,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _write_to_self(self) -> None:
         """Nobody sleeps who would have to be woken."""
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+    def run_in_executor(self, *_: Any) -> Any:  # type: ignore[override]
         raise Stuck("the simulated code asked for a thread")
 
     def _make_task(

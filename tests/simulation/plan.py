@@ -1,4 +1,4 @@
-"""What one seed means: sizes, limits, and what goes wrong when. Drawn once, before anything runs."""
+"""What one seed means: sizes, limits, what goes wrong when. Drawn before anything runs."""
 
 import functools
 import random
@@ -22,7 +22,8 @@ BLOWS: Final[Mapping[str, int]] = {
     "die before a commit": 4,
     "die after a commit": 5,
     "die a call sent": 3,
-    "drain": 4,
+    "drain": 3,
+    "drain before a commit": 3,
     "jump": 3,
     "revoke": 2,
     **{f"disk {trouble}": 2 for trouble in Trouble},
@@ -134,7 +135,10 @@ def _loaded(profile: str) -> Settings:
         "background.enabled": True,
         "config": None,
     }
-    environment = {"HANDRAIL_CALLER_KEY": key_of("default"), "HANDRAIL_UPSTREAM_API_KEY": "sk-simulated"}
+    environment = {
+        "HANDRAIL_CALLER_KEY": key_of("default"),
+        "HANDRAIL_UPSTREAM_API_KEY": "sk-simulated",
+    }
     settings = load(flags, environment, default_data_dir=Path("simulated"))
     target = replace(settings.target, reply_seconds=15.0, idle_seconds=20.0)
     return replace(settings, target=target)

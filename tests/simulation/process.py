@@ -34,7 +34,7 @@ class Process:
         self.draining = False
         self.settings = settings
         self.died = asyncio.Event()
-        self.point: str | None = None  # where it is to die
+        self.meets: tuple[str, Callable[[], None]] | None = None
         self._watch = watch
         self._tasks: list[asyncio.Task[Any]] = []
         self._conversations: dict[Conversation, asyncio.Task[None]] = {}
@@ -77,10 +77,32 @@ class Process:
         return [task for task in self._tasks if not task.done()]
 
     def passes(self, point: str) -> None:
-        """Execution has come to a named point, which may be where it is to die."""
-        if self.point == point and not self.dead:
-            self._watch.count(f"died {point}")
-            self.kill()
+        """Execution has come to a named point, where something may be about to happen to it."""
+        if self.meets is not None and self.meets[0] == point and not self.dead:
+            (_, happens), self.meets = self.meets, None
+            happens()
+
+    async def comes_to(self, point: str, happens: Callable[[], None], *, seconds: float) -> None:
+        """Let `happens` happen at the next passing of a point, or at the latest after so long."""
+        met = asyncio.Event()
+
+        def meets() -> None:
+            met.set()
+            self._watch.count(f"met {point}")
+            happens()
+
+        self.meets = point, meets
+        try:
+            async with asyncio.timeout(seconds):
+                await met.wait()
+        except TimeoutError:
+            self.meets = None
+            if not self.dead:
+                happens()
+
+    def troubled_since(self, moment: float) -> bool:
+        """Whether there was a cause for being slow."""
+        return self._watch.troubled_since(moment)
 
     def violate(self, what: str) -> None:
         """An invariant does not hold."""
@@ -142,6 +164,7 @@ class Process:
         """What `Gateway.stop` begins: no new runs, some time for those under way, then the end."""
         self.draining = True
         self.parts.responses.draining = True
+        began = self._watch.loop.time()
         await self.parts.executor.drain(seconds)
         self.parts.tails.close()
         self._closed = True
@@ -158,11 +181,18 @@ class Process:
         leaked = [task.get_name() for task in self.alive() if task is not asyncio.current_task()]
         if leaked:
             self._watch.violate(f"tasks outlived the drain: {leaked[:5]}")
+        query = f"select id from runs where owner = '{self.parts.owner}'"
+        held = self._watch.disk.rows(query)
+        if held and not self._watch.sick_since(began):
+            self._watch.violate(f"a drain left {len(held)} runs claimed")
         self.dead = True
         self.died.set()
 
     def kill(self) -> None:
         """SIGKILL."""
+        query = "select id from runs where owner is not null and state = 'queued'"
+        if self._watch.disk.rows(query):
+            self._watch.count("died with a claimed run that had not begun")
         self.dead = True
         self.died.set()
         for conversation in list(self._conversations):

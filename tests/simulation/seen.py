@@ -74,7 +74,10 @@ class Seen:
     def accepted(
         self, run_id: str, *, tag: str, retention: float, process: int, at: float
     ) -> Known:
-        """A create, sent at the loop's time `at`, was answered. The same create may only be answered with the same run."""
+        """A create, sent at the loop's time `at`, was answered.
+
+        The same create may only be answered with the same run.
+        """
         known = self.runs.get(run_id)
         if known is not None:
             if known.tag != tag:

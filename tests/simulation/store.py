@@ -6,10 +6,10 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from handrail.core.admission import Limits
-from handrail.store.base import Run
+from handrail.store.base import NewRun, Run
 from handrail.store.keys import DataKeys
 from handrail.store.runs import Runs
 from handrail.store.sqlite import SqliteStore
@@ -19,6 +19,9 @@ from tests.simulation.disk import STORE_KEY, Disk
 
 T = TypeVar("T")
 
+PROMPT_SECONDS: Final = 0.25
+"""In which a run starts that nothing keeps from it; less than the executor's look every second."""
+
 
 class Host(Protocol):
     """The process that a store belongs to. `passes` may end the process at a named point."""
@@ -26,6 +29,8 @@ class Host(Protocol):
     dead: bool
 
     def passes(self, point: str) -> None: ...
+
+    def troubled_since(self, moment: float) -> bool: ...
 
     def violate(self, what: str) -> None: ...
 
@@ -77,6 +82,9 @@ class SimulatedWriter(Writer):
             await asyncio.sleep(self._disk.latency())
             self._flush()
 
+    def _waiting_of_the_living(self) -> bool:
+        return bool(self._waiting) and not self._host.dead
+
     def _arrived(self) -> None:
         if not self._due:
             self._due = True
@@ -84,10 +92,10 @@ class SimulatedWriter(Writer):
 
     def _flush(self) -> None:
         self._due = False
-        if self._host.dead or not self._waiting:
+        if not self._waiting_of_the_living():
             return
         self._host.passes("before a commit")
-        if self._host.dead:
+        if not self._waiting_of_the_living():
             return
         jobs, _ = self._gather()
         self._commit(self._disk.connection, jobs)
@@ -102,6 +110,15 @@ class CheckedRuns(Runs):
     def __init__(self, keys: DataKeys, *, now: Callable[[], float], host: Host) -> None:
         super().__init__(keys, now=now)
         self._host = host
+        self._may_start: dict[str, float] = {}
+
+    def accept(self, connection: sqlite3.Connection, run: NewRun, *, limits: Limits) -> str:
+        waits = connection.execute("select 1 from runs where state = 'queued' and owner is null")
+        alone = waits.fetchone() is None
+        stands = super().accept(connection, run, limits=limits)
+        if alone and run.caller in _free(_running(connection), {run.caller}, limits):
+            self._may_start[run.id] = asyncio.get_running_loop().time()
+        return stands
 
     def claim(self, connection: sqlite3.Connection, *, owner: str, limits: Limits) -> Run | None:
         before = _running(connection)
@@ -109,8 +126,7 @@ class CheckedRuns(Runs):
             "select caller, id from runs where state = 'queued' and owner is null order by ord"
         ).fetchall()
         run = super().claim(connection, owner=owner, limits=limits)
-        free = sum(before.values()) < limits.max_running
-        may = {c for c, _ in waiting if before.get(c, 0) < limits.caller_running.get(c, 0) and free}
+        may = _free(before, {caller for caller, _ in waiting}, limits)
         if run is None:
             if may:
                 self._host.violate(f"nothing was claimed although {sorted(may)} may run")
@@ -121,7 +137,19 @@ class CheckedRuns(Runs):
             self._host.violate(f"unfair: {run.caller} was served before one who runs less")
         if run.id != next(id_ for caller, id_ in waiting if caller == run.caller):
             self._host.violate("a younger run of a caller was claimed before an older one")
+        since = self._may_start.pop(run.id, None)
+        if since is not None and not self._host.troubled_since(since):
+            waited = asyncio.get_running_loop().time() - since
+            if waited > PROMPT_SECONDS:
+                self._host.violate(f"a run waited {waited:.1f} s although it could have started")
         return run
+
+
+def _free(running: dict[str, int], callers: set[str], limits: Limits) -> set[str]:
+    """Those of the callers who may start another run."""
+    if sum(running.values()) >= limits.max_running:
+        return set()
+    return {c for c in callers if running.get(c, 0) < limits.caller_running.get(c, 0)}
 
 
 def _running(connection: sqlite3.Connection) -> dict[str, int]:

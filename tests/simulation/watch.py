@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tests.simulation.clock import Wall
 from tests.simulation.loop import VirtualLoop
@@ -12,6 +12,10 @@ from tests.simulation.upstream import Call
 if TYPE_CHECKING:
     from tests.simulation.disk import Disk
     from tests.simulation.upstream import Upstream
+
+
+AFTERMATH_SECONDS: Final = 12.0
+"""A write that began while the disk was locked may still wait for so long."""
 
 
 class Watch:
@@ -27,6 +31,8 @@ class Watch:
         self.counts: Counter[str] = Counter()
         self.violations: list[str] = []
         self.seen = Seen(self.wall, loop.time, self.violate)
+        self.restart_at = -1.0
+        self.disk_at = -100.0
         self._running = running
         self._max_running = max_running
 
@@ -43,6 +49,14 @@ class Watch:
         """An invariant does not hold."""
         self.violations.append(f"at {self.loop.time():.4f} s: {what}")
         self.trace(f"VIOLATION {what}")
+
+    def troubled_since(self, moment: float) -> bool:
+        """Whether the gateway was restarted since then, or the disk had trouble (`sick_since`)."""
+        return self.restart_at >= moment or self.sick_since(moment)
+
+    def sick_since(self, moment: float) -> bool:
+        """Whether the disk has had trouble since then, or shortly before."""
+        return self.disk.trouble is not None or self.disk_at + AFTERMATH_SECONDS >= moment
 
     def digest(self) -> str:
         """Equal for two runs that went the same way."""

@@ -53,7 +53,6 @@ class World:
         self._lives = 0
         self._tags = 0
         self._revoked: set[str] = set()
-        self._trouble_at = -1.0
 
     # --- what clients see ------------------------------------------------------------------
 
@@ -72,7 +71,7 @@ class World:
 
     def troubled_since(self, moment: float) -> bool:
         """Whether the disk has had trouble since then."""
-        return self.watch.disk.trouble is not None or self._trouble_at >= moment
+        return self.watch.troubled_since(moment)
 
     # --- its course ------------------------------------------------------------------------
 
@@ -92,9 +91,12 @@ class World:
         await judge.settled()
         await self._end_clients(clients)
         judge.nothing_of_destroyed()
+        judge.nothing_readable()
         await judge.every_run(self._chance)
         judge.at_rest()
-        self.watch.wall.jump(_TWO_DAYS + max(0.0, self.watch.wall.highest_since(0.0) - self.watch.wall.now()))
+        self.watch.wall.jump(
+            _TWO_DAYS + max(0.0, self.watch.wall.highest_since(0.0) - self.watch.wall.now())
+        )
         await asyncio.sleep(_SWEPT_SECONDS)
         judge.nothing_left()
         await asyncio.wait([process.spawn(process.drain(0))])
@@ -154,37 +156,41 @@ class World:
         elif kind == "die":
             await self._kill(process, rest, blow.seconds)
         elif kind == "drain":
-            await self._drain(process)
+            await self._drain(process, rest, blow.seconds)
         else:
             await self._revoke(process, blow.seconds)
         return None
 
     async def _kill(self, process: Process, point: str, seconds: float) -> None:
         if point:
-            # Wait for execution to come there; if it does not, it dies all the same.
-            process.point = point
-            try:
-                async with asyncio.timeout(seconds):
-                    await process.died.wait()
-            except TimeoutError:
-                pass
-        if not process.dead:
+            await process.comes_to(point, process.kill, seconds=seconds)
+        else:
             self.watch.count("died at a random moment")
             process.kill()
         await self._restart()
 
     async def _restart(self) -> None:
         await self._bury()
-        self._trouble_at = self.watch.loop.time()
+        self.watch.restart_at = self.watch.loop.time()
         await asyncio.sleep(self._chance.choice((0.01, 0.2, 3.0)))
         await self._start()
 
-    async def _drain(self, process: Process) -> None:
+    async def _drain(self, process: Process, point: str, seconds: float) -> None:
+        started: list[asyncio.Task[None]] = []
+
+        def begin() -> None:
+            started.append(process.spawn(process.drain(self.plan.settings.drain_seconds)))
+
+        if point:
+            await process.comes_to(point, begin, seconds=seconds)
+        else:
+            begin()
+        if not started:
+            return await self._restart()
         under_way = process.parts.executor.running
-        draining = process.spawn(process.drain(self.plan.settings.drain_seconds))
         began = self.watch.loop.time()
         second = self._chance.random() < 0.2  # somebody loses patience
-        await asyncio.wait([draining], timeout=0.3 if second else 300.0)
+        await asyncio.wait(started, timeout=0.3 if second else 300.0)
         if not process.dead and not second and self.watch.disk.trouble is None:
             self.watch.violate("a drain did not end")
         self.watch.count("drained" if process.dead else "killed while draining")
@@ -193,7 +199,7 @@ class World:
             self.watch.count("drain interrupted runs" if waited else "drain let runs end")
         if not process.dead:
             process.kill()
-        await self._restart()
+        return await self._restart()
 
     async def _spoil(self, trouble: Trouble, seconds: float) -> None:
         self._disk_is(trouble)
@@ -201,7 +207,7 @@ class World:
         self._disk_is(None)
 
     def _disk_is(self, trouble: Trouble | None) -> None:
-        self._trouble_at = self.watch.loop.time()
+        self.watch.disk_at = self.watch.loop.time()
         self.watch.disk.trouble = trouble
 
     async def _revoke(self, process: Process, seconds: float) -> None:
@@ -219,9 +225,17 @@ class World:
 
 # --- logs ----------------------------------------------------------------------------------------
 
-# Lines which say that a defect was met, or may say so: then with an exception that is not ours.
+# Lines of the log that tell of a defect, if their exception is neither ours nor the disk's.
 _DEFECTS: Final = frozenset(
-    {"execution_broke", "flush_failed", "loop_broke", "run_broke", "run_end_broke", "request_failed"}
+    {
+        "execution_broke",
+        "flush_failed",
+        "loop_broke",
+        "run_broke",
+        "run_end_broke",
+        "request_failed",
+        "run_not_recovered",
+    }
 )
 
 
@@ -231,11 +245,9 @@ def _listening(watch: Watch) -> Iterator[None]:
 
     def heard(_logger: object, _method: str, entry: MutableMapping[str, Any]) -> Any:
         problem = entry.get("exc_info")
-        if isinstance(problem, Exception) and not isinstance(problem, HandrailError):
-            cause = f"{type(problem).__name__}: {problem}"
-            if entry["event"] in _DEFECTS or entry["event"] == "run_not_recovered":
-                if not _is_disk(problem):
-                    watch.violate(f"{entry['event']} {cause}")
+        expected = isinstance(problem, HandrailError) or type(problem).__module__ == "sqlite3"
+        if isinstance(problem, Exception) and not expected and entry["event"] in _DEFECTS:
+            watch.violate(f"{entry['event']} {type(problem).__name__}: {problem}")
         raise structlog.DropEvent
 
     before = structlog.get_config()
@@ -248,10 +260,6 @@ def _listening(watch: Watch) -> Iterator[None]:
         yield
     finally:
         structlog.configure(**before)
-
-
-def _is_disk(problem: Exception) -> bool:
-    return type(problem).__module__ == "sqlite3"
 
 
 def simulate(seed: int) -> Outcome:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from handrail.core import wire
+from handrail.core.events import event
 from handrail.core.lifecycle import State
 from handrail.core.sse import COMMENT
 from handrail.engine.clock import SystemClock
@@ -10,8 +12,6 @@ from handrail.engine.tail import Tails
 from handrail.store.runs import SLICE_BYTES
 from tests.contract.runs import limits
 from tests.unit.test_journal import Gated, delta, new_run, opened
-from handrail.core import wire
-from handrail.core.events import event
 
 
 async def test_a_run_larger_than_one_slice_is_read_to_its_end_without_a_pause(

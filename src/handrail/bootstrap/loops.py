@@ -31,9 +31,7 @@ async def running(parts: Parts, *, broken: Callable[[], None]) -> AsyncIterator[
         "recovery": parts.recovery.loop,
     }
     async with asyncio.TaskGroup() as group:
-        tasks = [
-            group.create_task(watched(name, loop), name=name) for name, loop in loops.items()
-        ]
+        tasks = [group.create_task(watched(name, loop), name=name) for name, loop in loops.items()]
         yield
         parts.tails.close()
         for task in tasks:

@@ -1,7 +1,7 @@
 """Puts the engine and the server together. Called inside the running event loop."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -64,9 +64,8 @@ def build(
     `settings` gives the snapshot of the moment. Limits follow it; the bounds of one run and the
     heartbeat are those of the start.
     """
-    first = settings()
-    heartbeat = float(first.heartbeat_seconds)
-    client = new_client(idle_seconds=_KEEP_ALIVE_SECONDS.get(first.target.profile.name, 15.0))
+    heartbeat = float(settings().heartbeat_seconds)
+    client = new_client(idle_seconds=_KEEP_ALIVE_SECONDS.get(targets.current.profile.name, 15.0))
     dispatcher = Dispatcher(client, clock=clock)
     tails = Tails(store, heartbeat_seconds=heartbeat)
     journal = Journal(store=store, tails=tails, clock=clock)
@@ -75,9 +74,6 @@ def build(
     )
     background = Background(
         store=store, executor=executor, tails=tails, clock=clock, new_id=new_response_id
-    )
-    recovery = Recovery(
-        background, owner=executor.owner, callers=lambda: settings().callers, clock=clock
     )
     upstream_runs = UpstreamRuns(
         dispatcher=dispatcher,
@@ -100,7 +96,7 @@ def build(
         journal=journal,
         executor=executor,
         retention=Retention(store=store, clock=clock),
-        recovery=recovery,
+        recovery=_recovery(settings, background=background, owner=executor.owner, clock=clock),
         background=background,
         responses=responses,
         models=Models(dispatcher),
@@ -132,6 +128,15 @@ def _executor(
         execute=execution.run,
         limits=lambda: settings().limits,
     )
+
+
+def _recovery(
+    settings: Callable[[], Settings], *, background: Background, owner: str, clock: Clock
+) -> Recovery:
+    def callers() -> Collection[str]:
+        return settings().callers
+
+    return Recovery(background, owner=owner, callers=callers, clock=clock)
 
 
 def new_response_id() -> str:

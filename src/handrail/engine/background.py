@@ -97,9 +97,7 @@ class Background:
             return Accepted(id=stands, response=earlier, steps=steps, repeated=True)
         self._executor.wake()
         self._logger.info("run_accepted", run=run.id, caller=caller, decision=plan.header())
-        return Accepted(
-            id=run.id, response=run.response, steps=steps, opening=run.opening.frames
-        )
+        return Accepted(id=run.id, response=run.response, steps=steps, opening=run.opening.frames)
 
     def _new_run(
         self, request: CreateRequest, *, plan: Plan, caller: str, target: Target, now: float

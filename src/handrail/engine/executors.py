@@ -4,6 +4,7 @@ Several machines come later behind the same port: a dispatcher then calls the sa
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
@@ -49,6 +50,7 @@ class LocalExecutor:
         self._wake = asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._draining = False
+        self._claiming = asyncio.Lock()
         self._logger = get_logger()
 
     @property
@@ -85,9 +87,13 @@ class LocalExecutor:
                     pass
 
     async def _start_one(self, group: asyncio.TaskGroup) -> bool:
-        run = await self._store.claim(owner=self.owner, limits=self._limits())
-        if run is None:
-            return False
+        async with self._claiming:
+            run = await self._store.claim(owner=self.owner, limits=self._limits())
+            if run is None:
+                return False
+            if self._draining:  # since the claim was asked for: what may not start goes back
+                await self._store.release(run.id, run.fence)
+                return False
         task = group.create_task(self._guarded(run), name=f"run {run.id}")
         self._running[run.id] = task
         # Not inside the task: one that is cancelled before its first step runs nothing of it.
@@ -110,6 +116,11 @@ class LocalExecutor:
         """See the port."""
         self._draining = True
         self._wake.set()
+        # A claim under way would else come back to an executor that is gone, or start a run that
+        # nobody waits for. A store that does not answer must not hold up the end.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FALLBACK_SECONDS), self._claiming:
+                pass
         if self._running:
             await asyncio.wait(self._running.values(), timeout=seconds)
         left = list(self._running.values())

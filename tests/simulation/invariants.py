@@ -17,7 +17,7 @@ from tests.simulation.process import Process
 from tests.simulation.seen import Known
 from tests.simulation.watch import Watch
 
-RECOVERED_SECONDS: Final = 65.0
+RECOVERED_SECONDS: Final = 35.0
 """After the last trouble: the longest wait of the recovery between two tries, and a little."""
 
 _WORD: Final = re.compile(rb"run-\d+-\d\.\d")

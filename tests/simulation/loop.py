@@ -51,14 +51,15 @@ class Shuffled(deque[Any]):
 class VirtualLoop(asyncio.BaseEventLoop):
     """`time` starts at 0 and moves only when nothing is ready. One thread, no sockets, no signals.
 
-    With `shuffle`, callbacks that are ready at the same moment run in an order drawn from it.
+    With `shuffle`, callbacks that are ready at the same moment run in an order drawn from it. Tasks
+    are numbered from `first_task`: those of many loops in one process should differ.
     """
 
-    def __init__(self, *, shuffle: random.Random | None = None) -> None:
+    def __init__(self, *, shuffle: random.Random | None = None, first_task: int = 0) -> None:
         super().__init__()
         self._elapsed = 0.0
         self._turns = 0
-        self._tasks_made = 0
+        self._tasks_made = first_task
         self._clock_resolution = 1e-9
         self._selector = self
         if shuffle is not None:

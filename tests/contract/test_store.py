@@ -66,6 +66,19 @@ async def test_a_backlog_of_one_does_not_delay_anothers_first(store: Store) -> N
     assert (first.id, second.id) == ("a0", "b0")
 
 
+async def test_a_run_whose_retention_has_just_ended_is_destroyed_when_asked(
+    store: Store, now: Now
+) -> None:
+    run = await started(store, "r1")
+    expires = ending(3, expires_at=now.seconds + 1)
+    assert await store.finish(run.id, run.fence, expires)
+    now.seconds += 2
+    assert not await store.delete("r1", caller="bob")
+    assert await store.delete("r1", caller="ann")
+    now.seconds -= 2
+    assert await store.get("r1", caller="ann") is None
+
+
 async def test_a_full_queue_refuses_and_keeps_nothing(store: Store) -> None:
     await accept(store, "r1")
     with pytest.raises(RequestRejected, match="Your queue is full"):

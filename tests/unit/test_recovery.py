@@ -1,8 +1,10 @@
 """Taking over from a process that died, one damaged run included."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,12 +14,15 @@ from handrail.core.lifecycle import State
 from handrail.core.policy import CrashPolicy
 from handrail.core.retry import MAX_ATTEMPTS, Cause
 from handrail.core.wire import Body
-from handrail.engine.background import Background
+from handrail.engine.background import Accepted, Background
 from handrail.engine.clock import SystemClock
+from handrail.engine.recovery import Recovery
 from handrail.engine.tail import Tails
-from handrail.store.base import Run, Segment, Store
+from handrail.errors import Code, StoreFailed
+from handrail.store.base import Run, Segment, Slice, Store
 from handrail.store.sqlite import SqliteStore
 from handrail.store.vault import Vault
+from tests.conftest import eventually
 from tests.contract.runs import limits
 from tests.unit.test_journal import PLAN, new_run, opened
 
@@ -183,3 +188,79 @@ async def test_a_run_that_cannot_be_recovered_does_not_keep_the_others_from_it(
     whole = await store.get("whole", caller="ann")
     assert whole is not None
     assert whole.state is State.FAILED
+
+
+class Locked(SqliteStore):
+    """A real store that cannot be used for so many writes from outside an execution."""
+
+    def __init__(self, path: Path, *, failures: int) -> None:
+        super().__init__(path, vault=Vault(bytes(32)), now=lambda: 1.0)
+        self.failures = failures
+
+    async def conclude(self, *arguments: Any, **named: Any) -> Run | None:
+        if self.failures:
+            self.failures -= 1
+            raise StoreFailed(Code.STORE_UNAVAILABLE, "locked")
+        return await super().conclude(*arguments, **named)
+
+
+class Instant(SystemClock):
+    """A clock on which waiting takes no time; remembers how long it should have taken."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        await asyncio.sleep(0)
+
+
+async def test_what_a_sick_store_keeps_from_being_taken_over_is_tried_until_it_is_done(
+    tmp_path: Path,
+) -> None:
+    store = Locked(tmp_path / "runs.db", failures=3)
+    store.open()
+    run = await claimed(store, "begun")
+    await store.begin(run.id, run.fence, now=1.0, segment=PROGRESS)
+    background = Background(
+        store=store,
+        executor=NoExecutor(),
+        tails=Tails(store, heartbeat_seconds=1),
+        clock=SystemClock(),
+        new_id=lambda: "unused",
+    )
+    clock = Instant()
+    recovery = Recovery(background, owner="the new process", callers=lambda: {"ann"}, clock=clock)
+    recovering = asyncio.create_task(recovery.loop())
+    await eventually(lambda: not store.failures)
+    async with asyncio.timeout(5):
+        while (ended := await store.get("begun", caller="ann")) is None or not ended.finished_at:
+            await asyncio.sleep(0.005)
+    recovering.cancel()
+    await store.close()
+    assert ended.state is State.FAILED
+    assert clock.waits == [1.0, 2.0, 4.0]
+
+
+class Unreadable(SqliteStore):
+    """A store that can be written and not read."""
+
+    async def read(self, run_id: str, *, after: int, caller: str) -> Slice | None:
+        raise StoreFailed(Code.STORE_UNAVAILABLE, "unreadable")
+
+
+async def test_the_first_events_of_an_accepted_run_are_shown_without_asking_the_store(
+    store: SqliteStore,
+) -> None:
+    background = Background(
+        store=store,
+        executor=NoExecutor(),
+        tails=Tails(Unreadable(Path("x"), vault=Vault(bytes(32)), now=float), heartbeat_seconds=1),
+        clock=SystemClock(),
+        new_id=lambda: "unused",
+    )
+    accepted = Accepted(id="r1", response=b"{}", steps=(), opening=(opened(0), opened(1)))
+    stream = background.stream(accepted, caller="ann")
+    assert await anext(stream) == opened(0) + opened(1)
+    with pytest.raises(StoreFailed):
+        await anext(stream)

@@ -2,13 +2,14 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from handrail.bootstrap.data_dir import DATABASE, STORE_KEY, take_lock, with_caller_key
 from handrail.bootstrap.descriptors import make_room
+from handrail.bootstrap.loops import running
 from handrail.bootstrap.parts import NewClient, Parts, build, new_request_id
 from handrail.core.quota import Quota
 from handrail.engine.clock import Clock, SystemClock
@@ -164,41 +165,14 @@ class Gateway:
 
     @asynccontextmanager
     async def _running(self, parts: Parts) -> AsyncIterator[None]:
-        loops = {
-            "journal": parts.journal.loop,
-            "executor": parts.executor.start,
-            "retention": parts.retention.loop,
-            "replies": parts.background.replies.loop,
-            "recovery": self._take_over,
-        }
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._supervised(name, loop), name=name)
-                for name, loop in loops.items()
-            ]
+        async with running(parts, broken=self._broken):
             yield
-            parts.tails.close()
-            for task in tasks:
-                task.cancel()
-        await parts.client.close()
         await self._store.close()
 
-    async def _supervised(self, name: str, loop: Callable[[], Awaitable[None]]) -> None:
-        # A gateway whose journal or executor has died must not go on answering as if all were
-        # well: it stops, says so, and is started again by whoever watches it.
-        try:
-            await loop()
-        except Exception as error:
-            self._logger.error("loop_broke", loop=name, exc_info=error)
-            self.exit_status = 1
-            self.stop()
-
-    async def _take_over(self) -> None:
-        try:
-            await self._parts.background.recover(owner=self._parts.owner)
-            await self._parts.background.revoke_all_but(self.settings.callers)
-        except StoreFailed as error:
-            self._logger.error("recovery_failed", why=error.fault.code)
+    def _broken(self) -> None:
+        # It stops, says so by its exit status, and is started again by whoever watches it.
+        self.exit_status = 1
+        self.stop()
 
     # --- stopping --------------------------------------------------------------------------
 
@@ -247,6 +221,7 @@ class Gateway:
             revoked = await self._parts.background.revoke_all_but(settings.callers)
         except StoreFailed as error:
             self._logger.error("revocation_failed", why=error.fault.code)
+            self._parts.recovery.wake()
             revoked = 0
         self._logger.info("reloaded", callers=len(settings.callers), runs_revoked=revoked)
 

@@ -1,7 +1,7 @@
 """Puts the engine and the server together. Called inside the running event loop."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -14,6 +14,7 @@ from handrail.engine.foreground import Foreground
 from handrail.engine.history import Histories
 from handrail.engine.journal import Journal
 from handrail.engine.kept import KeptForeground
+from handrail.engine.recovery import Recovery
 from handrail.engine.retention import Retention
 from handrail.engine.tail import Tails
 from handrail.engine.targets import Targets
@@ -46,6 +47,7 @@ class Parts:
     journal: Journal
     executor: LocalExecutor
     retention: Retention
+    recovery: Recovery
     background: Background
     responses: Responses
     models: Models
@@ -63,9 +65,8 @@ def build(
 
     `settings` gives the snapshot of the moment: limits follow it, all else is that of the start.
     """
-    first = settings()
-    heartbeat = float(first.heartbeat_seconds)
-    client = new_client(idle_seconds=_KEEP_ALIVE_SECONDS.get(first.target.profile.name, 15.0))
+    heartbeat = float(settings().heartbeat_seconds)
+    client = new_client(idle_seconds=_KEEP_ALIVE_SECONDS.get(targets.current.profile.name, 15.0))
     dispatcher = Dispatcher(client, clock=clock)
     tails = Tails(store, heartbeat_seconds=heartbeat)
     journal = Journal(store=store, tails=tails, clock=clock)
@@ -97,6 +98,7 @@ def build(
         journal=journal,
         executor=executor,
         retention=Retention(store=store, clock=clock),
+        recovery=_recovery(settings, background=background, owner=executor.owner, clock=clock),
         background=background,
         responses=responses,
         models=Models(dispatcher),
@@ -149,6 +151,15 @@ def _kept(
         clock=clock,
         new_id=new_response_id,
     )
+
+
+def _recovery(
+    settings: Callable[[], Settings], *, background: Background, owner: str, clock: Clock
+) -> Recovery:
+    def callers() -> Collection[str]:
+        return settings().callers
+
+    return Recovery(background, owner=owner, callers=callers, clock=clock)
 
 
 def new_response_id() -> str:

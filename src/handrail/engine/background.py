@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -38,13 +39,15 @@ BATCH: Final = 64
 class Accepted:
     """A run that is kept: its id, the response as JSON, what will be changed upstream.
 
-    `repeated` says that an earlier create made it, under the same Idempotency-Key or because this
-    one is its blind repeat. `resendable` that whether the reply arrives is to be noted.
+    `opening` are its first events. `repeated` says that an earlier create made it, under the same
+    Idempotency-Key or because this one is its blind repeat; there are no events then.
+    `resendable` that whether the reply arrives is to be noted.
     """
 
     id: str
     response: bytes
     steps: tuple[Step, ...]
+    opening: tuple[bytes, ...] = ()
     repeated: bool = False
     resendable: bool = False
 
@@ -123,6 +126,7 @@ class Background:
             id=stands,
             response=response,
             steps=steps,
+            opening=() if repeated else run.opening.frames,
             repeated=repeated,
             resendable=resend is not None,
         )
@@ -138,6 +142,19 @@ class Background:
         """The events after number `after` (-1: all), then live. Raises ResponseNotFound."""
         await self._get(run_id, caller)
         return self._tails.follow(run_id, caller=caller, after=after, obfuscation=obfuscation)
+
+    async def stream(self, accepted: Accepted, *, caller: str) -> AsyncGenerator[bytes, None]:
+        """The events of a run that was just accepted, from the first, then live.
+
+        The first ones are durable and at hand. Asking the store for them could fail, and a caller
+        who was told so would send the create again although its run is kept.
+        """
+        if accepted.opening:
+            yield b"".join(accepted.opening)
+        after = len(accepted.opening) - 1
+        async with aclosing(self._tails.follow(accepted.id, caller=caller, after=after)) as rest:
+            async for chunk in rest:
+                yield chunk
 
     async def input_items(self, run_id: str, *, caller: str, page: items.PageRequest) -> bytes:
         """One page of the kept input, as JSON. Raises ResponseNotFound and RequestRejected."""
@@ -181,23 +198,28 @@ class Background:
             await asyncio.gather(*(self._conclude_cancelled(run_id, None) for run_id in part))
         return len(ids)
 
-    async def recover(self, *, owner: str) -> None:
+    async def recover(self, *, owner: str) -> bool:
         """Take over from a process that died: nothing is sent twice, nothing waits for ever.
 
         What had not begun goes back into the queue; what had begun ends `failed` with the cause
         `worker_lost`, its partial output kept, because its upstream call may have run. Where its
-        crash policy allows a new attempt, it goes back into the queue too.
+        crash policy allows a new attempt, it goes back into the queue too. False when one of them
+        could not be ended: it is to be tried again. Raises StoreFailed.
         """
+        whole = True
         for part in _batches(await self._store.abandoned(owner=owner)):
-            await asyncio.gather(*(self._recover(run_id) for run_id in part))
+            whole &= all(await asyncio.gather(*(self._recover(run_id) for run_id in part)))
             self._executor.wake()
+        return whole
 
-    async def _recover(self, run_id: str) -> None:
+    async def _recover(self, run_id: str) -> bool:
         # One run that cannot be recovered must not keep the others from it, or the gateway down.
         try:
             await self._recover_one(run_id)
         except Exception as error:
             self._logger.error("run_not_recovered", run=run_id, exc_info=error)
+            return False
+        return True
 
     async def _recover_one(self, run_id: str) -> None:
         run = await self._store.conclude(run_id, caller=None, close=self._lost, events=True)

@@ -4,6 +4,7 @@ Several machines come later behind the same port: a dispatcher then calls the sa
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, Protocol
@@ -62,6 +63,7 @@ class LocalExecutor:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._draining = False
+        self._claiming = asyncio.Lock()
         self._logger = get_logger()
 
     @property
@@ -99,9 +101,13 @@ class LocalExecutor:
                     pass
 
     async def _start_one(self, group: asyncio.TaskGroup) -> bool:
-        run = await self._store.claim(owner=self.owner, limits=self._limits())
-        if run is None:
-            return False
+        async with self._claiming:
+            run = await self._store.claim(owner=self.owner, limits=self._limits())
+            if run is None:
+                return False
+            if self._draining:  # since the claim was asked for: what may not start goes back
+                await self._store.release(run.id, run.fence)
+                return False
         self._add(group, run.id, partial(self._execute, run))
         return True
 
@@ -137,6 +143,11 @@ class LocalExecutor:
         """See the port."""
         self._draining = True
         self._wake.set()
+        # A claim under way would else come back to an executor that is gone, or start a run that
+        # nobody waits for. A store that does not answer must not hold up the end.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FALLBACK_SECONDS), self._claiming:
+                pass
         if self._running:
             await asyncio.wait(self._running.values(), timeout=seconds)
         left = list(self._running.values())

@@ -180,7 +180,7 @@ class Journal:
         self._store = store
         self._tails = tails
         self._clock = clock
-        self._dirty: set[RunLog] = set()
+        self._dirty: dict[RunLog, None] = {}  # in the order in which they came
         self._wake = asyncio.Event()
 
     def open(self, run: Run) -> RunLog:
@@ -189,7 +189,7 @@ class Journal:
 
     def touched(self, log: RunLog) -> None:
         """`log` has something pending."""
-        self._dirty.add(log)
+        self._dirty[log] = None
         self._wake.set()
 
     async def loop(self) -> None:
@@ -199,7 +199,7 @@ class Journal:
             await self._wake.wait()
             await self._clock.sleep(FLUSH_SECONDS)
             self._wake.clear()
-            dirty, self._dirty = self._dirty, set()
+            dirty, self._dirty = self._dirty, {}
             outcomes = await asyncio.gather(*(log.flush() for log in dirty), return_exceptions=True)
             for outcome in outcomes:
                 if isinstance(outcome, Exception):

@@ -22,7 +22,7 @@ class _Live:
     """The latest durable segments of one run that somebody follows."""
 
     def __init__(self) -> None:
-        self.readers: set[asyncio.Event] = set()
+        self.readers: dict[asyncio.Event, None] = {}  # woken in the order in which they came
         self._segments: deque[Segment] = deque()
         self._bytes = 0
 
@@ -79,11 +79,11 @@ class Tails:
     def _reader(self, run_id: str) -> Iterator[tuple[_Live, asyncio.Event]]:
         live = self._live.setdefault(run_id, _Live())
         reader = asyncio.Event()
-        live.readers.add(reader)
+        live.readers[reader] = None
         try:
             yield live, reader
         finally:
-            live.readers.discard(reader)
+            live.readers.pop(reader, None)
             if not live.readers and self._live.get(run_id) is live:
                 del self._live[run_id]
 

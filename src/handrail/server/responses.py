@@ -170,13 +170,18 @@ class Responses:
             written = partial(note, answered=True)
             exchange.connection.on_reset = partial(note, answered=False)
         if plan.stream:
-            try:
-                chunks = await self._background.follow(work.id, caller=caller, after=-1)
-            except ResponseNotFound:  # nobody knows a new id: it is a repeat's, and went just now
-                raise key_expired() from None
+            chunks = await self._events(work, caller=caller)
             return await exchange.stream(_noting(chunks, written), headers=headers)
         await exchange.reply(200, work.response, headers=headers)
         return written()
+
+    async def _events(self, work: Accepted, *, caller: str) -> AsyncGenerator[bytes, None]:
+        if not work.repeated:
+            return self._background.stream(work, caller=caller)
+        try:
+            return await self._background.follow(work.id, caller=caller, after=-1)
+        except ResponseNotFound:  # it went just now
+            raise key_expired() from None
 
     def _refuse_while_draining(self) -> None:
         if self.draining:

@@ -1,0 +1,40 @@
+"""The loops that run for as long as a gateway serves, each of them watched."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from handrail.bootstrap.parts import Parts
+from handrail.telemetry import get_logger
+
+
+@asynccontextmanager
+async def running(parts: Parts, *, broken: Callable[[], None]) -> AsyncIterator[None]:
+    """Every loop of `parts`, while the block is open; then the end of its readers and client.
+
+    `broken` is called when one of them fails: a gateway whose journal or executor has died must
+    not go on answering as if all were well.
+    """
+    logger = get_logger()
+
+    async def watched(name: str, loop: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await loop()
+        except Exception as error:
+            logger.error("loop_broke", loop=name, exc_info=error)
+            broken()
+
+    loops = {
+        "journal": parts.journal.loop,
+        "executor": parts.executor.start,
+        "retention": parts.retention.loop,
+        "replies": parts.background.replies.loop,
+        "recovery": parts.recovery.loop,
+    }
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(watched(name, loop), name=name) for name, loop in loops.items()]
+        yield
+        parts.tails.close()
+        for task in tasks:
+            task.cancel()
+    await parts.client.close()

@@ -72,7 +72,7 @@ class Background:
         clock: Clock,
         new_id: Callable[[], str],
     ) -> None:
-        self.replies = Replies(store)
+        self.replies = Replies(store, clock=clock)
         self._store = store
         self._executor = executor
         self._tails = tails

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from handrail.store.files import flush_directory, read_private, replace_file
-from handrail.store.opening import cannot_open, connect, kept
+from handrail.store.opening import cannot_open, connect_to_read, kept
 from handrail.store.rows import SQL
 from handrail.store.vault import KEY_BYTES, Vault
 
@@ -114,7 +114,7 @@ def _proof(database: Path) -> bytes | None:
     if not database.exists():
         return None
     try:
-        connection = connect(database)
+        connection = connect_to_read(database)
         try:
             return kept(connection, "store_key")
         finally:

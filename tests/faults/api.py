@@ -59,7 +59,7 @@ class Api:
         assert status == 200, body
         return body
 
-    def ended(self, response_id: str, *, seconds: float = 20.0) -> Any:
+    def ended(self, response_id: str, *, seconds: float = 60.0) -> Any:
         """One response, once it has ended."""
         return until(lambda: self._final(response_id), seconds=seconds)
 
@@ -77,7 +77,7 @@ class Api:
 
     def ready(self) -> Any:
         """What /readyz says."""
-        with urlopen(self.url.removesuffix("/v1") + "/readyz", timeout=20) as reply:
+        with urlopen(self.url.removesuffix("/v1") + "/readyz", timeout=60) as reply:
             return json.load(reply)
 
     def check(self, response_id: str) -> Any:
@@ -97,7 +97,7 @@ class Api:
 ENDS = ("response.completed", "response.failed", "response.incomplete")
 
 
-def until(look: Callable[[], Any], *, seconds: float = 20.0) -> Any:
+def until(look: Callable[[], Any], *, seconds: float = 60.0) -> Any:
     """What `look` gives once it gives something true."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
@@ -113,7 +113,7 @@ def logged(gateway: Child) -> list[Any]:
 
 def upstream_calls(upstream: Child) -> dict[str, int]:
     """How often each tagged run was sent upstream (I7)."""
-    with urlopen(f"{upstream.url}/seen", timeout=20) as reply:
+    with urlopen(f"{upstream.url}/seen", timeout=60) as reply:
         tags: dict[str, int] = json.load(reply)["tags"]
         return tags
 

@@ -176,7 +176,9 @@ async def test_a_repeat_that_arrives_while_the_first_is_still_being_accepted_wai
         await asyncio.to_thread(held.wait)
         async with gateway.client(max_retries=5, timeout=0.4) as client:
             creating = asyncio.create_task(client.responses.create(**BODY))
-            await asyncio.sleep(1.2)  # the SDK gives up, and sends again
+            # The executor's claim, the first sending, and, when the SDK has given up, the second.
+            waiting = store._writer._queue
+            await eventually(lambda: waiting.qsize() >= 3, seconds=10)
             free.set()
             await holding
             made = await creating

@@ -31,7 +31,7 @@ async def test_a_run_that_takes_too_long_ends_with_what_there_was(
 ) -> None:
     response, _ = await failed(start, 'max_duration = "1s"', "words=1000 delay=0.1")
     assert response.error.type == "deadline_exceeded"
-    assert 5 < len(response.output_text.split()) < 15
+    assert 0 < len(response.output_text.split()) < 15
     await eventually(lambda: upstream.seen.open == 0)
 
 

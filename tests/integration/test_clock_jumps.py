@@ -11,19 +11,21 @@ JUMPS = (3_600.0, -3_600.0, DAY, -DAY)
 TOML = """
 [background]
 enabled = true
-max_duration = "4s"
+max_duration = "{}"
 [upstream]
-idle_timeout = "2s"
+idle_timeout = "{}"
 [callers.default]
 retention = "30m"
 """
+LONG = TOML.format("10m", "5m")  # though shorter than any jump
+SHORT = TOML.format("4s", "2s")
 
 
 async def test_twenty_jumps_end_no_run_forget_no_response_and_break_no_stream(
     start: Start, upstream: Scripted
 ) -> None:
     clock = JumpingClock()
-    async with start(toml=TOML, clock=clock) as gateway, gateway.client() as client:
+    async with start(toml=LONG, clock=clock) as gateway, gateway.client() as client:
         store = gateway.gateway._store
         early = await client.responses.create(model="m", input="hi", background=True)
         await finished(client, early.id)
@@ -51,7 +53,7 @@ async def test_a_clock_that_stands_in_the_past_keeps_no_run_alive(
     start: Start, upstream: Scripted
 ) -> None:
     clock = JumpingClock()
-    async with start(toml=TOML, clock=clock) as gateway, gateway.client() as client:
+    async with start(toml=SHORT, clock=clock) as gateway, gateway.client() as client:
         stalled = await client.responses.create(model="m", input="[[stall=1]]", background=True)
         endless = await client.responses.create(
             model="m", input="[[words=1000 delay=0.1]]", background=True
@@ -66,14 +68,14 @@ async def test_a_clock_that_stands_in_the_past_keeps_no_run_alive(
 
 async def test_after_a_jump_and_a_restart_what_was_kept_is_still_there(start: Start) -> None:
     clock = JumpingClock()
-    async with start(toml=TOML, clock=clock) as gateway, gateway.client() as client:
+    async with start(toml=LONG, clock=clock) as gateway, gateway.client() as client:
         made = await client.responses.create(model="m", input="hi", background=True)
         await finished(client, made.id)
         clock.wrong_by = DAY
         await client.responses.create(model="m", input="hi", background=True)
-    async with start(toml=TOML, clock=clock) as gateway, gateway.client() as client:
+    async with start(toml=LONG, clock=clock) as gateway, gateway.client() as client:
         await gateway.gateway._store.sweep(limit=100)
         assert (await client.responses.retrieve(made.id)).status == "completed"
     clock.wrong_by = 0.0
-    async with start(toml=TOML, clock=clock) as gateway, gateway.client() as client:
+    async with start(toml=LONG, clock=clock) as gateway, gateway.client() as client:
         assert (await client.responses.retrieve(made.id)).status == "completed"

@@ -61,8 +61,7 @@ def build(
 ) -> Parts:
     """Everything between the store and the routes.
 
-    `settings` gives the snapshot of the moment. Limits follow it; the bounds of one run and the
-    heartbeat are those of the start.
+    `settings` gives the snapshot of the moment: limits follow it, all else is that of the start.
     """
     first = settings()
     heartbeat = float(first.heartbeat_seconds)

@@ -130,8 +130,8 @@ def resolve_references(items: Sequence[Body], kept: Mapping[str, Mapping[str, Ra
         if target not in kept:
             raise RequestRejected(
                 Code.ITEM_NOT_FOUND,
-                f"Item with id '{target}' not found: this gateway keeps only the items of "
-                "background responses, and its upstream keeps none. Send the item itself.",
+                f"Item with id '{target}' not found: it is in no response that this gateway keeps "
+                "for you, and its upstream keeps none. Send the item itself.",
                 param=f"input[{index}].id",
             )
         result.append(dict(kept[target]))

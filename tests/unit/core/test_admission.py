@@ -95,7 +95,13 @@ def test_who_has_no_weight_has_one() -> None:
 
 
 def test_priorities_have_an_order() -> None:
-    assert sorted(Priority, key=PLACES.__getitem__) == ["high", "normal", "low"]
+    # Kept in the store, whose default for runs from before is 1.
+    assert PLACES == {Priority.HIGH: 0, Priority.NORMAL: 1, Priority.LOW: 2}
+
+
+def test_limits_need_no_weights() -> None:
+    rules = Limits(max_running=1, max_queued=1, caller_running={"ann": 1}, caller_queued={})
+    assert chosen({"ann": 1}, {}, rules=rules) == "ann"
 
 
 COUNTS = st.dictionaries(st.sampled_from(CALLERS), st.integers(0, 4))

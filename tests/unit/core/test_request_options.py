@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from handrail.core.policy import CrashPolicy, Mode, Plan, Priority
+from handrail.core.policy import CrashPolicy, Mode, Plan, Priority, Reason
 from handrail.core.request_options import RequestOptions, read_options, with_options
 from handrail.errors import RequestRejected
 
@@ -16,10 +16,13 @@ def read(**headers: str) -> RequestOptions:
     return read_options(lambda name: named.get(name, ""))
 
 
+OWN = Reason(name="own", text="What policy said.")
+
+
 def plan(mode: Mode = Mode.BACKGROUND, **fields: Any) -> Plan:
-    """A plan as policy makes it."""
-    values = {"stream": False, "store": True, "retention_seconds": 3_600, "reasons": (), **fields}
-    return Plan(mode=mode, **values)
+    """A plan as policy makes it, with a reason of its own."""
+    values = {"stream": False, "store": True, "retention_seconds": 3_600, **fields}
+    return Plan(mode=mode, reasons=(OWN,), **values)
 
 
 def test_no_header_is_no_option() -> None:
@@ -79,6 +82,7 @@ def test_a_priority_is_taken_and_told(priority: Priority) -> None:
     decided = with_options(plan(), RequestOptions(priority=priority))
     assert decided.priority is priority
     assert (f"priority={priority}" in decided.header()) is (priority is not Priority.NORMAL)
+    assert decided.reasons[0] is OWN
 
 
 @pytest.mark.parametrize("seconds", [1, 3_600])
@@ -109,6 +113,7 @@ def test_what_the_gateway_does_not_run_has_no_options_and_that_is_told(mode: Mod
     assert (decided.crash, decided.priority) == (before.crash, before.priority)
     assert decided.retention_seconds == 0
     assert [reason.name for reason in decided.reasons] == [
+        "own",
         "idempotency-key=ignored",
         "handrail-crash-policy=ignored",
         "handrail-priority=ignored",

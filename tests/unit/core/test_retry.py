@@ -113,6 +113,35 @@ def test_a_limit_that_waiting_does_not_lift_is_obeyed(error: HandrailError) -> N
     assert not verdict(error, calls=1).again
 
 
+def test_the_words_that_stand_in_the_store_never_change() -> None:
+    assert [cause.value for cause in Cause] == [
+        "first",
+        "unreached",
+        "refused",
+        "mended",
+        "ended_early",
+        "stalled",
+        "server_error",
+        "worker_lost",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "calls", "reason"),
+    [
+        (unreached(), 1, "the upstream was never reached"),
+        (unreached(), 5, "the upstream was never reached, 5 times"),
+        (refused(503), 1, "the upstream answered 503 without running the call"),
+        (refused(429, code="insufficient_quota"), 1, "the limit will not pass soon"),
+        (refused(400), 1, "the answer is final"),
+        # Only an upstream's own refusal is about a limit of its.
+        (RequestRejected(Code.QUEUE_FULL, "m"), 1, "the answer is final"),
+    ],
+)
+def test_a_verdict_says_why(error: HandrailError, calls: int, reason: str) -> None:
+    assert verdict(error, calls=calls).reason == reason
+
+
 def test_a_call_within_an_attempt_says_why_it_is_made() -> None:
     assert verdict(unreached(), calls=1).cause is Cause.UNREACHED
     assert verdict(refused(503), calls=1).cause is Cause.REFUSED

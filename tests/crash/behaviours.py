@@ -203,7 +203,7 @@ async def go_on_from(visit: Visit, run: Run) -> None:
 
 async def insist(visit: Visit) -> None:
     """Create under the crash policy that allows further attempts, and read it to the end."""
-    run = visit.run(kinds=(visit.chance.choice(("flaky", "flaky", "slow to answer", "words")),))
+    run = visit.run(kinds=(visit.chance.choice(("flaky", "slow to answer", "words")),))
     run.headers["handrail-crash-policy"] = "retry"
     run.attempts_allowed = MAX_ATTEMPTS
     if await visit.clients.create(run):
@@ -216,6 +216,37 @@ async def repeat(visit: Visit) -> None:
     await visit.clients.create_and_leave(run, visit.chance.uniform(0.0005, 0.02))
     if run.id is None:
         await visit.clients.create_again(run)
+
+
+async def kept(visit: Visit) -> None:
+    """A foreground create that is kept, without a stream: the reply is the end."""
+    kinds = ("words", "tool", "reasoning", "incomplete", "slow to answer")
+    caller = visit.chance.choice(("ann", "bob"))
+    run = visit.run(kinds=kinds, caller=caller, foreground=True)
+    if await visit.clients.create(run):
+        await visit.clients.poll(run)
+
+
+async def kept_stream(visit: Visit) -> None:
+    """The same with a stream, which is read, left at a random byte, or cancelled from outside."""
+    kinds = ("words", "large", "tool", "reasoning", "incomplete", "error", "dropped", "malformed")
+    caller = visit.chance.choice(("ann", "bob"))
+    run = visit.run(kinds=kinds, caller=caller, foreground=True, streamed=True)
+    sort = visit.chance.choice(("read", "leave", "cancel"))
+    if sort == "leave":
+        await visit.clients.create(run, leave=_read_so_much(visit.chance.randint(1, 8_000)))
+    else:
+        await _together(
+            visit.clients.create(run), *([_cancel_later(visit, run)] if sort == "cancel" else [])
+        )
+    if run.id is not None:
+        await visit.clients.poll(run)
+
+
+async def _cancel_later(visit: Visit, run: Run) -> None:
+    await visit.wait(run.order.seconds * 1.3)
+    if run.id is not None:
+        await visit.clients.cancel(run)
 
 
 async def ready(visit: Visit) -> None:
@@ -251,6 +282,8 @@ MIX: Final[Mix] = (
     (refer, 1),
     (go_on, 2),
     (insist, 3),
+    (kept, 1),
+    (kept_stream, 3),
     (repeat, 1),
     (ready, 1),
 )
@@ -261,9 +294,10 @@ CANCELS: Final[Mix] = (
     (cancel_or_delete, 2),
     (delete, 1),
 )
-# Under other settings, by their name.
+# Under other settings, or for a point that needs it.
 MIXES: Final[Mapping[str, Mix]] = {
     "remote": ((remote, 1),),
+    "insist": (*MIX, (insist, 120)),
     "wide": ((long_stream, 3), (long_foreground, 1)),
 }
 

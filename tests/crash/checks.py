@@ -184,7 +184,7 @@ class Checks:
                 self._journal.wrong(run, "its upstream call is open after its cancel was answered")
             else:
                 late = call["ended"] - run.stopped_at
-                if call["how"] == "left":
+                if call["how"] == "left" and run.stop_asked_at:
                     self.checked.closed.append(call["ended"] - run.stop_asked_at)
                 if late > CLOSE_SECONDS:
                     self._journal.wrong(run, f"its upstream call was closed {late:.1f} s late")

@@ -46,12 +46,12 @@ class Clients:
 
     # --- creating --------------------------------------------------------------------------
 
-    async def create(self, run: Run) -> bool:
+    async def create(self, run: Run, *, leave: Leave = lambda _: False) -> bool:
         """POST it, perhaps not for the first time; whether it was taken. Raises Broken."""
         try:
-            return await self._create(run)
+            return await self._create(run, leave)
         except Broken:
-            if run.id is None and run.key is None:
+            if run.id is None and run.key is None and not run.foreground:
                 self.journal.unanswered.append(run)
             raise
 
@@ -66,13 +66,13 @@ class Clients:
             async with asyncio.timeout(seconds):
                 await self._create(run)
 
-    async def _create(self, run: Run) -> bool:
+    async def _create(self, run: Run, leave: Leave = lambda _: False) -> bool:
         headers = {"x-stainless-retry-count": "0", **run.headers}
         if run.key is not None:
             headers["idempotency-key"] = run.key
         since = run.rank
         if run.streamed:
-            return await self._create_stream(run, headers)
+            return await self._create_stream(run, headers, leave=leave)
         coming: list[Reply] = []
 
         def sink(reply: Reply, _: bytes) -> bool:
@@ -90,7 +90,7 @@ class Clients:
                 self.journal.shown(run, bytes(coming[0].body), since=since)
         return self._taken(run, reply)
 
-    async def _create_stream(self, run: Run, headers: Mapping[str, str]) -> bool:
+    async def _create_stream(self, run: Run, headers: Mapping[str, str], *, leave: Leave) -> bool:
         piece = Piece(after=-1)
 
         def sink(reply: Reply, data: bytes) -> bool:
@@ -101,12 +101,13 @@ class Clients:
                     run.pieces.append(piece)
                 if run.id is None and piece.last >= 0:
                     self.journal.accepted(run, _id_in(piece.whole()))
-            return False
+            return run.id is not None and leave(piece)
 
         reply = await self._ask(
             run, "POST", "/v1/responses", body=run.body, headers=headers, sink=sink
         )
-        if reply.status == 200:
+        piece.left = not reply.whole
+        if reply.status == 200 and reply.whole:
             self._ended(run, piece)
         return self._taken(run, reply)
 
@@ -280,7 +281,9 @@ class Clients:
 
 def order_run(tag: str, order: Order, *, caller: str, streamed: bool = False, **more: Any) -> Run:
     """A run that is to be asked for. `more` are further fields of it."""
-    body = {"model": "m", "input": order.text(tag), "background": True, "stream": streamed}
+    body: dict[str, Any] = {"model": "m", "input": order.text(tag), "stream": streamed}
+    # A foreground response that is to be kept says store=true; a background one is kept anyway.
+    body["store" if more.get("foreground") else "background"] = True
     if order.kind.name == "tool":
         parameters = {"type": "object", "properties": {}}
         body["tools"] = [{"type": "function", "name": "look_up", "parameters": parameters}]

@@ -84,8 +84,8 @@ class Driver:
             reached = await strike_at_start(fault, self.host, chance)
             self._count(fault.start, reached=reached)
         if fault.how is not How.PAUSE:
-            settings = "remote" if fault.settings == "remote" else "gateway"
-            life = await self.host.start(settings)
+            drained = fault.settings == "drain"
+            life = await self.host.start("gateway" if drained else fault.settings)
         async with Clients(life.url, self.journal) as clients:
             await self._aftermath(clients, before=before, died=died)
         await life.kill()
@@ -95,8 +95,8 @@ class Driver:
         async with Clients(life.url, self.journal) as clients:
             clients.draining = fault.settings in ("drain", "wide")
             self._stopping = False
-            mix = MIXES.get(fault.settings, MIX)
-            crowd = CROWD if fault.how is How.DRAIN else CLIENTS
+            mix = MIXES.get(fault.mix, MIX)
+            crowd = CROWD if fault.how is How.DRAIN and not self.host.quick else CLIENTS
             load = [asyncio.create_task(self._client(clients, n, mix)) for n in range(crowd)]
             struck = await strike(fault, life, chance)
             self._stopping = True

@@ -46,6 +46,14 @@ class Fault:
         return {When.DRAIN: "drain", When.REMOTE: "remote"}.get(self.point.when, "gateway")
 
     @property
+    def mix(self) -> str:
+        """The clients that bring it about: their name in `behaviours.MIXES`."""
+        put_back = self.start is not None and self.start.name.startswith("requeue")
+        if put_back and self.settings != "remote":
+            return "insist"  # what may have another attempt is put back
+        return self.settings
+
+    @property
     def stops_in_order(self) -> bool:
         """Whether its point is reached only by a process that stops in order."""
         return self.point is not None and self.point.when is When.DRAIN
@@ -64,6 +72,8 @@ class Struck:
 
 _FIRST: Final = points(When.LOAD, When.DRAIN, When.REMOTE)
 _START: Final = points(When.START)
+# Points by which a cycle has some runs under way.
+_BUSY: Final = tuple(point for point in _FIRST if point.when is When.LOAD and point.most >= 8)
 
 
 def schedule(cycle: int) -> Fault:
@@ -81,10 +91,12 @@ def schedule(cycle: int) -> Fault:
 
 
 def each_point(cycle: int) -> Fault:
-    """The shortest way through all points, `len(FIRST)` cycles, with a few random ones."""
-    start = _START[cycle] if cycle < len(_START) else None
-    point = _FIRST[cycle] if cycle < len(_FIRST) else None
-    return Fault(point=point, start=start, start_at_random=cycle == len(_START))
+    """The shortest way through all points: those of a start follow on those of a busy gateway."""
+    if cycle >= len(_FIRST):
+        return Fault(start_at_random=True)
+    point = _FIRST[cycle]
+    place = _BUSY.index(point) if point in _BUSY else len(_START)
+    return Fault(point=point, start=_START[place] if place < len(_START) else None)
 
 
 EACH_POINT_CYCLES: Final = len(_FIRST) + 1

@@ -26,7 +26,8 @@ _KEYS: Final = {f"CRASH_KEY_{name.upper()}": key for name, (key, _) in CALLERS.i
 def _settings(*, executor: str, drain: int, running: int) -> str:
     callers = "\n".join(
         f'[callers.{name}]\nkey_env = "CRASH_KEY_{name.upper()}"\n'
-        f"max_running = {running}\nmax_queued = 1000\n"
+        f'max_running = {running}\nmax_queued = 1000\nstore = "keep"\n'
+        f'when_left = "{"continue" if name == "ann" else "stop"}"\n'
         + (f"retention = {int(kept)}\n" if kept else "")
         for name, (_, kept) in CALLERS.items()
     )

@@ -56,6 +56,7 @@ class Run:
     headers: dict[str, str] = field(default_factory=dict)
     streamed: bool = False
     remote: bool = False
+    foreground: bool = False
     attempts_allowed: int = 1
     kept_seconds: float | None = None
     id: str | None = None
@@ -77,8 +78,9 @@ class Run:
 
     @property
     def may_be_cancelled(self) -> bool:
-        """Whether somebody asked for its end."""
-        return self.cancel_asked or self.doomed
+        """Whether somebody asked for its end, or has left what may end with its reader."""
+        left = self.foreground and any(piece.left for piece in self.pieces)
+        return self.cancel_asked or self.doomed or left
 
     @property
     def calls_allowed(self) -> int:

@@ -44,7 +44,8 @@ WRITES: Final = ("before", "inside", "after")
 READS: Final = ("before",)
 
 STORE: Final[Mapping[str, Method]] = {
-    "accept": Method(phases=WRITES, most={When.LOAD: 12}),
+    "accept": Method(phases=WRITES, most={When.LOAD: 7}),
+    "keep": Method(phases=WRITES, most={When.LOAD: 3}),
     "answered": Method(phases=WRITES, most={When.LOAD: 6}),
     "claim": Method(phases=WRITES, most={When.LOAD: 20}),
     "begin": Method(phases=WRITES, most={When.LOAD: 10}),

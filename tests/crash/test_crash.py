@@ -40,4 +40,4 @@ async def test_no_promise_is_broken_by_stopping_in_order_or_by_standing_still(
 ) -> None:
     report = await experiment(tmp_path, cycles=range(1), seed=2, plan=plan, quick=True)
     assert report.violations == []
-    assert report.accepted > 20
+    assert report.accepted > 10

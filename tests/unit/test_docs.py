@@ -7,11 +7,13 @@ import click
 import pytest
 
 from handrail.cli.main import cli
+from handrail.core.catalogue import Options
 from handrail.core.profiles import PROFILES
 from handrail.core.proxies import PROXY_VARIABLES
 from handrail.core.switch import SWITCH_VARIABLES
 from handrail.errors import CATALOGUE, Code
 from handrail.server.app import OPEN, ROUTES
+from handrail.settings.catalogue import MEANINGS
 from handrail.settings.options import (
     API_KEY_VARIABLE,
     CALLER_KEY_VARIABLE,
@@ -64,6 +66,8 @@ def test_no_setting_is_described_that_does_not_exist() -> None:
     known = {option.path for option in OPTIONS}
     known |= {f"callers.NAME.{option.path}" for option in CALLER_OPTIONS}
     known |= variables()
+    known |= {f"models.NAME.{key}" for key in MEANINGS}
+    known |= {f"defaults.{key}" for key in Options.__struct_fields__}
     assert set(described) == known
 
 

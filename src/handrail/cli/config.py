@@ -40,21 +40,34 @@ def explained(settings: Settings) -> list[tuple[str, str, str]]:
     rows = [
         (path, _shown(value), settings.sources[path]) for path, value in settings.values.items()
     ]
+    file = str(settings.file) if settings.file else "default"
+    tables: dict[str, msgspec.Struct] = {"defaults": settings.defaults}
+    tables |= {f'models."{name}"': entry for name, entry in settings.models.items()}
+    rows += [
+        (f"{place}.{key}", msgspec.json.encode(value).decode(), file)
+        for place, table in tables.items()
+        for key, value in _said(table)
+    ]
     for name, caller in settings.callers.items():
         policy = caller.policy
         key = "generated" if caller.digest is None else f"sha256 {masked(caller.digest.hex())}"
-        place = str(settings.file) if settings.file else "default"
         missing = settings.sources.get(f"callers.{name}.key")
         rows += [
-            (f"callers.{name}.key", "(not set)" if missing else key, missing or place),
-            (f"callers.{name}.background", policy.background.value, place),
-            (f"callers.{name}.store", policy.store.value, place),
-            (f"callers.{name}.store_false", policy.store_false.value, place),
-            (f"callers.{name}.max_running", str(policy.max_running), place),
-            (f"callers.{name}.max_queued", str(policy.max_queued), place),
-            (f"callers.{name}.retention", f"{policy.retention_seconds}s", place),
+            (f"callers.{name}.key", "(not set)" if missing else key, missing or file),
+            (f"callers.{name}.background", policy.background.value, file),
+            (f"callers.{name}.store", policy.store.value, file),
+            (f"callers.{name}.store_false", policy.store_false.value, file),
+            (f"callers.{name}.max_running", str(policy.max_running), file),
+            (f"callers.{name}.max_queued", str(policy.max_queued), file),
+            (f"callers.{name}.retention", f"{policy.retention_seconds}s", file),
         ]
     return rows
+
+
+def _said(table: msgspec.Struct) -> list[tuple[str, object]]:
+    """The keys of a table that say something."""
+    said = ((field, getattr(table, field.name)) for field in msgspec.structs.fields(table))
+    return [(field.name, value) for field, value in said if value not in (field.default, {})]
 
 
 def _shown(value: Any) -> str:

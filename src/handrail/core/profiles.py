@@ -20,6 +20,19 @@ class AddReasoning(StrEnum):
     NEVER = "never"
 
 
+class Knowledge(StrEnum):
+    """What of the shipped catalogue of models holds at an upstream.
+
+    WHOLE: it takes the catalogue's names and efforts and no others. ABILITIES: what a model can do,
+    and what endings of its name mean; the upstream has more names, and says itself what each model
+    takes. OWN: nothing; another server's models may have any name.
+    """
+
+    WHOLE = "whole"
+    ABILITIES = "abilities"
+    OWN = "own"
+
+
 class Endpoint(StrEnum):
     """What some upstreams have beside create, named by the last segment of its path.
 
@@ -46,6 +59,7 @@ class Profile:
     of the older API, and what they are called here. `headers`: request headers of the caller that
     may go along, by exact name or `prefix-*`. `endpoints`: what the upstream has beside create; a
     call to another one is not sent. `lists_only`: it has no route for one model, only the list.
+    `knowledge`: what of the shipped catalogue of models holds there.
     """
 
     name: str
@@ -63,6 +77,7 @@ class Profile:
     headers: tuple[str, ...] = ()
     endpoints: frozenset[Endpoint] = frozenset()
     lists_only: bool = False
+    knowledge: Knowledge = Knowledge.OWN
 
 
 _OLDER: Final = MappingProxyType(
@@ -77,6 +92,7 @@ OPENAI: Final = Profile(
     translates=_OLDER,
     headers=("openai-beta", "x-client-request-id"),
     endpoints=frozenset({Endpoint.COMPACT, Endpoint.INPUT_TOKENS}),
+    knowledge=Knowledge.ABILITIES,
 )
 
 # The ChatGPT Codex backend: `store` must be an explicit false, `stream` true, `input` a list, and
@@ -120,6 +136,7 @@ CODEX: Final = Profile(
     ),
     endpoints=frozenset({Endpoint.COMPACT}),
     lists_only=True,
+    knowledge=Knowledge.WHOLE,
 )
 
 # Servers that speak the protocol in part (transformers, llama.cpp, vLLM). transformers answers 422

@@ -14,7 +14,8 @@ from handrail.core.fold import Fold
 from handrail.core.lifecycle import CANCEL_REFUSED, State, is_final
 from handrail.core.policy import Plan
 from handrail.core.responses import RunError
-from handrail.core.rewrite import Step, upstream_request
+from handrail.core.rewrite import upstream_request
+from handrail.core.steps import Step
 from handrail.core.wire import Body, CreateRequest
 from handrail.engine.clock import Clock
 from handrail.engine.closing import closing, fold_frames, object_of
@@ -84,7 +85,11 @@ class Background:
         request = await self._with_references(request, caller)
         # What the upstream can never take is refused now, not after the caller has gone.
         steps = upstream_request(
-            request, profile=target.profile, stream=True, extra_fields=target.extra_fields
+            request,
+            profile=target.profile,
+            stream=True,
+            extra_fields=target.extra_fields,
+            catalogue=target.catalogue,
         ).steps
         run = self._new_run(request, plan=plan, caller=caller, target=target, now=now)
         run = replace(run, repeat=repeat)

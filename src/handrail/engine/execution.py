@@ -140,6 +140,7 @@ class Execution:
             profile=target.profile,
             stream=True,
             extra_fields=target.extra_fields,
+            catalogue=target.catalogue,
         )
 
         async def before_send() -> None:

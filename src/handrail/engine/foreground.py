@@ -79,6 +79,7 @@ def prepare(
             stream=plan.stream,
             extra_fields=target.extra_fields,
             continues=plan.continues,
+            catalogue=target.catalogue,
         ),
     )
 

@@ -106,6 +106,7 @@ class UpstreamRuns:
             stream=plan.stream,
             extra_fields=target.extra_fields,
             continues=plan.continues,
+            catalogue=target.catalogue,
         )
         return UpstreamRun(caller=caller, target=target, headers=headers, outgoing=outgoing)
 

@@ -171,6 +171,7 @@ class Responses:
             caller=caller.policy,
             profile=target.profile,
             extra_fields=target.extra_fields,
+            catalogue=target.catalogue,
         )
         call = EndpointCall(
             target=target,

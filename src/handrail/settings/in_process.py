@@ -6,13 +6,15 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
+from handrail.core.catalogue import NO_OPTIONS, Catalogue, Entries, Options
 from handrail.core.policy import CallerPolicy, Executor
 from handrail.core.prepare import Upstream
 from handrail.core.profiles import CODEX, PROFILES, AddReasoning
 from handrail.core.switch import Switch
 from handrail.errors import ConfigInvalid
+from handrail.settings.catalogue import catalogue_of, read_defaults, read_models
 from handrail.settings.load import DEFAULT_CALLER, load
 from handrail.settings.model import Settings
 from handrail.settings.target import base_url
@@ -32,7 +34,8 @@ class LibrarySettings:
     the profile says; `extra_fields` are further fields that a server of the profile compatible
     takes; `encrypted_reasoning` is when that is asked for, None for what the profile says;
     `model_fallbacks` are by model those to try when the upstream does not serve it. `callers` maps
-    names to what they may. Raises ConfigInvalid when that makes no sense.
+    names to what they may. `models` and `defaults` are as in a settings file: by model its keys,
+    and the options of all models. Raises ConfigInvalid when that makes no sense.
     """
 
     profile: str = "openai"
@@ -44,6 +47,9 @@ class LibrarySettings:
     encrypted_reasoning: AddReasoning | None = None
     model_fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     callers: Mapping[str, CallerPolicy] = field(default_factory=lambda: _ANYBODY)
+    models: Entries | Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    defaults: Options | Mapping[str, Any] = NO_OPTIONS
+    _catalogue: Catalogue = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
@@ -64,6 +70,16 @@ class LibrarySettings:
         if self.encrypted_reasoning is not None:
             word = _word(AddReasoning, self.encrypted_reasoning, "encrypted_reasoning")
             own["encrypted_reasoning"] = word
+        models, defaults = (
+            read_models(self.models, "models"),
+            read_defaults(self.defaults, "defaults"),
+        )
+        profile = PROFILES[self.profile]
+        own |= {
+            "models": models,
+            "defaults": defaults,
+            "_catalogue": catalogue_of(profile, own=models, defaults=defaults),
+        }
         for name, value in own.items():
             object.__setattr__(self, name, value)
 
@@ -115,6 +131,8 @@ class LibrarySettings:
             encrypted_reasoning=target.profile.add_reasoning,
             model_fallbacks=target.model_fallbacks,
             callers=MappingProxyType({n: c.policy for n, c in settings.callers.items()}),
+            models=settings.models,
+            defaults=settings.defaults,
         )
 
     def for_profile(self, profile: str) -> Self:
@@ -154,6 +172,7 @@ class LibrarySettings:
             profile=profile,
             extra_fields=self.extra_fields,
             runs_background=profile.runs_background if able is None else able,
+            catalogue=self._catalogue,
         )
 
 

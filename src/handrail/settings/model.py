@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from handrail.core.admission import Limits
+from handrail.core.catalogue import Catalogue, Entries, Options
 from handrail.core.policy import CallerPolicy, Executor
 from handrail.core.profiles import Profile
 from handrail.core.redact import masked
@@ -42,7 +43,10 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A configured upstream. Timeouts in seconds. `proxy` is None for direct calls."""
+    """A configured upstream. Timeouts in seconds. `proxy` is None for direct calls.
+
+    `catalogue` is what is known about models there.
+    """
 
     url: str
     profile: Profile
@@ -53,6 +57,7 @@ class Target:
     reply_seconds: float
     idle_seconds: float
     proxy: Proxy | None
+    catalogue: Catalogue = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -75,7 +80,7 @@ class Caller:
 class Settings:
     """One immutable snapshot. `sources` says where each value came from, by its path.
 
-    Durations in seconds, sizes in bytes.
+    Durations in seconds, sizes in bytes. `models` and `defaults` are the operator's own tables.
     """
 
     host: str
@@ -91,6 +96,8 @@ class Settings:
     switch: Switch
     executor: Executor
     callers: Mapping[str, Caller]
+    models: Entries
+    defaults: Options
     max_running: int
     max_queued: int
     max_run_seconds: int

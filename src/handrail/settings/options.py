@@ -213,8 +213,8 @@ OPTIONS: Final[tuple[Option, ...]] = (
         read=_word(*AddReasoning),
         default=None,
         meaning="When reasoning.encrypted_content is added to include: always, when_reasoning "
-        "(the body has reasoning) or never. By default codex always, openai when_reasoning, "
-        "compatible never.",
+        "(the body has reasoning, or the model is known to reason) or never. By default codex "
+        "always, openai when_reasoning, compatible never.",
     ),
     Option(
         path="upstream.model_fallbacks",

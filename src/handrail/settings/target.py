@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
+from handrail.core.catalogue import Catalogue
 from handrail.core.profiles import CODEX, PROFILES, AddReasoning, Profile
 from handrail.core.proxies import proxy_for, proxy_variable
 from handrail.errors import ConfigInvalid
@@ -22,8 +23,9 @@ def read_target(
     environment: Mapping[str, str],
     *,
     missing: dict[str, str],
+    catalogue: Catalogue,
 ) -> Target:
-    """The target that the settings' values name.
+    """The target that the settings' values name, where `catalogue` is known about models.
 
     Completes `values` and `sources` with what was derived; `missing` gets what a credential lacks.
     Raises ConfigInvalid.
@@ -58,6 +60,7 @@ def read_target(
         reply_seconds=values["upstream.reply_timeout"],
         idle_seconds=values["upstream.idle_timeout"],
         proxy=_proxy(url, values, environment=environment, sources=sources),
+        catalogue=catalogue,
     )
 
 

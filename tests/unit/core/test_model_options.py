@@ -128,7 +128,8 @@ def test_a_callers_effort_is_fitted_to_the_model(
 
 
 def test_a_model_without_a_list_of_efforts_takes_any() -> None:
-    for own in ({}, {"m": {"efforts": []}}):
+    cases: list[Json] = [{}, {"m": {"efforts": []}}]
+    for own in cases:
         profile = "codex" if own else "openai"
         given = {"reasoning": {"effort": "medium"}}
         body, steps, _ = applied(given, own, profile=profile)

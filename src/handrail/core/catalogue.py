@@ -32,7 +32,9 @@ class Capability(StrEnum):
     BACKGROUND = "background"
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Options(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """What a request is to have where neither its body nor its providerOptions say; None: no say.
 
     As the fields `reasoning.effort`, `reasoning.summary`, `text.verbosity`,
@@ -46,13 +48,13 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     include: tuple[str, ...] | None = None
 
 
-class Variant(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Variant(Options, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """The options of a model asked for as NAME-VARIANT. `disabled`: they do not apply."""
 
     disabled: bool = False
 
 
-class Entry(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Entry(Options, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One model, by its own name. None is "not said".
 
     `aliases` are further names, `upstream` what it is called at upstreams of a profile. `family`

@@ -1,4 +1,4 @@
-"""What was changed on the way to the upstream, one value a change."""
+"""What is said of each change on the way from the caller's body to the upstream's."""
 
 import re
 from collections.abc import Sequence

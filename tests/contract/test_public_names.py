@@ -98,6 +98,7 @@ FIELDS: list[tuple[Any, list[str]]] = [
             "runs_background",
             "extra_fields",
             "encrypted_reasoning",
+            "api_version",
             "model_fallbacks",
             "callers",
             "models",

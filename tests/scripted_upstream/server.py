@@ -143,7 +143,8 @@ class Upstream:
         if seen.tags[script.tag] > script.times:
             script = replace(script, status=0, stall=-1, drop=-1, eof=-1, malformed=-1, error=-1)
         seen.open += 1
-        seen.requests.append({"body": body, "headers": dict(request.headers), "manners": manners})
+        arrived = {"body": body, "headers": dict(request.headers), "path": request.path_qs}
+        seen.requests.append({**arrived, "manners": manners})
         del seen.requests[:-200]
         self.number += 1
         try:

@@ -31,7 +31,7 @@ _MODES: Final = {
 @click.argument("body", type=click.File("rb"), metavar="BODY.json")
 @click.option("--config", "config_file", metavar="FILE", help="Settings file (TOML).")
 @click.option("--upstream", metavar="URL", help="Base URL of the upstream.")
-@click.option("--profile", help="openai, codex or compatible (openai).")
+@click.option("--profile", help="openai, codex, azure or compatible (openai).")
 @click.option(
     "--background/--no-background",
     default=None,

@@ -32,7 +32,7 @@ _TOP: Final = re.compile(r"[^.\[]+")
 class Upstream:
     """Where a request is to go: base URL without a slash at its end, and what is true of it.
 
-    `catalogue` is what is known about models there.
+    `catalogue` is what is known about models there. `query` is a part of every URL, "" for none.
     """
 
     url: str
@@ -40,6 +40,7 @@ class Upstream:
     extra_fields: frozenset[str] = frozenset()
     runs_background: bool = False
     catalogue: Catalogue = field(default=NOTHING_KNOWN, repr=False)
+    query: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +131,7 @@ def prepare(
     return Prepared(
         plan=plan,
         request=outgoing,
-        url=f"{upstream.url}/responses",
+        url=f"{upstream.url}/responses" + (f"?{upstream.query}" if upstream.query else ""),
         headers=MappingProxyType({"content-type": "application/json", "accept": accept}),
         given=MappingProxyType(dict(request.body)),
     )

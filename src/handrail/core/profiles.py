@@ -20,6 +20,13 @@ class AddReasoning(StrEnum):
     NEVER = "never"
 
 
+class Auth(StrEnum):
+    """How a credential is shown to an upstream: `Authorization: Bearer …`, or `api-key: …`."""
+
+    BEARER = "bearer"
+    API_KEY = "api-key"
+
+
 class Knowledge(StrEnum):
     """What of the shipped catalogue of models holds at an upstream.
 
@@ -59,7 +66,8 @@ class Profile:
     of the older API, and what they are called here. `headers`: request headers of the caller that
     may go along, by exact name or `prefix-*`. `endpoints`: what the upstream has beside create; a
     call to another one is not sent. `lists_only`: it has no route for one model, only the list.
-    `knowledge`: what of the shipped catalogue of models holds there.
+    `knowledge`: what of the shipped catalogue of models holds there. `needs_credential`: it takes
+    no call without one; `auth`: how it is shown.
     """
 
     name: str
@@ -78,6 +86,8 @@ class Profile:
     endpoints: frozenset[Endpoint] = frozenset()
     lists_only: bool = False
     knowledge: Knowledge = Knowledge.OWN
+    needs_credential: bool = True
+    auth: Auth = Auth.BEARER
 
 
 _OLDER: Final = MappingProxyType(
@@ -139,6 +149,19 @@ CODEX: Final = Profile(
     knowledge=Knowledge.WHOLE,
 )
 
+# Azure OpenAI, at a resource's v1 address or at the older one with an `api-version`. `model` is the
+# name of a deployment. Experimental: held against Azure's own server library, not the service.
+AZURE: Final = Profile(
+    name="azure",
+    base_url=None,
+    runs_background=True,
+    add_reasoning=AddReasoning.WHEN_REASONING,
+    translates=_OLDER,
+    headers=("x-client-request-id", "x-ms-client-request-id"),
+    knowledge=Knowledge.ABILITIES,
+    auth=Auth.API_KEY,
+)
+
 # Servers that speak the protocol in part (transformers, llama.cpp, vLLM). transformers answers 422
 # to any field outside the SDK's own parameter list, so only what all of them take goes out. Item
 # ids stay: these servers look nothing up by id, and vLLM validates input against SDK types in
@@ -174,8 +197,9 @@ COMPATIBLE: Final = Profile(
     strips_ids=False,
     completes=True,
     translates=_OLDER,
+    needs_credential=False,
 )
 
 PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
-    {profile.name: profile for profile in (OPENAI, CODEX, COMPATIBLE)}
+    {profile.name: profile for profile in (OPENAI, CODEX, AZURE, COMPATIBLE)}
 )

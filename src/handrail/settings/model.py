@@ -8,7 +8,7 @@ from typing import Any
 from handrail.core.admission import Limits
 from handrail.core.catalogue import Catalogue, Entries, Options
 from handrail.core.policy import CallerPolicy, Executor
-from handrail.core.profiles import Profile
+from handrail.core.profiles import Auth, Profile
 from handrail.core.redact import masked
 from handrail.core.switch import Switch
 
@@ -45,7 +45,9 @@ class Proxy:
 class Target:
     """A configured upstream. Timeouts in seconds. `proxy` is None for direct calls.
 
-    `catalogue` is what is known about models there.
+    `catalogue` is what is known about models there. `auth` says how the credential is shown, which
+    is `api_key` or what `bearer_command` prints, kept for `bearer_seconds` if it does not say when
+    it ends. `query` is a part of every URL, "" for none.
     """
 
     url: str
@@ -58,6 +60,15 @@ class Target:
     idle_seconds: float
     proxy: Proxy | None
     catalogue: Catalogue = field(repr=False)
+    auth: Auth = Auth.BEARER
+    bearer_command: tuple[str, ...] = ()
+    bearer_seconds: float = 300.0
+    query: str = ""
+
+    def address(self, path: str) -> str:
+        """The URL of a path below the base URL; it may have a query of its own."""
+        url = self.url + path
+        return f"{url}{'&' if '?' in path else '?'}{self.query}" if self.query else url
 
     @property
     def name(self) -> str:

@@ -11,6 +11,7 @@ from msgspec import Raw
 from handrail.cli.serve import load_settings
 from handrail.core import wire
 from handrail.core.explain import explained, refused
+from handrail.core.explain import model as known
 from handrail.core.policy import Mode
 from handrail.errors import Code, RequestRejected
 from handrail.in_process import prepare
@@ -78,7 +79,9 @@ def _explanation(
         if model is not None:
             given = {**given, "model": wire.raw(model)}
             data = wire.encode(given)
-        return explained(prepare(data, settings=rules, caller=caller))
+        prepared = prepare(data, settings=rules, caller=caller)
+        asked = prepared.request.models[0]
+        return {**explained(prepared), "model": known(asked, rules.upstream().catalogue)}
     except RequestRejected as error:
         return refused(error, given)
 
@@ -107,6 +110,15 @@ def _rules_line(result: Json) -> str:
     return "  ".join(f"{name}={value}" for name, value in result["judged_by"].items())
 
 
+def _model_line(model: Json) -> str:
+    if model["sent"] is None:
+        return f"{model['asked']}: not known, and left as it is"
+    words = [model["sent"], f"family {model['family'] or 'not known'}"]
+    if model["efforts"]:
+        words.append(f"efforts {' '.join(model['efforts'])} ({model['default_effort']} by itself)")
+    return "  ".join([*words, " ".join(model["capabilities"])]).rstrip()
+
+
 def _refusal(result: Json) -> list[str]:
     error = result["error"]
     lines = [
@@ -127,6 +139,7 @@ def _sentences(result: Json) -> list[str]:
         "",
         f"  header      handrail-decision: {result['decision']}",
         f"  judged by   {_rules_line(result)}",
+        f"  model       {_model_line(result['model'])}",
         "",
         f"{len(steps) or 'No'} change{'' if len(steps) == 1 else 's'}"
         " between your body and the upstream's",

@@ -13,8 +13,8 @@ from typing import Final
 from msgspec import Raw
 
 from handrail.core import wire
-from handrail.core.catalogue import Capability, Catalogue, Found, Verbosity
-from handrail.core.efforts import ON_THE_WIRE, coerced, known
+from handrail.core.catalogue import Capability, Catalogue, Entry, Found, Verbosity
+from handrail.core.efforts import ON_THE_WIRE, Effort, coerced, known
 from handrail.core.steps import Step
 from handrail.core.wire import Body, Kind
 
@@ -35,13 +35,20 @@ _VERBOSITIES: Final[Mapping[str, tuple[Verbosity, ...]]] = MappingProxyType(
 class Known:
     """What of the catalogue other rules need: the name that leaves, and what it is known to be.
 
-    `include` is what the settings want in a request that says nothing, None for no say. `reasons`
-    is whether the model is known to reason.
+    `include` is what the settings want in a request that says nothing, None for no say.
+    `capabilities` are those of the model, `lowest_effort` is the least that it can think, as it is
+    sent; None where nobody knows.
     """
 
     model: str
     include: tuple[str, ...] | None = None
-    reasons: bool = False
+    capabilities: frozenset[Capability] | None = None
+    lowest_effort: Effort | None = None
+
+    @property
+    def reasons(self) -> bool:
+        """Whether the model is known to reason."""
+        return Capability.REASONING in (self.capabilities or ())
 
 
 def apply(
@@ -67,8 +74,14 @@ def apply(
     return Known(
         model=found.sends,
         include=found.options.include,
-        reasons=found.entry.can(Capability.REASONING),
+        capabilities=found.entry.capabilities,
+        lowest_effort=_lowest(found.entry),
     )
+
+
+def _lowest(entry: Entry) -> Effort | None:
+    found = min(entry.efforts or (), key=list(Effort).index, default=None)
+    return None if found is None else ON_THE_WIRE.get(found, found)
 
 
 def _write_reasoning(body: Body, steps: list[Step], *, found: Found, fills: bool) -> None:

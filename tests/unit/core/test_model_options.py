@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handrail.core import wire
-from handrail.core.catalogue import Catalogue, Entry, Options, catalogue_for
+from handrail.core.catalogue import Capability, Catalogue, Entry, Options, catalogue_for
+from handrail.core.efforts import Effort
 from handrail.core.model_options import Known, apply
 from handrail.core.profiles import CODEX, COMPATIBLE, OPENAI, PROFILES, Endpoint
 from handrail.core.rewrite import endpoint_request, upstream_request, upstream_run_request
@@ -31,6 +32,14 @@ SHIPPED: Json = {
     "plain": {},
 }
 SETTINGS = "the settings say so, and the request does not"
+
+
+KNOWN_M = Known(
+    model="m",
+    include=None,
+    capabilities=frozenset({Capability.REASONING}),
+    lowest_effort=Effort.LOW,
+)
 
 
 def catalogue(own: Json | None = None, *, profile: str = "codex", **defaults: Any) -> Catalogue:
@@ -67,7 +76,7 @@ def test_the_upstreams_name_leaves_and_a_step_says_so() -> None:
     assert steps == [
         step("model", "changed to m", "the model catalogue has it by that name"),
     ]
-    assert known == Known(model="m", include=None, reasons=True)
+    assert known == KNOWN_M
 
 
 def test_an_ending_is_an_effort_and_no_part_of_the_name() -> None:
@@ -84,7 +93,8 @@ def test_an_ending_is_an_effort_and_no_part_of_the_name() -> None:
 
 
 def test_a_name_that_is_the_upstreams_own_leaves_without_a_step() -> None:
-    assert applied({}) == ({"model": "m"}, [], Known(model="m", include=None, reasons=True))
+    assert applied({}) == ({"model": "m"}, [], KNOWN_M)
+    assert KNOWN_M.reasons
 
 
 @pytest.mark.parametrize("profile", ["codex", "openai"])
@@ -98,7 +108,25 @@ def test_a_model_that_is_not_known_leaves_as_it_came(profile: str) -> None:
     body, steps, known = applied(fields, profile=profile, effort="low", verbosity="low")
     assert body == fields
     assert steps == []
-    assert known == Known(model="gpt-4o-high", include=None, reasons=False)
+    assert known == Known(model="gpt-4o-high")
+    assert not known.reasons
+
+
+@pytest.mark.parametrize(
+    ("efforts", "lowest"),
+    [
+        (["xhigh", "none", "low"], "none"),
+        (["high", "minimal"], "minimal"),
+        (["max", "ultra"], "max"),
+        ([], None),
+    ],
+)
+def test_the_least_effort_of_a_model_is_known(efforts: list[str], lowest: str | None) -> None:
+    _, _, known = applied({}, {"m": {"efforts": efforts, "capabilities": []}})
+    assert known == Known(
+        model="m", capabilities=frozenset(), lowest_effort=Effort(lowest) if lowest else None
+    )
+    assert not known.reasons
 
 
 # --- reasoning ----------------------------------------------------------------------------------

@@ -108,7 +108,8 @@ def test_a_body_that_the_gateway_would_find_too_large_is_too_large_here(run: Exp
 def test_the_object_has_everything(run: Explain) -> None:
     done = run({"background": True}, "--background", "--json")
     body = json.loads(done.output)
-    described = {"version", "plan", "decision", "steps", "url", "headers", "body", "judged_by"}
+    described = {"version", "plan", "decision", "steps", "url", "headers", "body"}
+    described |= {"model", "judged_by"}
     assert set(body) == described
     assert body["plan"]["mode"] == "background"
     assert body["judged_by"]["background"] == "on (flag --background)"

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 import msgspec
@@ -13,8 +13,10 @@ from handrail.cli.serve import load_settings, setting_flags
 from handrail.core.explain import MAX_SHOWN
 from handrail.core.redact import hidden, masked
 from handrail.errors import ConfigInvalid
-from handrail.settings.importing import Imported, imported, toml
 from handrail.settings.model import Secret, Settings
+
+if TYPE_CHECKING:
+    from handrail.settings.importing import Imported
 
 
 @click.group()
@@ -102,6 +104,9 @@ def import_(*, settings: BinaryIO, target: str | None, as_json: bool) -> None:
     SETTINGS.json is its settings.json or an older config.json, or a host's file whose
     `provider.openai` has options and models; `-` for stdin. Accounts are not imported.
     """
+    # Imported here: a start of the gateway needs none of it.
+    from handrail.settings.importing import imported, toml  # noqa: PLC0415
+
     found = imported(_json_object(settings), os.environ)
     if target is not None:
         _write_new(Path(target), toml(found))
@@ -139,7 +144,7 @@ def _write_new(path: Path, text: str) -> None:
         raise ConfigInvalid(f"{path}: cannot be written: {error.strerror}.") from None
 
 
-def _row(entry: Imported) -> dict[str, str]:
+def _row(entry: "Imported") -> dict[str, str]:
     # The file may be anybody's, and hold anything: what looks secret is not shown.
     return {
         "name": _plain(entry.name),

@@ -20,6 +20,7 @@ GRID = {
     "minimal high": "minimal minimal minimal high high high high high",
     "none high": "none none none high high high high high",
     "none xhigh": "none none none none xhigh xhigh xhigh xhigh",
+    "high xhigh": "high high high high high xhigh xhigh xhigh",
     "minimal none": "none minimal minimal minimal minimal minimal minimal minimal",
     "low minimal none": "none minimal low low low low low low",
     "xhigh": "xhigh xhigh xhigh xhigh xhigh xhigh xhigh xhigh",

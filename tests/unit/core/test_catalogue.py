@@ -15,6 +15,7 @@ from handrail.core.catalogue import (
     Catalogue,
     Entry,
     Options,
+    Variant,
     catalogue_for,
 )
 from handrail.core.profiles import CODEX, COMPATIBLE, OPENAI
@@ -291,6 +292,37 @@ def test_an_empty_include_is_said_and_not_unsaid() -> None:
     found = catalogue(own, include=("a",)).find("m-2")
     assert found is not None
     assert found.options.include == ()
+
+
+WORDS = {
+    "effort": "none minimal low medium high xhigh max ultra",
+    "summary": "auto concise detailed",
+    "verbosity": "low medium high",
+    "prompt_cache_retention": "in_memory 24h",
+    "capabilities": "reasoning tool_search computer_use compaction background",
+}
+
+
+@pytest.mark.parametrize("key", WORDS)
+def test_a_key_takes_its_words_and_no_others(key: str) -> None:
+    for word in WORDS[key].split():
+        value = [word] if key == "capabilities" else word
+        assert word in str(getattr(msgspec.convert({key: value}, Entry), key))
+    for wrong in ("", "other", "HIGH"):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert({key: [wrong] if key == "capabilities" else wrong}, Entry)
+
+
+@pytest.mark.parametrize("kind", [Options, Variant, Entry])
+def test_a_table_is_frozen_strict_and_says_only_what_is_said(kind: type[Options]) -> None:
+    said = msgspec.convert({"effort": "low"}, kind)
+    assert msgspec.to_builtins(said) == {"effort": "low"}
+    with pytest.raises(AttributeError):
+        said.effort = None  # type: ignore[misc]
+    with pytest.raises(msgspec.ValidationError, match="unknown field"):
+        msgspec.convert({"efort": "low"}, kind)
+    with pytest.raises(TypeError):
+        kind("low")  # type: ignore[misc]
 
 
 def test_ultra_needs_max_to_be_sent_as() -> None:

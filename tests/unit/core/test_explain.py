@@ -134,8 +134,8 @@ def test_what_is_known_about_a_model_is_told() -> None:
         "efforts": ["low", "high"],
         "capabilities": ["reasoning", "tool_search"],
     }
-    nothing = {"family": None, "default_effort": None}
-    bare = {"asked": "bare", "sent": "bare", **nothing, "efforts": [], "capabilities": []}
+    nothing: Json = {"family": None, "default_effort": None}
+    bare: Json = {"asked": "bare", "sent": "bare", **nothing, "efforts": [], "capabilities": []}
     assert model("bare", known) == bare
-    unknown = {"asked": "x", "sent": None, **nothing, "efforts": None, "capabilities": None}
+    unknown: Json = {"asked": "x", "sent": None, **nothing, "efforts": None, "capabilities": None}
     assert model("x", known) == unknown

@@ -322,7 +322,7 @@ def test_a_table_is_frozen_strict_and_says_only_what_is_said(kind: type[Options]
     with pytest.raises(msgspec.ValidationError, match="unknown field"):
         msgspec.convert({"efort": "low"}, kind)
     with pytest.raises(TypeError):
-        kind("low")  # type: ignore[misc]
+        kind("low")  # type: ignore[call-arg, arg-type]
 
 
 def test_ultra_needs_max_to_be_sent_as() -> None:

@@ -76,8 +76,10 @@ def test_anything_else_is_no_credential(output: bytes | dict[str, object], why: 
     assert str(caught.value) == why
 
 
-def test_a_credential_may_have_sixteen_kibibytes() -> None:
+def test_a_credential_may_have_sixteen_kibibytes_and_an_output_sixty_four() -> None:
     assert read(b"x" * 16 * 1024).secret == "x" * 16 * 1024
+    assert MAX_BYTES == 65_536
+    assert read(b"secret".ljust(MAX_BYTES)).secret == "secret"
 
 
 @given(st.binary(max_size=60) | st.text(max_size=30).map('{{"token":{!r}}}'.format).map(str.encode))

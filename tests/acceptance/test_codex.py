@@ -116,6 +116,30 @@ def test_codex_completes_a_turn_with_a_shell_call_and_a_second_turn(
         assert len(sent["input"]) > 4  # the history of the first turn came along
 
 
+@pytest.mark.parametrize(
+    ("model", "sent"),
+    [
+        ("gpt-5.6", "gpt-5.6-sol"),
+        ("gpt-5.5", "gpt-5.5"),
+        ("gpt-5.1", "gpt-5.1"),
+        ("gpt-5-codex-low", "gpt-5.3-codex"),
+        ("my-own-model", "my-own-model"),
+    ],
+)
+def test_codex_reaches_a_model_of_each_family_by_the_backends_name(
+    model: str, sent: str, upstream: Child, home: Path, tmp_path: Path
+) -> None:
+    server = f"{upstream.url}/codex"
+    with processes.gateway(tmp_path, "--port", "0", upstream=server, profile="codex") as gateway:
+        events = run_codex(home, "Hello. [[words=3]]", url=gateway.url, more=("-m", model))
+        assert events[-1]["type"] == "turn.completed", events
+        assert len(said(events).split()) == 3
+        body = last_request(upstream)["body"]
+        assert body["model"] == sent
+        if model.endswith("-low"):
+            assert body["reasoning"]["effort"] == "low"
+
+
 def test_codex_retries_a_turn_whose_upstream_stream_was_dropped(
     upstream: Child, home: Path, tmp_path: Path
 ) -> None:

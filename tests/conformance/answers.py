@@ -12,6 +12,7 @@ from handrail.core.rewrite import upstream_request
 from handrail.core.upstream_errors import is_about_model, refusal
 from handrail.errors import Code, HandrailError, UpstreamRefused
 from tests.conformance.bodies import encoded
+from tests.conformance.known import catalogue
 from tests.conformance.recorded import NOW, Json, Outcome, Row
 from tests.conformance.upstream_stub import Reply, Upstream, answered
 
@@ -157,7 +158,9 @@ def _fallback(row: Row, args: list[Any]) -> Outcome:
     """Which model is asked next: ours knows the chains that the settings name, and no others."""
     asked = args[0]
     body = encoded({"model": asked["requestedModel"], "input": "hi"})
-    request = upstream_request(wire.read_create(body), profile=CODEX, stream=False)
+    request = upstream_request(
+        wire.read_create(body), profile=CODEX, stream=False, catalogue=catalogue()
+    )
     for model in asked.get("attemptedModels", ()):
         request = request.with_model(model)
     error = refused(400, asked["errorBody"])

@@ -15,15 +15,20 @@ from handrail.core.rewrite import upstream_request, upstream_run_request
 from handrail.core.switch import Switch
 from handrail.core.tool_outputs import repaired
 from handrail.errors import Code, RequestRejected
+from tests.conformance.known import catalogue
 from tests.conformance.recorded import Json, Outcome, Row
 
 # What the reference always fills in by its own catalogue and prompts, and we not yet.
 SHAPED: Final = frozenset({"instructions", "reasoning", "text", "tools"})
 
 # Rows about shaping: these are compared whole, including what is filled in.
-LATER_SUBJECTS: Final = frozenset(
-    {"reasoning", "text", "tools", "toolcap", "collab", "collabenv", "fast", "codexmode"}
-)
+LATER_SUBJECTS: Final = frozenset({"tools", "toolcap", "collab", "collabenv", "fast", "codexmode"})
+
+# Rows about what the model's options are: these terms are compared even where nobody asks for them.
+MODEL_SUBJECTS: Final = {
+    "reasoning": frozenset({"reasoning.effort", "reasoning.summary"}),
+    "text": frozenset({"text.verbosity"}),
+}
 
 _CALLER: Final = CallerPolicy(name="default")
 _GUARDED: Final = frozenset({Code.BACKGROUND_NOT_ENABLED, Code.BACKGROUND_REQUIRES_STORE})
@@ -34,8 +39,8 @@ def encoded(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def ours(data: bytes, *, allow: bool = False) -> Json:
-    """What our upstream would get for this body, or the refusal."""
+def ours(data: bytes, *, allow: bool = False, config: Json | None = None) -> Json:
+    """What our upstream would get for this body and these options, or the refusal."""
     switch = Switch(enabled=allow, source="file [background] enabled", locked=False)
     try:
         request = wire.read_create(data)
@@ -43,7 +48,14 @@ def ours(data: bytes, *, allow: bool = False) -> Json:
         write, profile = upstream_request, CODEX
         if plan.mode is Mode.UPSTREAM:
             write, profile = upstream_run_request, OPENAI
-        made = write(request, profile=profile, stream=plan.stream, continues=plan.continues)
+        known = catalogue(config, profile=profile)
+        made = write(
+            request,
+            profile=profile,
+            stream=plan.stream,
+            continues=plan.continues,
+            catalogue=known,
+        )
     except RequestRejected as error:
         return _refusal(error)
     body: Json = json.loads(wire.encode(made.body))
@@ -72,11 +84,21 @@ def _recorded(row: Row, result: Any) -> Json:
     return {"outcome": "sent", **(result if isinstance(result, dict) else {"body": result})}
 
 
-def _compared(row: Row, body: Any, *, allow: bool, result: Any, shaping: bool = False) -> Outcome:
+def _compared(
+    row: Row,
+    body: Any,
+    *,
+    allow: bool,
+    result: Any,
+    shaping: bool = False,
+    config: Json | None = None,
+) -> Outcome:
     data = body.encode() if isinstance(body, str) else encoded(body)
     given = _parsed(data)
     hidden = frozenset() if shaping else SHAPED - given.keys()
-    found, recorded = ours(data, allow=allow), _recorded(row, result)
+    found, recorded = ours(data, allow=allow, config=config), _recorded(row, result)
+    if row.key.startswith("transformRequestBody") and row.subject in MODEL_SUBJECTS:
+        return _by_term(row, found, recorded=recorded, given=given)
     beside = None
     if found["outcome"].startswith("item_reference_not_found") and "input" in recorded:
         # Refused for what the reference leaves out; without that, the rest can be compared too.
@@ -86,6 +108,30 @@ def _compared(row: Row, body: Any, *, allow: bool, result: Any, shaping: bool = 
     return Outcome(
         recorded=_shown(recorded, hidden), ours=_shown(found, hidden), given=given, beside=beside
     )
+
+
+def _by_term(row: Row, found: Json, *, recorded: Json, given: Json) -> Outcome:
+    """Effort, summary and verbosity each by itself: those of the row's subject, and those asked."""
+    asked = _flat(given).keys() | _flat(found).keys() | MODEL_SUBJECTS[row.subject]
+    hidden = frozenset({*(_flat(recorded).keys() - asked), *_WHOLE, "instructions"})
+    return Outcome(
+        recorded=_shown({**recorded, **_flat(recorded)}, hidden),
+        ours=_shown({**found, **_flat(found)}, hidden),
+        given=given,
+    )
+
+
+_WHOLE: Final = frozenset({"reasoning", "text"})
+
+
+def _flat(terms: Json) -> Json:
+    found = {name: terms.get(name) for name in _WHOLE}
+    return {
+        f"{name}.{key}": value
+        for name, inner in found.items()
+        if isinstance(inner, dict)
+        for key, value in inner.items()
+    }
 
 
 def _shown(terms: Json, hidden: frozenset[str]) -> Json:
@@ -104,13 +150,14 @@ def transform_request_body(row: Row) -> Outcome:
     """Also `backgroundMode`: called by names or with nine positions, which must be the same."""
     first = row.args[0]
     if len(row.args) > 1:
-        return _compared(row, first, allow=row.args[8], result=row.result)
+        return _compared(row, first, allow=row.args[8], result=row.result, config=row.args[2])
     body = first["body"]
     if not isinstance(body, dict):
         body = encoded(body).decode()
     allow = first.get("allowBackgroundResponses", False)
     shaping = row.key.startswith("transformRequestBody") and row.subject in LATER_SUBJECTS
-    return _compared(row, body, allow=allow, result=row.result, shaping=shaping)
+    config = first.get("userConfig")
+    return _compared(row, body, allow=allow, result=row.result, shaping=shaping, config=config)
 
 
 def transform_request_for_codex(row: Row) -> Outcome:

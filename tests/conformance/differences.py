@@ -28,6 +28,8 @@ REASONS: Final = {
     "both-halves": "Calls and outputs are mended in one step; the recording shows one half alone.",
     "shape": "The same in another envelope: items with every key that the API's types require, "
     "200 for every success, and no field that only says no.",
+    "asked": "Only what the caller or the operator asks for: no effort, summary, verbosity, model "
+    "or time-out is filled in, or put in the place of a word, by a default of our own.",
     "later": "Shaped by a later issue (model catalogue, effort, tools, fast session, injected "
     "prompts, several accounts); until then it goes through as the caller sent it.",
 }
@@ -186,7 +188,7 @@ _differs(_ERROR, [69, 71], "whose-fault", outcome="503")
 _differs(_ERROR, [75], "understood", wait=3.0)
 
 _differs("errorClassification", [7], "whose-fault", about_the_account=True)
-_differs("errorClassification", [31, 33], "later", next_model=None)
+_differs("errorClassification", [31, 33], "asked", next_model=None)
 _differs(
     "errorClassification", [43, 45, 47, 49], "later", outcome="503 upstream_credentials_rejected"
 )
@@ -231,7 +233,6 @@ _differs(_BACKGROUND, [69], "D-11", outcome="invalid_type: include")
 _differs(_BACKGROUND, [65, 67, 71, 73, 75, 77, 83, 85, 89, 93], "D-10", input=SENT)
 _differs(_BACKGROUND, [65, 67, 71, 73, 75, 77, 79, 81, 83, 85, 89, 93], "D-6", stream=False)
 _differs(_BACKGROUND, [71, 75], "D-15", providerOptions=ABSENT)
-_differs(_BACKGROUND, [73], "later", include=ABSENT)
 _differs(_BACKGROUND, [87], "stricter", outcome="unsupported_parameter: conversation")
 _differs(_BACKGROUND, [89], "D-13", model="gpt-4o")
 
@@ -258,18 +259,46 @@ _differs(_TRANSFORM, [15], "stricter", outcome="unsupported_parameter: conversat
 _differs(_TRANSFORM, [19], "stricter", outcome="item_reference_not_found: input[0].id")
 _differs(_TRANSFORM, [23], "stricter", outcome="invalid_type: input[0]")
 _differs(_TRANSFORM, [31, 33], "D-2", outcome="invalid_type: include")
-_differs(_TRANSFORM, [35], "later", include=["reasoning.encrypted_content"])
 _differs(_TRANSFORM, [49], "stricter", outcome="invalid_type: reasoning")
 _differs(_TRANSFORM, [77], "stricter", outcome="invalid_type: tools")
 _differs(
     _TRANSFORM,
-    [n for n in (*range(37, 66, 2), *range(73, 124, 2)) if n not in (49, 77)],
+    [n for n in range(73, 124, 2) if n != 77],
     "later",
     **{SHAPED: SENT},
 )
 _differs(_TRANSFORM, [55], "D-15", providerOptions=ABSENT)
-_differs(_TRANSFORM, [55, 67, 69, 71], "D-17", prompt_cache_retention=ABSENT)
+_differs(_TRANSFORM, [55, 65, 67, 69, 71], "D-17", prompt_cache_retention=ABSENT)
 _differs(_TRANSFORM, [71], "D-15", providerOptions=ABSENT)
+
+# --- models and settings --------------------------------------------------------------------------
+
+_differs("normalizeModel", [227], "stricter", model="missing_required_parameter: model")
+_NAMES: Final = (229, *range(237, 242, 2), *range(245, 264, 2), *range(271, 282, 2))
+_differs("normalizeModel", _NAMES, "D-13", model=SENT)
+_differs("getModelProfile", [17], "D-13", outcome="unknown")
+_differs("getModelConfig", [7], "D-14", reasoningEffort="ultra")
+_differs("getModelConfig", [11], "D-14", reasoningEffort="high")
+_differs("getModelConfig", [15], "D-13", reasoningEffort=ABSENT)
+_differs("getModelConfig", [17], "D-13", outcome="unknown")
+_EFFORT: Final = "getReasoningConfig"
+_differs(_EFFORT, [65, 67, 69], "asked", effort=ABSENT)
+_differs(_EFFORT, [69], "asked", summary="off")
+_differs(_EFFORT, [71], "understood", effort="high")
+_differs(_EFFORT, [73], "asked", effort="")
+_differs(_EFFORT, [77], "stricter", outcome="missing_required_parameter")
+_differs(_TRANSFORM, [41], "understood", **{"reasoning.effort": "high"})
+_differs(_TRANSFORM, [51], "D-14", **{"reasoning.effort": "low"})
+_differs(_TRANSFORM, [57], "D-13", model="gpt-4o")
+_differs(_TRANSFORM, [37, 39, 41, 47, 51, 53, 57], "asked", **{"reasoning.summary": ABSENT})
+_differs(_TRANSFORM, [43], "asked", **{"reasoning.effort": None, "reasoning.summary": None})
+_differs(_TRANSFORM, [45, 47, 57], "asked", **{"reasoning.effort": ABSENT})
+_differs(_TRANSFORM, [45], "asked", **{"reasoning.summary": "none"})
+_differs(_TRANSFORM, [61], "asked", **{"text.verbosity": None})
+_differs(_TRANSFORM, [63], "asked", **{"text.verbosity": ABSENT})
+_differs("configResolution", [19, 21], "asked", value=None)
+_differs("miscRules", [11, 13], "honest", outcome="no such rule")
+_differs("miscRules", [*range(1, 10, 2), *range(15, 24, 2)], "later", outcome="no such rule")
 
 # --- the life of a background response ------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from handrail import telemetry
-from tests.conformance import answers, bodies, edges
+from tests.conformance import answers, bodies, edges, models
 from tests.conformance.differences import DIFFERENCES, REASONS, SENT, SHAPED
 from tests.conformance.life import life
 from tests.conformance.recorded import ABSENT, FOLDER, Json, Outcome, Row, rows
@@ -22,14 +22,20 @@ PAGE: Final = Path(__file__).resolve().parents[2] / "docs/explanation/reference-
 
 ADAPTERS: Final[Mapping[str, Callable[[Row], Outcome]]] = {
     "backgroundMode": bodies.transform_request_body,
+    "configResolution": models.config_resolution,
     "convertSseToJson": answers.convert_sse_to_json,
     "createCodexHeaders": edges.create_codex_headers,
     "errorClassification": answers.error_classification,
     "filterInput": bodies.filter_input,
     "getBackgroundResponses": edges.get_background_responses,
+    "getModelConfig": models.get_model_config,
+    "getModelProfile": models.get_model_profile,
+    "getReasoningConfig": models.get_reasoning_config,
     "handleErrorResponse": answers.handle_error_response,
     "injectMissingToolOutputs": bodies.repair_items,
     "isEmptyResponse": answers.is_empty_response,
+    "miscRules": models.misc_rules,
+    "normalizeModel": models.normalize_model,
     "normalizeOrphanedToolOutputs": bodies.repair_items,
     "parseBooleanEnv": edges.parse_boolean_env,
     "parseRetryAfterBodyMs": answers.wait_in_body,

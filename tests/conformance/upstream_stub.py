@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from handrail.core import wire
+from handrail.core.catalogue import NO_OPTIONS
 from handrail.core.policy import CallerPolicy, decide
 from handrail.core.profiles import CODEX
 from handrail.core.switch import Switch
 from handrail.engine.dispatch import Dispatcher
 from handrail.engine.foreground import Foreground, prepare
 from handrail.engine.history import Conversation
+from handrail.settings.catalogue import catalogue_of
 from handrail.settings.model import Secret, Target
 from handrail.upstream.client import UpstreamCall
 from tests.conformance.recorded import NOW
@@ -99,6 +101,7 @@ async def answered(
         reply_seconds=60.0,
         idle_seconds=60.0,
         proxy=None,
+        catalogue=catalogue_of(CODEX, own={}, defaults=NO_OPTIONS),
     )
     request = wire.read_create(body)
     switch = Switch(enabled=False, source="default", locked=False)

@@ -151,7 +151,8 @@ class Upstream:
             script = replace(script, status=0, stall=-1, drop=-1, eof=-1, malformed=-1, error=-1)
             script = replace(script, early="")
         seen.open += 1
-        seen.requests.append({"body": body, "headers": dict(request.headers), "manners": manners})
+        arrived = {"body": body, "headers": dict(request.headers), "path": request.path_qs}
+        seen.requests.append({**arrived, "manners": manners})
         del seen.requests[:-200]
         self.number += 1
         call = self.calls.arrived(self.number, script.tag)

@@ -107,7 +107,8 @@ def test_a_body_that_the_gateway_would_find_too_large_is_too_large_here(run: Exp
 def test_the_object_has_everything(run: Explain) -> None:
     done = run({"background": True}, "--background", "--json")
     body = json.loads(done.output)
-    described = {"version", "plan", "decision", "steps", "url", "headers", "body", "judged_by"}
+    described = {"version", "plan", "decision", "steps", "url", "headers", "body"}
+    described |= {"model", "judged_by"}
     assert set(body) == described
     assert body["plan"]["mode"] == "background"
     assert body["judged_by"]["background"] == "on (flag --background)"
@@ -169,3 +170,26 @@ def test_a_body_cannot_command_the_terminal(run: Explain) -> None:
         assert "\x1b" not in output
         assert "\x9b" not in output
     assert "\x1b" not in run(b'{"model":"m","\\u001b[2J":1,"\\u001b[2J":1}').output
+
+
+@pytest.mark.parametrize(
+    ("model", "profile", "line"),
+    [
+        (
+            "gpt-5-codex-high",
+            "codex",
+            "gpt-5.3-codex  family gpt-5-codex  efforts low medium high xhigh (high by itself)"
+            "  background reasoning",
+        ),
+        ("o3", "openai", "o3  family o3  background reasoning"),
+        ("mine", "openai", "mine  family not known"),
+        ("x\x1b", "openai", "x\\x1b: not known, and left as it is"),
+    ],
+)
+def test_what_is_known_about_the_model_is_told(
+    run: Explain, model: str, profile: str, line: str
+) -> None:
+    done = run({"model": model}, "--profile", profile, toml="[models.mine]")
+    assert f"  model       {line}\n" in done.output
+    told = json.loads(run({"model": model}, "--profile", profile, "--json").output)["model"]
+    assert told["asked"] == model

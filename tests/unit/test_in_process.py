@@ -139,7 +139,7 @@ def test_another_profile_has_its_own_url_and_rules() -> None:
     assert settings.for_profile("compatible") is settings
     with pytest.raises(ConfigInvalid, match="base_url"):
         prepare(BODY, settings=OFF, profile="compatible")
-    with pytest.raises(ConfigInvalid, match="none of openai, codex, compatible"):
+    with pytest.raises(ConfigInvalid, match="none of openai, codex, azure, compatible"):
         prepare(BODY, settings=OFF, profile="nope")
 
 
@@ -342,3 +342,11 @@ def test_the_transport_without_the_sdk_says_what_to_install() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=20
     )
     assert "pip install 'handrail[openai]'" in done.stderr
+
+
+def test_the_version_of_an_api_is_checked_and_goes_with_its_profile() -> None:
+    settings = LibrarySettings(profile="azure", base_url="https://r.example", api_version="v1")
+    assert settings.upstream().query == "api-version=v1"
+    assert settings.for_profile("openai").upstream().query == ""
+    with pytest.raises(ConfigInvalid, match="api_version: must be"):
+        LibrarySettings(api_version="a&b=c")

@@ -33,6 +33,20 @@ ROWS: dict[str, tuple[Any, str, Any, Attribute]] = {
     ),
     "upstream.profile": ("openai", '"codex"', "codex", lambda s: s.target.profile.name),
     "upstream.api_key_env": (None, '"SPARE"', "SPARE", lambda s: s.values["upstream.api_key_env"]),
+    "upstream.auth": ("bearer", '"api-key"', "api-key", lambda s: s.target.auth),
+    "upstream.bearer_command": (
+        (),
+        '["az", "a,b"]',
+        ("az", "a,b"),
+        lambda s: s.target.bearer_command,
+    ),
+    "upstream.bearer_lifetime": (300, '"15m"', 900, lambda s: s.target.bearer_seconds),
+    "upstream.api_version": (
+        None,
+        '"2025-04-01-preview"',
+        "2025-04-01-preview",
+        lambda s: s.target.query.removeprefix("api-version=") or None,
+    ),
     "upstream.extra_fields": ((), "[]", frozenset(), lambda s: s.target.extra_fields),
     "upstream.runs_background": (True, "false", False, lambda s: s.target.runs_background),
     "upstream.encrypted_reasoning": (
@@ -80,7 +94,9 @@ def test_a_setting_that_nobody_gives_has_its_default(read: Read, path: str) -> N
 @pytest.mark.parametrize("path", ROWS)
 def test_a_setting_is_read_from_the_file(read: Read, path: str) -> None:
     _, text, value, attribute = ROWS[path]
-    settings = read(f"{path} = {text}")
+    # A command gives what the key of the environment would.
+    env = {"HANDRAIL_CALLER_KEY": KEY} if path == "upstream.bearer_command" else KEYS
+    settings = read(f"{path} = {text}", env=env)
     assert attribute(settings) == value
     assert settings.file == Path(FILE)
     wanted = "file [background] enabled" if path == "background.enabled" else FILE
@@ -174,11 +190,13 @@ DURATIONS = {
     "server.heartbeat": (1, 3_600),
     "upstream.reply_timeout": (1, 86_400),
     "upstream.idle_timeout": (1, 86_400),
+    "upstream.bearer_lifetime": (1, 86_400),
     "background.max_duration": (1, 7 * 86_400),
 }
 WORDS = {
     "log.level": ["debug", "info", "warning", "error"],
-    "upstream.profile": ["openai", "codex", "compatible"],
+    "upstream.profile": ["openai", "codex", "azure", "compatible"],
+    "upstream.auth": ["bearer", "api-key"],
     "background.executor": ["gateway", "upstream"],
     "upstream.encrypted_reasoning": ["always", "when_reasoning", "never"],
 }
@@ -189,12 +207,15 @@ BAD: dict[str, list[str]] = {
     "log.level": WORD,
     "data_dir": TEXT,
     "upstream.url": TEXT,
-    "upstream.profile": [*WORD, '"azure"'],
+    "upstream.profile": [*WORD, '"nobody"'],
     "upstream.runs_background": BOOLEAN,
     "upstream.encrypted_reasoning": WORD,
     "upstream.model_fallbacks": ["5", '"x"', "[]"],
     "background.executor": WORD,
     "upstream.api_key_env": TEXT,
+    "upstream.auth": WORD,
+    "upstream.bearer_command": [*TEXTS, '"az login"'],
+    "upstream.api_version": [*TEXT, '"a b"', '"a&b"', f'"{"x" * 41}"'],
     "upstream.extra_fields": TEXTS,
     "background.enabled": BOOLEAN,
     **{path: whole(*bounds) for path, bounds in WHOLE.items()},
@@ -233,7 +254,7 @@ def test_a_wrong_value_in_the_file_names_the_file_and_the_setting(
         ("HANDRAIL_PORT", "80.0"),
         ("HANDRAIL_PORT", "80 81"),
         ("HANDRAIL_LOG_LEVEL", "loud"),
-        ("HANDRAIL_UPSTREAM_PROFILE", "azure"),
+        ("HANDRAIL_UPSTREAM_PROFILE", "nobody"),
         ("HANDRAIL_UPSTREAM_URL", "ftp://x.example"),
         ("HANDRAIL_BACKGROUND_RESPONSES", "maybe"),
         ("CODEX_AUTH_BACKGROUND_RESPONSES", "2"),
@@ -255,7 +276,7 @@ def test_a_wrong_value_in_the_environment_names_the_variable(
         ("log.level", "loud", "--log-level"),
         ("data_dir", "", "--data-dir"),
         ("upstream.url", "x.example", "flag --upstream"),
-        ("upstream.profile", "azure", "--profile"),
+        ("upstream.profile", "nobody", "--profile"),
     ],
 )
 def test_a_wrong_value_by_flag_names_the_flag(read: Read, path: str, value: Any, flag: str) -> None:

@@ -281,3 +281,56 @@ def test_a_credential_that_is_there_is_checked_also_where_none_is_needed(read: R
     key = read(env={OURS: "sk-ours"}, credentials=False).target.api_key
     assert key is not None
     assert key.reveal() == "sk-ours"
+
+
+@pytest.mark.parametrize(
+    ("toml", "auth"),
+    [
+        ("", "bearer"),
+        ("profile = 'codex'", "bearer"),
+        ("profile = 'compatible'", "bearer"),
+        ("profile = 'azure'", "api-key"),
+        ("profile = 'azure'\nauth = 'bearer'", "bearer"),
+        ("auth = 'api-key'", "api-key"),
+    ],
+)
+def test_a_credential_is_shown_as_the_profile_wants_it_unless_it_is_said(
+    read: Read, toml: str, auth: str
+) -> None:
+    settings = read(f"[upstream]\n{toml}", flags={"upstream.url": "http://up.example"})
+    assert settings.target.auth == auth
+    assert settings.values["upstream.auth"] == auth
+
+
+COMMAND = "[upstream]\nprofile = 'azure'\nurl = 'http://up.example'\nbearer_command = ['az']\n"
+
+
+def test_a_command_needs_no_key_and_is_shown_as_a_bearer(read: Read) -> None:
+    settings = read(COMMAND, env=CALLER)
+    target = settings.target
+    assert (target.api_key, target.auth, target.bearer_command) == (None, "bearer", ("az",))
+    assert settings.sources["upstream.api_key"] == "upstream.bearer_command"
+    own = read(f"{COMMAND}auth = 'api-key'", env=CALLER)
+    assert own.target.auth == "api-key"
+
+
+def test_a_command_and_a_key_are_one_too_many(read: Read) -> None:
+    words = f"{FILE}: give upstream.bearer_command or {{}}, not both."
+    assert refusal(read, COMMAND, env=KEYS) == words.format("HANDRAIL_UPSTREAM_API_KEY")
+    named = f"{COMMAND}api_key_env = 'SPARE'"
+    assert refusal(read, named, env=CALLER) == words.format("upstream.api_key_env")
+
+
+def test_azure_needs_a_credential_and_a_url(read: Read) -> None:
+    assert "needs a credential" in refusal(
+        read, "[upstream]\nprofile = 'azure'\nurl = 'http://up.example'", env=CALLER
+    )
+    assert "the profile azure needs the base URL" in refusal(read, "upstream.profile = 'azure'")
+
+
+def test_the_version_stands_behind_whatever_a_path_has(read: Read) -> None:
+    plain, versioned = read().target, read("upstream.api_version = '1.0-a'").target
+    assert plain.address("/models?a=b") == "https://api.openai.com/v1/models?a=b"
+    assert versioned.address("/models") == "https://api.openai.com/v1/models?api-version=1.0-a"
+    assert versioned.address("/m?a=b") == "https://api.openai.com/v1/m?a=b&api-version=1.0-a"
+    assert versioned.name == plain.name

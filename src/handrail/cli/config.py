@@ -1,14 +1,22 @@
 """`handrail config`: what the settings are and where each came from."""
 
+import json
+import os
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 import msgspec
 
 from handrail.cli.serve import load_settings, setting_flags
-from handrail.core.redact import masked
+from handrail.core.explain import MAX_SHOWN
+from handrail.core.redact import hidden, masked
+from handrail.errors import ConfigInvalid
 from handrail.settings.model import Secret, Settings
+
+if TYPE_CHECKING:
+    from handrail.settings.importing import Imported
 
 
 @click.group()
@@ -40,22 +48,38 @@ def explained(settings: Settings) -> list[tuple[str, str, str]]:
     rows = [
         (path, _shown(value), settings.sources[path]) for path, value in settings.values.items()
     ]
+    file = str(settings.file) if settings.file else "default"
+    tables: dict[str, msgspec.Struct] = {"defaults": settings.defaults}
+    tables |= {f'models."{name}"': entry for name, entry in settings.models.items()}
+    rows += [
+        (f"{place}.{key}", msgspec.json.encode(value).decode(), file)
+        for place, table in tables.items()
+        for key, value in _said(table)
+    ]
     for name, caller in settings.callers.items():
         policy = caller.policy
         key = "generated" if caller.digest is None else f"sha256 {masked(caller.digest.hex())}"
-        place = str(settings.file) if settings.file else "default"
         missing = settings.sources.get(f"callers.{name}.key")
         rows += [
-            (f"callers.{name}.key", "(not set)" if missing else key, missing or place),
-            (f"callers.{name}.background", policy.background.value, place),
-            (f"callers.{name}.store", policy.store.value, place),
-            (f"callers.{name}.store_false", policy.store_false.value, place),
-            (f"callers.{name}.max_running", str(policy.max_running), place),
-            (f"callers.{name}.max_queued", str(policy.max_queued), place),
-            (f"callers.{name}.max_stored_bytes", str(policy.max_stored_bytes), place),
-            (f"callers.{name}.retention", f"{policy.retention_seconds}s", place),
+            (f"callers.{name}.key", "(not set)" if missing else key, missing or file),
+            (f"callers.{name}.background", policy.background.value, file),
+            (f"callers.{name}.store", policy.store.value, file),
+            (f"callers.{name}.store_false", policy.store_false.value, file),
+            (f"callers.{name}.when_left", policy.when_left.value, file),
+            (f"callers.{name}.max_running", str(policy.max_running), file),
+            (f"callers.{name}.max_queued", str(policy.max_queued), file),
+            (f"callers.{name}.max_stored_bytes", str(policy.max_stored_bytes), file),
+            (f"callers.{name}.retention", f"{policy.retention_seconds}s", file),
+            (f"callers.{name}.crash", policy.crash.value, file),
+            (f"callers.{name}.weight", str(policy.weight), file),
         ]
     return rows
+
+
+def _said(table: msgspec.Struct) -> list[tuple[str, object]]:
+    """The keys of a table that say something."""
+    said = ((field, getattr(table, field.name)) for field in msgspec.structs.fields(table))
+    return [(field.name, value) for field, value in said if value not in (field.default, {})]
 
 
 def _shown(value: Any) -> str:
@@ -67,3 +91,82 @@ def _shown(value: Any) -> str:
         chains = (f"{name}: {' > '.join(chain)}" for name, chain in value.items())
         return "; ".join(chains) or "(none)"
     return "(not set)" if value is None else str(value)
+
+
+# --- import -------------------------------------------------------------------------------------
+
+_MAX_IMPORT: Final = 1 << 20
+
+
+@config.command(name="import")
+@click.argument("settings", type=click.File("rb"), metavar="SETTINGS.json")
+@click.option("--write", "target", metavar="FILE", help="Write a settings file; it must be new.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
+def import_(*, settings: BinaryIO, target: str | None, as_json: bool) -> None:
+    """Read the settings of codex-multi-auth, its variables too, and say what becomes of each.
+
+    SETTINGS.json is its settings.json or an older config.json, or a host's file whose
+    `provider.openai` has options and models; `-` for stdin. Accounts are not imported.
+    """
+    # Imported here: a start of the gateway needs none of it.
+    from handrail.settings.importing import imported, toml  # noqa: PLC0415
+
+    found = imported(_json_object(settings), os.environ)
+    if target is not None:
+        _write_new(Path(target), toml(found))
+    if as_json:
+        click.echo(json.dumps([_row(entry) for entry in found], indent=2))
+        return
+    for row in map(_row, found):
+        there = f" -> {row['setting']} = {row['written']}" if row["setting"] else ""
+        reason = f"  ({row['reason']})" if row["reason"] else ""
+        click.echo(f"{row['verdict']:<14}  {row['name']} = {row['value']}{there}{reason}")
+    count = len([entry for entry in found if entry.path])
+    click.echo(f"{count} of {len(found)} values have a setting here.")
+    if target is not None:
+        click.echo(f"Written to {target}. Look at it: handrail config explain --config {target}")
+
+
+def _json_object(file: BinaryIO) -> Mapping[str, Any]:
+    data = file.read(_MAX_IMPORT + 1)
+    try:
+        if len(data) > _MAX_IMPORT:
+            raise ValueError
+        read = json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        raise ConfigInvalid(f"{file.name}: is no JSON of at most {_MAX_IMPORT} bytes.") from None
+    if not isinstance(read, dict):
+        raise ConfigInvalid(f"{file.name}: must hold a JSON object.")
+    return read
+
+
+def _write_new(path: Path, text: str) -> None:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ConfigInvalid(f"{path}: cannot be written: {error.strerror}.") from None
+
+
+def _row(entry: "Imported") -> dict[str, str]:
+    # The file may be anybody's, and hold anything: what looks secret is not shown.
+    return {
+        "name": _plain(entry.name),
+        "source": _plain(entry.source),
+        "value": _json_text({entry.name.rpartition(".")[2]: entry.value}),
+        "verdict": entry.verdict.value,
+        "setting": _plain(".".join(entry.path)),
+        "written": _json_text({"": entry.written}) if entry.path else "",
+        "reason": _plain(entry.reason),
+    }
+
+
+def _json_text(table: Mapping[str, Any]) -> str:
+    """The one value of a table, masked where its name or its look is that of a secret."""
+    (value,) = hidden(dict(table)).values()
+    text = json.dumps(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _plain(text: str) -> str:
+    return text.encode("unicode_escape").decode()

@@ -11,6 +11,7 @@ from msgspec import Raw
 from handrail.cli.serve import load_settings
 from handrail.core import wire
 from handrail.core.explain import explained, refused
+from handrail.core.explain import model as known
 from handrail.core.policy import Mode
 from handrail.core.prepare import prepare
 from handrail.errors import Code, RequestRejected
@@ -32,7 +33,7 @@ _MODES: Final = {
 @click.argument("body", type=click.File("rb"), metavar="BODY.json")
 @click.option("--config", "config_file", metavar="FILE", help="Settings file (TOML).")
 @click.option("--upstream", metavar="URL", help="Base URL of the upstream.")
-@click.option("--profile", help="openai, codex or compatible (openai).")
+@click.option("--profile", help="openai, codex, azure or compatible (openai).")
 @click.option(
     "--background/--no-background",
     default=None,
@@ -87,7 +88,8 @@ def _explanation(
             upstream=rules.upstream(),
             has_store=True,
         )
-        return explained(prepared)
+        asked = prepared.request.models[0]
+        return {**explained(prepared), "model": known(asked, rules.upstream().catalogue)}
     except RequestRejected as error:
         return refused(error, given)
 
@@ -116,6 +118,15 @@ def _rules_line(result: Json) -> str:
     return "  ".join(f"{name}={value}" for name, value in result["judged_by"].items())
 
 
+def _model_line(model: Json) -> str:
+    if model["sent"] is None:
+        return f"{model['asked']}: not known, and left as it is"
+    words = [model["sent"], f"family {model['family'] or 'not known'}"]
+    if model["efforts"]:
+        words.append(f"efforts {' '.join(model['efforts'])} ({model['default_effort']} by itself)")
+    return "  ".join([*words, " ".join(model["capabilities"])]).rstrip()
+
+
 def _refusal(result: Json) -> list[str]:
     error = result["error"]
     lines = [
@@ -136,6 +147,7 @@ def _sentences(result: Json) -> list[str]:
         "",
         f"  header      handrail-decision: {result['decision']}",
         f"  judged by   {_rules_line(result)}",
+        f"  model       {_model_line(result['model'])}",
         "",
         f"{len(steps) or 'No'} change{'' if len(steps) == 1 else 's'}"
         " between your body and the upstream's",

@@ -37,7 +37,7 @@ def setting_flags(command: F) -> F:
         click.option("--port", help="Port to listen on (8787)."),
         click.option("--data-dir", metavar="DIR", help="Where runs and keys are kept."),
         click.option("--upstream", metavar="URL", help="Base URL of the upstream."),
-        click.option("--profile", help="openai, codex or compatible (openai)."),
+        click.option("--profile", help="openai, codex, azure or compatible (openai)."),
         click.option(
             "--background/--no-background",
             default=None,

@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Final
 
 from handrail.core import wire
+from handrail.core.catalogue import NOTHING_KNOWN, Catalogue
 from handrail.core.policy import CallerPolicy, Plan, decide_endpoint
 from handrail.core.profiles import Endpoint, Profile
 from handrail.core.rewrite import UpstreamRequest, endpoint_request
@@ -36,10 +37,11 @@ def prepare_endpoint(
     caller: CallerPolicy,
     profile: Profile,
     extra_fields: frozenset[str],
+    catalogue: Catalogue = NOTHING_KNOWN,
 ) -> tuple[Plan, UpstreamRequest]:
     """Decide on a call whose body its reader has read, and rewrite it. Raises RequestRejected."""
     require_endpoint(profile, endpoint)
     plan = decide_endpoint(request, endpoint=endpoint, switch=switch, caller=caller)
     return plan, endpoint_request(
-        request, endpoint=endpoint, profile=profile, extra_fields=extra_fields
+        request, endpoint=endpoint, profile=profile, extra_fields=extra_fields, catalogue=catalogue
     )

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from handrail.core import wire
+from handrail.core.catalogue import Catalogue
 from handrail.core.policy import Plan
 from handrail.core.prepare import VERSION, Change, Prepared, top_level
 from handrail.core.redact import hidden
@@ -44,6 +45,20 @@ def refused(error: RequestRejected, given: Mapping[str, Raw] | None = None) -> J
     if field and given is not None and field in given:
         body["given"] = {field: shown(given[field])}
     return body
+
+
+def model(name: str, catalogue: Catalogue) -> Json:
+    """What is known about a model by the name in a request; all but the name is None if nothing."""
+    found = catalogue.find(name)
+    entry = None if found is None else found.entry
+    return {
+        "asked": name,
+        "sent": None if found is None else found.sends,
+        "family": entry and entry.family,
+        "default_effort": entry and entry.default_effort,
+        "efforts": list(entry.efforts or ()) if entry else None,
+        "capabilities": sorted(entry.capabilities or ()) if entry else None,
+    }
 
 
 def shown(value: Raw | None) -> str | None:

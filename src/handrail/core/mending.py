@@ -21,14 +21,15 @@ def mended(
     """The form to try after `error`, None when there is none.
 
     What we added to `include` is taken back, once (G7). A model that the upstream does not serve
-    gives way to the next of its `fallbacks` (by the model that the caller asked for); without an
-    entry nothing is ever changed.
+    gives way to the next of its `fallbacks`, by the name that the caller gave or else by the one
+    that was sent for it; without an entry nothing is ever changed.
     """
     if request.added_include and _is_about_include(error):
         return request.without_added_include()
     if is_about_model(error):
         tried = request.models
-        left = [model for model in fallbacks.get(tried[0], ()) if model not in tried]
+        chain: Sequence[str] = next((fallbacks[name] for name in tried if name in fallbacks), ())
+        left = [model for model in chain if model not in tried]
         return request.with_model(left[0]) if left else None
     return None
 

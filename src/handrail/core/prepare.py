@@ -14,15 +14,11 @@ import msgspec
 from msgspec import Raw
 
 from handrail.core import wire
+from handrail.core.catalogue import NOTHING_KNOWN, Catalogue
 from handrail.core.policy import CallerPolicy, Executor, Mode, Plan, decide
 from handrail.core.profiles import Profile
-from handrail.core.rewrite import (
-    Step,
-    UpstreamRequest,
-    steps_header,
-    upstream_request,
-    upstream_run_request,
-)
+from handrail.core.rewrite import UpstreamRequest, upstream_request, upstream_run_request
+from handrail.core.steps import Step, steps_header
 from handrail.core.switch import Switch
 from handrail.core.wire import CreateRequest
 
@@ -34,12 +30,17 @@ _TOP: Final = re.compile(r"[^.\[]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upstream:
-    """Where a request is to go: base URL without a slash at its end, and what is true of it."""
+    """Where a request is to go: base URL without a slash at its end, and what is true of it.
+
+    `catalogue` is what is known about models there. `query` is a part of every URL, "" for none.
+    """
 
     url: str
     profile: Profile
     extra_fields: frozenset[str] = frozenset()
     runs_background: bool = False
+    catalogue: Catalogue = field(default=NOTHING_KNOWN, repr=False)
+    query: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +143,7 @@ def prepare(
     return Prepared(
         plan=plan,
         request=outgoing,
-        url=f"{upstream.url}/responses",
+        url=f"{upstream.url}/responses" + (f"?{upstream.query}" if upstream.query else ""),
         headers=MappingProxyType({"content-type": "application/json", "accept": accept}),
         given=MappingProxyType(dict(request.body)),
     )
@@ -157,4 +158,5 @@ def _rewritten(request: CreateRequest, plan: Plan, upstream: Upstream) -> Upstre
         stream=plan.stream or plan.mode in (Mode.BACKGROUND, Mode.KEPT),
         extra_fields=upstream.extra_fields,
         continues=plan.continues,
+        catalogue=upstream.catalogue,
     )

@@ -20,6 +20,26 @@ class AddReasoning(StrEnum):
     NEVER = "never"
 
 
+class Auth(StrEnum):
+    """How a credential is shown to an upstream: `Authorization: Bearer …`, or `api-key: …`."""
+
+    BEARER = "bearer"
+    API_KEY = "api-key"
+
+
+class Knowledge(StrEnum):
+    """What of the shipped catalogue of models holds at an upstream.
+
+    WHOLE: it takes the catalogue's names and efforts and no others. ABILITIES: what a model can do,
+    and what endings of its name mean; the upstream has more names, and says itself what each model
+    takes. OWN: nothing; another server's models may have any name.
+    """
+
+    WHOLE = "whole"
+    ABILITIES = "abilities"
+    OWN = "own"
+
+
 class Endpoint(StrEnum):
     """What some upstreams have beside create, named by the last segment of its path.
 
@@ -46,6 +66,8 @@ class Profile:
     of the older API, and what they are called here. `headers`: request headers of the caller that
     may go along, by exact name or `prefix-*`. `endpoints`: what the upstream has beside create; a
     call to another one is not sent. `lists_only`: it has no route for one model, only the list.
+    `knowledge`: what of the shipped catalogue of models holds there. `needs_credential`: it takes
+    no call without one; `auth`: how it is shown.
     """
 
     name: str
@@ -63,6 +85,9 @@ class Profile:
     headers: tuple[str, ...] = ()
     endpoints: frozenset[Endpoint] = frozenset()
     lists_only: bool = False
+    knowledge: Knowledge = Knowledge.OWN
+    needs_credential: bool = True
+    auth: Auth = Auth.BEARER
 
 
 _OLDER: Final = MappingProxyType(
@@ -77,6 +102,7 @@ OPENAI: Final = Profile(
     translates=_OLDER,
     headers=("openai-beta", "x-client-request-id"),
     endpoints=frozenset({Endpoint.COMPACT, Endpoint.INPUT_TOKENS}),
+    knowledge=Knowledge.ABILITIES,
 )
 
 # The ChatGPT Codex backend: `store` must be an explicit false, `stream` true, `input` a list, and
@@ -120,6 +146,20 @@ CODEX: Final = Profile(
     ),
     endpoints=frozenset({Endpoint.COMPACT}),
     lists_only=True,
+    knowledge=Knowledge.WHOLE,
+)
+
+# Azure OpenAI, at a resource's v1 address or at the older one with an `api-version`. `model` is the
+# name of a deployment. Experimental: held against Azure's own server library, not the service.
+AZURE: Final = Profile(
+    name="azure",
+    base_url=None,
+    runs_background=True,
+    add_reasoning=AddReasoning.WHEN_REASONING,
+    translates=_OLDER,
+    headers=("x-client-request-id", "x-ms-client-request-id"),
+    knowledge=Knowledge.ABILITIES,
+    auth=Auth.API_KEY,
 )
 
 # Servers that speak the protocol in part (transformers, llama.cpp, vLLM). transformers answers 422
@@ -157,8 +197,9 @@ COMPATIBLE: Final = Profile(
     strips_ids=False,
     completes=True,
     translates=_OLDER,
+    needs_credential=False,
 )
 
 PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
-    {profile.name: profile for profile in (OPENAI, CODEX, COMPATIBLE)}
+    {profile.name: profile for profile in (OPENAI, CODEX, AZURE, COMPATIBLE)}
 )

@@ -12,6 +12,7 @@ SECRET_NAMES: Final = frozenset(
         "api_key",
         "apikey",
         "access_token",
+        "api-key",
         "chatgpt-account-id",
         "cookie",
         "id_token",

@@ -5,28 +5,21 @@ Each step is one small function that changes the body and says so in a Step; the
 the top level is always re-encoded, and the original bytes are never sent as they came (G9).
 """
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from msgspec import Raw
 
 from handrail.core import items as item_rules
-from handrail.core import provider_options, wire
+from handrail.core import model_options, provider_options, wire
+from handrail.core.catalogue import NOTHING_KNOWN, Catalogue
+from handrail.core.model_options import Known
 from handrail.core.profiles import ENCRYPTED_REASONING, AddReasoning, Endpoint, Profile
+from handrail.core.steps import Step
 from handrail.core.tool_outputs import Repaired, repaired
 from handrail.core.wire import Body, CreateRequest
 from handrail.errors import Code, RequestRejected
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One change: which field, what was done to it, and why. Holds no content of the request."""
-
-    field: str
-    action: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,20 +76,6 @@ _REPLACED: Final = Step(
     field=_PREVIOUS, action="removed", reason="what it stands for is put before the input"
 )
 
-_PLAIN: Final = re.compile(r"[^A-Za-z0-9_.\[\]-]")
-_MAX_HEADER: Final = 1_000
-
-
-def steps_header(steps: Sequence[Step]) -> str:
-    """The steps for a reply header: visible ASCII, bounded; "" when there are none.
-
-    Fields may have names that the caller made up, so nothing of them but plain letters is shown.
-    """
-    told = [f"{_PLAIN.sub('?', step.field[:64])}: {step.action}" for step in steps]
-    text = ", ".join(told).encode("ascii", "replace").decode()
-    text = "".join(char if char.isprintable() and char != ";" else "?" for char in text)
-    return text if len(text) <= _MAX_HEADER else f"{text[:_MAX_HEADER]}..."
-
 
 def upstream_request(
     request: CreateRequest,
@@ -105,29 +84,37 @@ def upstream_request(
     stream: bool,
     extra_fields: frozenset[str] = frozenset(),
     continues: str | None = None,
+    catalogue: Catalogue = NOTHING_KNOWN,
 ) -> UpstreamRequest:
     """The stateless upstream body for `request`; `stream` is whether SSE is wanted of it.
 
     `extra_fields` widens what a profile with a closed list of fields takes. `continues` is a
     response that the upstream keeps; the history is there then, so tool calls are left alone.
+    `catalogue` is what is known about models at this upstream.
     Raises RequestRejected for what the profile can neither take nor leave out.
     """
     body: Body = dict(request.body)
     steps: list[Step] = []
     streams = stream or profile.always_streams
     _merge_provider_options(body, steps, request=request)
+    known = model_options.apply(body, steps, model=request.model, catalogue=catalogue)
     _strip(body, steps, GATEWAY_FIELDS)
     _write_previous(body, steps, request=request, continues=continues)
     _translate(body, steps, profile=profile)
     _write_store(body, steps)
     _write_stream(body, steps, streams=streams, wanted=stream)
-    added = _write_include(body, steps, request=request, profile=profile)
+    names = _write_include(body, steps, request=request, known=known)
+    added = _add_reasoning(body, steps, names=names, profile=profile, reasons=known.reasons)
     _write_input(body, steps, profile=profile, whole=continues is None)
     if continues is not None:
         extra_fields |= {_PREVIOUS}
     _fit_fields(body, steps, profile=profile, extra_fields=extra_fields)
     return UpstreamRequest(
-        body=body, streams=streams, added_include=added, steps=tuple(steps), models=(request.model,)
+        body=body,
+        streams=streams,
+        added_include=added,
+        steps=tuple(steps),
+        models=_models(request, known),
     )
 
 
@@ -138,6 +125,7 @@ def upstream_run_request(
     stream: bool,
     extra_fields: frozenset[str] = frozenset(),
     continues: str | None = None,
+    catalogue: Catalogue = NOTHING_KNOWN,
 ) -> UpstreamRequest:
     """The body for a background response that the upstream itself runs and keeps (G6).
 
@@ -147,6 +135,7 @@ def upstream_run_request(
     body: Body = dict(request.body)
     steps: list[Step] = []
     _merge_provider_options(body, steps, request=request)
+    known = model_options.apply(body, steps, model=request.model, catalogue=catalogue)
     _strip(body, steps, ("providerOptions", "conversation"))
     _write_previous(body, steps, request=request, continues=continues)
     _translate(body, steps, profile=profile)
@@ -155,16 +144,20 @@ def upstream_run_request(
         steps.append(Step(field="store", action="set to true", reason=reason))
     body["store"] = body["background"] = wire.TRUE
     _write_stream(body, steps, streams=stream, wanted=stream)
-    if request.include is not None:
-        _tell_included(body, steps)
-        body["include"] = wire.raw(request.include)
+    names = _write_include(body, steps, request=request, known=known)
+    if names is not None:
+        body["include"] = wire.raw(names)
     else:
         body.pop("include", None)
     if wire.is_set(body, "input"):
         item_rules.read(body["input"])  # only what can be read may leave (G9)
     _fit_fields(body, steps, profile=profile, extra_fields=extra_fields | UPSTREAM_RUN_FIELDS)
     return UpstreamRequest(
-        body=body, streams=stream, added_include=False, steps=tuple(steps), models=(request.model,)
+        body=body,
+        streams=stream,
+        added_include=False,
+        steps=tuple(steps),
+        models=_models(request, known),
     )
 
 
@@ -175,14 +168,16 @@ def endpoint_request(
     profile: Profile,
     extra_fields: frozenset[str] = frozenset(),
     continues: str | None = None,
+    catalogue: Catalogue = NOTHING_KNOWN,
 ) -> UpstreamRequest:
     """The upstream body for a call to an endpoint beside create.
 
-    The input goes out as a create's would, and `continues` is as there. Raises RequestRejected for
-    what the profile can neither take nor leave out.
+    The input goes out as a create's would, to the same model; no option is filled in. `continues`
+    is as there. Raises RequestRejected for what the profile can neither take nor leave out.
     """
     body: Body = dict(request.body)
     steps: list[Step] = []
+    known = model_options.apply(body, steps, model=request.model, catalogue=catalogue, fills=False)
     _strip(body, steps, GATEWAY_FIELDS)
     _write_previous(body, steps, request=request, continues=continues)
     steps.extend(
@@ -195,7 +190,11 @@ def endpoint_request(
         extra_fields |= {_PREVIOUS}
     _fit_fields(body, steps, profile=profile, extra_fields=extra_fields)
     return UpstreamRequest(
-        body=body, streams=False, added_include=False, steps=tuple(steps), models=(request.model,)
+        body=body,
+        streams=False,
+        added_include=False,
+        steps=tuple(steps),
+        models=_models(request, known),
     )
 
 
@@ -209,6 +208,10 @@ GATEWAY_FIELDS: Final = ("providerOptions", "background", "background_options", 
 
 # What a server that runs background responses takes beside its profile's fields.
 UPSTREAM_RUN_FIELDS: Final = frozenset({"background", "background_options", _PREVIOUS})
+
+
+def _models(request: CreateRequest, known: Known) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((request.model, known.model)))
 
 
 def _merge_provider_options(body: Body, steps: list[Step], *, request: CreateRequest) -> None:
@@ -285,17 +288,35 @@ def _write_stream(body: Body, steps: list[Step], *, streams: bool, wanted: bool)
 
 
 def _write_include(
-    body: Body, steps: list[Step], *, request: CreateRequest, profile: Profile
+    body: Body, steps: list[Step], *, request: CreateRequest, known: Known
+) -> tuple[str, ...] | None:
+    """What is asked for by body, providerOptions or settings, and told as a step."""
+    if request.include is None:
+        if known.include is not None:
+            reason = "the settings say so, and the request does not"
+            steps.append(Step(field="include", action="set", reason=reason))
+        return known.include
+    if request.include and not wire.is_set(body, "include"):
+        steps.append(Step(field="include", action="set", reason=_OPTIONS_SAY))
+    return request.include
+
+
+def _add_reasoning(
+    body: Body,
+    steps: list[Step],
+    *,
+    names: tuple[str, ...] | None,
+    profile: Profile,
+    reasons: bool,
 ) -> bool:
-    names = list(dict.fromkeys(request.include or ()))
-    if names:
-        _tell_included(body, steps)
-    wanted = profile.add_reasoning is AddReasoning.ALWAYS or (
-        profile.add_reasoning is AddReasoning.WHEN_REASONING and wire.is_set(body, "reasoning")
+    asked = list(dict.fromkeys(names or ()))
+    when = profile.add_reasoning
+    wanted = when is AddReasoning.ALWAYS or (
+        when is AddReasoning.WHEN_REASONING and (reasons or wire.is_set(body, "reasoning"))
     )
-    added = wanted and ENCRYPTED_REASONING not in names
+    added = wanted and ENCRYPTED_REASONING not in asked
     if added:
-        names.append(ENCRYPTED_REASONING)
+        asked.append(ENCRYPTED_REASONING)
         steps.append(
             Step(
                 field="include",
@@ -303,16 +324,11 @@ def _write_include(
                 reason="without a store, reasoning must travel with the items",
             )
         )
-    if names:
-        body["include"] = wire.raw(names)
+    if asked:
+        body["include"] = wire.raw(asked)
     else:
         body.pop("include", None)
     return added
-
-
-def _tell_included(body: Body, steps: list[Step]) -> None:
-    if not wire.is_set(body, "include"):
-        steps.append(Step(field="include", action="set", reason=_OPTIONS_SAY))
 
 
 def _write_input(body: Body, steps: list[Step], *, profile: Profile, whole: bool) -> None:

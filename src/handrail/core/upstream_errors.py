@@ -42,7 +42,12 @@ LASTING: Final = frozenset(
 """Codes and types of limits that last for hours or until somebody pays: asking again is in vain."""
 
 UNSUPPORTED_MODEL: Final = frozenset(
-    {"model_not_found", "model_not_supported", "model_not_supported_with_chatgpt_account"}
+    {
+        "DeploymentNotFound",
+        "model_not_found",
+        "model_not_supported",
+        "model_not_supported_with_chatgpt_account",
+    }
 )
 """Codes that say that this upstream does not serve this model to this account."""
 
@@ -101,6 +106,14 @@ RULES: Final[tuple[Rule, ...]] = (
         ),
         status=400,
         code="model_not_supported",
+        param="model",
+    ),
+    # Azure's deployments are what `model` names.
+    Rule(
+        statuses=frozenset({404}),
+        pattern=re.compile("deploymentnotfound"),
+        status=404,
+        in_message=False,
         param="model",
     ),
     Rule(

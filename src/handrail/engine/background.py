@@ -17,7 +17,8 @@ from handrail.core.policy import Mode, Plan
 from handrail.core.request_options import RequestOptions
 from handrail.core.responses import RunError
 from handrail.core.retry import attempt_verdict
-from handrail.core.rewrite import Step, upstream_request
+from handrail.core.rewrite import upstream_request
+from handrail.core.steps import Step
 from handrail.core.wire import Body, CreateRequest
 from handrail.engine.clock import Clock
 from handrail.engine.closing import closing, fold_frames, object_of, plan_of
@@ -106,6 +107,7 @@ class Background:
             stream=True,
             extra_fields=target.extra_fields,
             continues=conversation.continues,
+            catalogue=target.catalogue,
         ).steps
         opening = Opening(id=self._new_id(), caller=caller, target=target.name, now=now)
         run = replace(opening.run(request, plan), repeat=repeat, resend=resend)

@@ -7,19 +7,23 @@ only where `core.retry` says so. What comes back is a reply whose body is still 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final
 
 from handrail.core import wire
 from handrail.core.mending import mended
+from handrail.core.profiles import Auth
 from handrail.core.retry import Cause, verdict
-from handrail.core.rewrite import Step, UpstreamRequest
+from handrail.core.rewrite import UpstreamRequest
+from handrail.core.steps import Step
 from handrail.core.upstream_errors import refusal
 from handrail.engine.clock import Clock
 from handrail.errors import HandrailError
 from handrail.settings.model import Target
 from handrail.telemetry import get_logger
 from handrail.upstream.client import UpstreamCall, UpstreamClient, UpstreamReply
+from handrail.upstream.credentials import Credentials
 
 MAX_ERROR_BYTES: Final = 256 * 1024
 ERROR_SECONDS: Final = 10.0
@@ -60,6 +64,7 @@ class Dispatcher:
     def __init__(self, client: UpstreamClient, *, clock: Clock) -> None:
         self._client = client
         self._clock = clock
+        self._credentials = Credentials(now=clock.now)
         self._log = get_logger()
 
     @asynccontextmanager
@@ -138,9 +143,12 @@ class Dispatcher:
     ) -> UpstreamReply:
         outgoing = {**headers, "accept-encoding": "identity", "user-agent": "handrail"}
         secrets = []
-        if target.api_key is not None:
-            secrets = [target.api_key.reveal()]
-            outgoing["authorization"] = f"Bearer {secrets[0]}"
+        credential = await self._credentials.of(target)
+        if credential is not None:
+            secrets = [credential.reveal()]
+            plain = target.auth is Auth.API_KEY
+            name, value = ("api-key", "") if plain else ("authorization", "Bearer ")
+            outgoing[name] = value + secrets[0]
         body = None
         outgoing["accept"] = SSE if request is not None and request.streams else accept
         if request is not None:
@@ -149,7 +157,7 @@ class Dispatcher:
         reply = await self._client.send(
             UpstreamCall(
                 method=method,
-                url=target.url + path,
+                url=target.address(path),
                 headers=outgoing,
                 body=body,
                 reply_seconds=target.reply_seconds,
@@ -162,4 +170,6 @@ class Dispatcher:
             said = await reply.read(limit=MAX_ERROR_BYTES, idle_seconds=ERROR_SECONDS)
         finally:
             reply.close()
+        if reply.status == HTTPStatus.UNAUTHORIZED:
+            self._credentials.forget(target)
         raise refusal(reply.status, reply.headers, said, now=self._clock.now(), secrets=secrets)

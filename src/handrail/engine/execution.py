@@ -226,6 +226,7 @@ class Execution:
             stream=True,
             extra_fields=target.extra_fields,
             continues=continues,
+            catalogue=target.catalogue,
         )
 
         async def before_send(why: Cause) -> None:

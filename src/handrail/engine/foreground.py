@@ -82,6 +82,7 @@ def prepare(
             stream=plan.stream,
             extra_fields=target.extra_fields,
             continues=conversation.continues,
+            catalogue=target.catalogue,
         ),
     )
 

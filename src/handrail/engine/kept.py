@@ -146,6 +146,7 @@ class KeptForeground:
             stream=True,
             extra_fields=target.extra_fields,
             continues=conversation.continues,
+            catalogue=target.catalogue,
         )
         opening = Opening(
             id=self._new_id(), caller=caller, target=target.name, now=self._clock.now()

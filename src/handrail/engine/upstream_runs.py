@@ -92,6 +92,7 @@ class UpstreamRuns:
             stream=plan.stream,
             extra_fields=target.extra_fields,
             continues=conversation.continues,
+            catalogue=target.catalogue,
         )
         return UpstreamRun(caller=caller, target=target, headers=headers, outgoing=outgoing)
 

@@ -141,6 +141,7 @@ class _Rules:
             caller=self.settings.caller(self.caller),
             profile=upstream.profile,
             extra_fields=upstream.extra_fields,
+            catalogue=upstream.catalogue,
         )
         return _Call(request=_with_body(request, wire.encode(outgoing.body), {}))
 

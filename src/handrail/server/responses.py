@@ -256,6 +256,7 @@ class Responses:
             profile=target.profile,
             extra_fields=target.extra_fields,
             continues=conversation.continues,
+            catalogue=target.catalogue,
         )
         call = EndpointCall(
             target=target,

@@ -6,15 +6,18 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
+from handrail.core.catalogue import NO_OPTIONS, Catalogue, Entries, Options
 from handrail.core.policy import CallerPolicy, Executor
 from handrail.core.prepare import Upstream
 from handrail.core.profiles import CODEX, PROFILES, AddReasoning
 from handrail.core.switch import Switch
 from handrail.errors import ConfigInvalid
+from handrail.settings.catalogue import catalogue_of, read_defaults, read_models
 from handrail.settings.load import DEFAULT_CALLER, load
 from handrail.settings.model import Settings
+from handrail.settings.options import read_version
 from handrail.settings.target import base_url
 
 W = TypeVar("W", bound=StrEnum)
@@ -31,8 +34,10 @@ class LibrarySettings:
     `runs_background` is whether the upstream can run background responses itself, None for what
     the profile says; `extra_fields` are further fields that a server of the profile compatible
     takes; `encrypted_reasoning` is when that is asked for, None for what the profile says;
-    `model_fallbacks` are by model those to try when the upstream does not serve it. `callers` maps
-    names to what they may. Raises ConfigInvalid when that makes no sense.
+    `api_version` is a parameter of every URL; `model_fallbacks` are by model those to try when the
+    upstream does not serve it. `callers` maps names to what they may. `models` and `defaults` are
+    as in a settings file: by model its keys, and the options of all models. Raises ConfigInvalid
+    when that makes no sense.
     """
 
     profile: str = "openai"
@@ -42,8 +47,12 @@ class LibrarySettings:
     runs_background: bool | None = None
     extra_fields: frozenset[str] = frozenset()
     encrypted_reasoning: AddReasoning | None = None
+    api_version: str | None = None
     model_fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     callers: Mapping[str, CallerPolicy] = field(default_factory=lambda: _ANYBODY)
+    models: Entries | Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    defaults: Options | Mapping[str, Any] = NO_OPTIONS
+    _catalogue: Catalogue = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
@@ -52,6 +61,8 @@ class LibrarySettings:
             base_url(self.base_url, "base_url")
         if self.runs_background and self.profile == CODEX.name:
             raise ConfigInvalid("runs_background: the Codex backend runs nothing itself.")
+        if self.api_version is not None:
+            read_version(self.api_version, "api_version")
         # A rule given as a plain word must mean what it says.
         own: dict[str, object] = {
             "executor": _word(Executor, self.executor, "executor"),
@@ -64,6 +75,16 @@ class LibrarySettings:
         if self.encrypted_reasoning is not None:
             word = _word(AddReasoning, self.encrypted_reasoning, "encrypted_reasoning")
             own["encrypted_reasoning"] = word
+        models, defaults = (
+            read_models(self.models, "models"),
+            read_defaults(self.defaults, "defaults"),
+        )
+        profile = PROFILES[self.profile]
+        own |= {
+            "models": models,
+            "defaults": defaults,
+            "_catalogue": catalogue_of(profile, own=models, defaults=defaults),
+        }
         for name, value in own.items():
             object.__setattr__(self, name, value)
 
@@ -113,8 +134,11 @@ class LibrarySettings:
             runs_background=target.runs_background,
             extra_fields=target.extra_fields,
             encrypted_reasoning=target.profile.add_reasoning,
+            api_version=settings.values["upstream.api_version"],
             model_fallbacks=target.model_fallbacks,
             callers=MappingProxyType({n: c.policy for n, c in settings.callers.items()}),
+            models=settings.models,
+            defaults=settings.defaults,
         )
 
     def for_profile(self, profile: str) -> Self:
@@ -128,6 +152,7 @@ class LibrarySettings:
             runs_background=None,
             extra_fields=frozenset(),
             encrypted_reasoning=None,
+            api_version=None,
             model_fallbacks={},
         )
 
@@ -154,6 +179,8 @@ class LibrarySettings:
             profile=profile,
             extra_fields=self.extra_fields,
             runs_background=profile.runs_background if able is None else able,
+            catalogue=self._catalogue,
+            query=f"api-version={self.api_version}" if self.api_version else "",
         )
 
 

@@ -20,8 +20,10 @@ from handrail.core.policy import (
     StorePolicy,
     WhenLeft,
 )
+from handrail.core.profiles import PROFILES
 from handrail.core.switch import Switch, resolve_switch
 from handrail.errors import ConfigInvalid
+from handrail.settings.catalogue import catalogue_of, read_defaults, read_models
 from handrail.settings.model import Caller, Settings
 from handrail.settings.options import (
     CALLER_KEY_VARIABLE,
@@ -60,10 +62,13 @@ def load(
     missing: dict[str, str] = {}  # path of a credential -> why there is none
     values, sources, switch = _values(flags, environment, tree=tree, file=where)
     callers = _callers(tree.pop("callers", {}), environment, where, missing=missing)
+    models = read_models(tree.pop("models", {}), where)
+    defaults = read_defaults(tree.pop("defaults", {}), f"{where}: defaults")
     _refuse_unknown(tree, where)
     if values["data_dir"] is None:
         values["data_dir"] = default_data_dir
-    target = read_target(values, sources, environment, missing=missing)
+    known = catalogue_of(PROFILES[values["upstream.profile"]], own=models, defaults=defaults)
+    target = read_target(values, sources, environment, missing=missing, catalogue=known)
     if missing and credentials:
         raise ConfigInvalid(next(iter(missing.values())))
     sources.update(missing)
@@ -81,6 +86,8 @@ def load(
         switch=switch,
         executor=Executor(values["background.executor"]),
         callers=MappingProxyType(callers),
+        models=models,
+        defaults=defaults,
         max_running=values["background.max_running"],
         max_queued=values["background.max_queued"],
         max_run_seconds=values["background.max_duration"],

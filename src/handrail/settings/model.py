@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from handrail.core.admission import Limits
+from handrail.core.catalogue import Catalogue, Entries, Options
 from handrail.core.policy import CallerPolicy, Executor
-from handrail.core.profiles import Profile
+from handrail.core.profiles import Auth, Profile
 from handrail.core.quota import Quota
 from handrail.core.redact import masked
 from handrail.core.switch import Switch
@@ -43,7 +44,12 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """A configured upstream. Timeouts in seconds. `proxy` is None for direct calls."""
+    """A configured upstream. Timeouts in seconds. `proxy` is None for direct calls.
+
+    `catalogue` is what is known about models there. `auth` says how the credential is shown, which
+    is `api_key` or what `bearer_command` prints, kept for `bearer_seconds` if it does not say when
+    it ends. `query` is a part of every URL, "" for none.
+    """
 
     url: str
     profile: Profile
@@ -54,6 +60,16 @@ class Target:
     reply_seconds: float
     idle_seconds: float
     proxy: Proxy | None
+    catalogue: Catalogue = field(repr=False)
+    auth: Auth = Auth.BEARER
+    bearer_command: tuple[str, ...] = ()
+    bearer_seconds: float = 300.0
+    query: str = ""
+
+    def address(self, path: str) -> str:
+        """The URL of a path below the base URL; it may have a query of its own."""
+        url = self.url + path
+        return f"{url}{'&' if '?' in path else '?'}{self.query}" if self.query else url
 
     @property
     def name(self) -> str:
@@ -76,7 +92,7 @@ class Caller:
 class Settings:
     """One immutable snapshot. `sources` says where each value came from, by its path.
 
-    Durations in seconds, sizes in bytes.
+    Durations in seconds, sizes in bytes. `models` and `defaults` are the operator's own tables.
     """
 
     host: str
@@ -92,6 +108,8 @@ class Settings:
     switch: Switch
     executor: Executor
     callers: Mapping[str, Caller]
+    models: Entries
+    defaults: Options
     max_running: int
     max_queued: int
     max_run_seconds: int

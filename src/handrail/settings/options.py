@@ -17,7 +17,7 @@ from handrail.core.policy import (
     StorePolicy,
     WhenLeft,
 )
-from handrail.core.profiles import PROFILES, AddReasoning
+from handrail.core.profiles import PROFILES, AddReasoning, Auth
 from handrail.core.switch import SWITCH_VARIABLES
 from handrail.errors import ConfigInvalid
 
@@ -48,6 +48,21 @@ def _texts(value: Any, name: str) -> tuple[str, ...]:
     return tuple(entry.strip() for entry in entries)
 
 
+def _words(value: Any, name: str) -> tuple[str, ...]:
+    # No text with commas: a word of a command may hold one.
+    if isinstance(value, str):
+        raise ConfigInvalid(f"{name}: must be a list of words.")
+    return _texts(value, name)
+
+
+def read_version(value: Any, name: str) -> str:
+    """A version of an API, as a parameter of a URL takes it. Raises ConfigInvalid."""
+    text = _text(value, name)
+    if not _VERSION.fullmatch(text):
+        raise ConfigInvalid(f"{name}: must be 1 to 40 letters, digits, '.' and '-'.")
+    return text
+
+
 def _integer(low: int, high: int) -> Reader:
     def read(value: Any, name: str) -> int:
         if isinstance(value, str):
@@ -60,6 +75,7 @@ def _integer(low: int, high: int) -> Reader:
 
 
 # Bounded, because Python refuses to read an integer of thousands of digits.
+_VERSION: Final = re.compile(r"[A-Za-z0-9.-]{1,40}")
 _DIGITS: Final = re.compile(r"[0-9]{1,18}")
 
 
@@ -192,7 +208,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         flag="--profile",
         read=_word(*PROFILES),
         default="openai",
-        meaning="What kind of server it is: openai, codex or compatible.",
+        meaning="What kind of server it is: openai, codex, azure or compatible.",
     ),
     Option(
         path="upstream.api_key_env",
@@ -202,19 +218,48 @@ OPTIONS: Final[tuple[Option, ...]] = (
         f"{API_KEY_VARIABLE} (which wins) or, for the profile openai, OPENAI_API_KEY.",
     ),
     Option(
+        path="upstream.auth",
+        read=_word(*Auth),
+        default=None,
+        meaning="How the credential is shown: bearer (Authorization: Bearer ...) or api-key (the "
+        "header api-key). By default azure api-key, unless a command gives it, and the others "
+        "bearer.",
+    ),
+    Option(
+        path="upstream.bearer_command",
+        read=_words,
+        default=(),
+        meaning="A command that prints the credential, as a list of its words; it is run without a "
+        "shell. Plain text, or JSON with accessToken and expires_on as az account "
+        "get-access-token prints it.",
+    ),
+    Option(
+        path="upstream.bearer_lifetime",
+        read=_duration(1, 86_400),
+        default=300,
+        meaning="How long a credential of that command is used if it does not say when it ends.",
+    ),
+    Option(
+        path="upstream.api_version",
+        read=read_version,
+        default=None,
+        meaning="The parameter api-version of every URL; the older addresses of Azure need it.",
+    ),
+    Option(
         path="upstream.runs_background",
         read=_boolean,
         default=None,
-        meaning="Whether the upstream can keep and run background responses itself. The profile "
-        "openai can, codex cannot; of compatible servers vLLM can, with its own store switched on.",
+        meaning="Whether the upstream can keep and run background responses itself. The profiles "
+        "openai and azure can, codex cannot; of compatible servers vLLM can, with its own store "
+        "switched on.",
     ),
     Option(
         path="upstream.encrypted_reasoning",
         read=_word(*AddReasoning),
         default=None,
         meaning="When reasoning.encrypted_content is added to include: always, when_reasoning "
-        "(the body has reasoning) or never. By default codex always, openai when_reasoning, "
-        "compatible never.",
+        "(the body has reasoning, or the model is known to reason) or never. By default codex "
+        "always, openai and azure when_reasoning, compatible never.",
     ),
     Option(
         path="upstream.model_fallbacks",

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from handrail.core.profiles import CODEX, PROFILES, AddReasoning, Profile
+from handrail.core.catalogue import Catalogue
+from handrail.core.profiles import CODEX, PROFILES, AddReasoning, Auth, Profile
 from handrail.core.proxies import proxy_for, proxy_variable
 from handrail.errors import ConfigInvalid
 from handrail.settings.model import Proxy, Secret, Target
@@ -22,8 +23,9 @@ def read_target(
     environment: Mapping[str, str],
     *,
     missing: dict[str, str],
+    catalogue: Catalogue,
 ) -> Target:
-    """The target that the settings' values name.
+    """The target that the settings' values name, where `catalogue` is known about models.
 
     Completes `values` and `sources` with what was derived; `missing` gets what a credential lacks.
     Raises ConfigInvalid.
@@ -43,6 +45,11 @@ def read_target(
             f"{sources['upstream.extra_fields']}: upstream.extra_fields has a meaning only for "
             "the profile compatible; the others take unknown fields anyway."
         )
+    version = values["upstream.api_version"]
+    auth = values["upstream.auth"] or (
+        Auth.BEARER if values["upstream.bearer_command"] else profile.auth
+    )
+    values["upstream.auth"] = auth
     runs_background = _runs_background(profile, values, sources)
     adds = values["upstream.encrypted_reasoning"] or profile.add_reasoning
     values["upstream.encrypted_reasoning"] = adds
@@ -58,6 +65,11 @@ def read_target(
         reply_seconds=values["upstream.reply_timeout"],
         idle_seconds=values["upstream.idle_timeout"],
         proxy=_proxy(url, values, environment=environment, sources=sources),
+        catalogue=catalogue,
+        auth=Auth(auth),
+        bearer_command=values["upstream.bearer_command"],
+        bearer_seconds=values["upstream.bearer_lifetime"],
+        query="" if version is None else f"api-version={version}",
     )
 
 
@@ -127,6 +139,10 @@ def _api_key(
     missing: dict[str, str],
 ) -> Secret | None:
     named = values["upstream.api_key_env"]
+    if values["upstream.bearer_command"]:
+        _check_no_key(values, environment=environment, sources=sources)
+        values["upstream.api_key"], sources["upstream.api_key"] = None, "upstream.bearer_command"
+        return None
     candidates = [API_KEY_VARIABLE]
     if named:
         candidates.append(named)
@@ -142,9 +158,22 @@ def _api_key(
     values["upstream.api_key"], sources["upstream.api_key"] = None, "not set"
     if named:
         missing["upstream.api_key"] = f"upstream.api_key_env: the variable {named} is not set."
-    elif profile.base_url is not None:
+    elif profile.needs_credential:
         missing["upstream.api_key"] = (
             f"{candidates[-1]}: is not set, and an upstream of the profile {profile.name} needs a "
             "credential."
         )
     return None
+
+
+def _check_no_key(
+    values: dict[str, Any], *, environment: Mapping[str, str], sources: dict[str, str]
+) -> None:
+    """Raise ConfigInvalid when a key is given beside the command."""
+    given = values["upstream.api_key_env"] or environment.get(API_KEY_VARIABLE, "").strip()
+    if given:
+        other = "upstream.api_key_env" if values["upstream.api_key_env"] else API_KEY_VARIABLE
+        raise ConfigInvalid(
+            f"{sources['upstream.bearer_command']}: give upstream.bearer_command or {other}, "
+            "not both."
+        )

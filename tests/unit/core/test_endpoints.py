@@ -79,6 +79,7 @@ def test_a_profile_names_the_endpoints_that_its_upstream_has() -> None:
     assert {name: set(profile.endpoints) for name, profile in PROFILES.items()} == {
         "openai": {Endpoint.COMPACT, Endpoint.INPUT_TOKENS},
         "codex": {Endpoint.COMPACT},
+        "azure": set(),
         "compatible": set(),
     }
 

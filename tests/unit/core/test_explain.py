@@ -8,7 +8,9 @@ from hypothesis import given
 from msgspec import Raw
 
 from handrail.core import wire
-from handrail.core.explain import MAX_SHOWN, UNREADABLE, explained, refused, shown
+from handrail.core.catalogue import Capability, Catalogue, Entry
+from handrail.core.efforts import Effort
+from handrail.core.explain import MAX_SHOWN, UNREADABLE, explained, model, refused, shown
 from handrail.core.policy import Executor
 from handrail.core.prepare import VERSION, Prepared
 from handrail.core.redact import MASK, hidden
@@ -114,3 +116,26 @@ def test_whatever_is_prepared_can_be_explained(data: bytes) -> None:
     result = attempt(data, "openai", Executor.GATEWAY)
     if isinstance(result, Prepared):
         json.dumps(explained(result))
+
+
+def test_what_is_known_about_a_model_is_told() -> None:
+    entry = Entry(
+        family="f",
+        default_effort=Effort.LOW,
+        efforts=(Effort.LOW, Effort.HIGH),
+        capabilities=frozenset({Capability.TOOL_SEARCH, Capability.REASONING}),
+    )
+    known = Catalogue(entries={"m": entry, "bare": Entry()}, aliases={"old": "m"})
+    assert model("old-high", known) == {
+        "asked": "old-high",
+        "sent": "m",
+        "family": "f",
+        "default_effort": "low",
+        "efforts": ["low", "high"],
+        "capabilities": ["reasoning", "tool_search"],
+    }
+    nothing: Json = {"family": None, "default_effort": None}
+    bare: Json = {"asked": "bare", "sent": "bare", **nothing, "efforts": [], "capabilities": []}
+    assert model("bare", known) == bare
+    unknown: Json = {"asked": "x", "sent": None, **nothing, "efforts": None, "capabilities": None}
+    assert model("x", known) == unknown

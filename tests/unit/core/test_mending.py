@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from handrail.core import wire
+from handrail.core.catalogue import Catalogue, Entry
 from handrail.core.mending import mended
 from handrail.core.profiles import PROFILES
-from handrail.core.rewrite import Step, UpstreamRequest, steps_header, upstream_request
+from handrail.core.rewrite import UpstreamRequest, upstream_request
+from handrail.core.steps import Step, steps_header
 from handrail.core.upstream_errors import refusal
 from handrail.errors import Code, HandrailError, UpstreamFailed
 
@@ -115,3 +117,17 @@ def test_a_header_of_many_steps_is_bounded() -> None:
     told = steps_header([step("x" * 500, "dropped")] * 100)
     assert len(told) == 1_003
     assert told.endswith("...")
+
+
+def test_a_chain_is_found_by_the_name_that_was_sent_too() -> None:
+    known = Catalogue(entries={"m-new": Entry()}, aliases={"m-old": "m-new"})
+    body = wire.read_create(b'{"model":"m-old","input":"hi"}')
+    request = upstream_request(body, profile=PROFILES["codex"], stream=True, catalogue=known)
+    error = refused(404, {"code": "model_not_found", "message": "no"})
+    better = mended(request, error, fallbacks={"m-new": ["m-new", "m-next"]})
+    assert better is not None
+    assert better.models == ("m-old", "m-new", "m-next")
+    assert mended(better, error, fallbacks={"m-new": ["m-new", "m-next"]}) is None
+    own = mended(request, error, fallbacks={"m-new": ["m-next"], "m-old": ["m-mine"]})
+    assert own is not None
+    assert own.models[-1] == "m-mine"

@@ -36,6 +36,7 @@ def test_a_profile_is_found_by_its_own_name() -> None:
     assert {name: profile.name for name, profile in PROFILES.items()} == {
         "openai": "openai",
         "codex": "codex",
+        "azure": "azure",
         "compatible": "compatible",
     }
 
@@ -78,6 +79,7 @@ def test_a_profile_cannot_be_changed(profile: Profile) -> None:
     [
         ("openai", "https://api.openai.com/v1"),
         ("codex", "https://chatgpt.com/backend-api/codex"),
+        ("azure", None),
         ("compatible", None),
     ],
 )

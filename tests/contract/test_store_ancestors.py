@@ -48,6 +48,8 @@ async def test_it_is_not_there_any_more_from_the_moment_that_its_last_descendant
     now.seconds += 30
     assert await there(store, "r1", "r2") == []
     assert await chain_of(store, "r2") == ([], "r2")
+    assert not await store.delete("r1", caller="bob")
+    assert await store.delete("r1", caller="ann")  # its bytes were still there
     assert not await store.delete("r1", caller="ann")
 
 

@@ -253,7 +253,10 @@ class Store(Protocol):
         """
 
     async def delete(self, run_id: str, *, caller: str) -> bool:
-        """Destroy a run and everything kept of it. False when there was none."""
+        """Destroy a run and everything kept of it, also when its retention has just ended.
+
+        False when there was none.
+        """
 
     async def find_items(self, caller: str, ids: Collection[str]) -> Mapping[str, bytes]:
         """The kept items of `caller` that have one of these ids, as JSON."""

@@ -52,7 +52,7 @@ def check(*, quick: bool, **parameters: Any) -> None:
 
 @db.command()
 @_store_flags
-@click.argument("FILE", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 def backup(file: Path, **parameters: Any) -> None:
     """Copy the store into FILE, a new one; also while the gateway runs."""
     kept = _kept(parameters)

@@ -75,7 +75,8 @@ class Entry(Options, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
     disabled: bool = False
 
     def __post_init__(self) -> None:
-        if Effort.ULTRA in (self.efforts or ()) and Effort.MAX not in (self.efforts or ()):
+        efforts = self.efforts or ()
+        if Effort.ULTRA in efforts and Effort.MAX not in efforts:
             raise ValueError("efforts: 'ultra' is sent as 'max', which must be there too")
 
     def can(self, capability: Capability) -> bool:

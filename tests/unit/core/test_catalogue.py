@@ -157,6 +157,19 @@ def test_an_operators_model_is_known_everywhere(profile: str) -> None:
     assert sent("mine", other, profile=profile) == ("mine", None)
 
 
+def test_a_variant_belongs_to_the_operators_name_and_not_to_what_is_sent() -> None:
+    own = {"mine": {"upstream": {"codex": "m-2"}, "variants": {"fast": {"verbosity": "low"}}}}
+    assert sent("mine-fast", own) == ("m-2", None)
+    assert sent("m-2-fast", own) is None
+
+
+def test_an_operators_name_is_known_as_it_is_written() -> None:
+    own: dict[str, Any] = {"My-Model": {}}
+    assert sent("My-Model", own) == ("My-Model", None)
+    assert sent("My-Model-low", own) == ("My-Model", "low")
+    assert sent("my-model", own) is None
+
+
 def test_a_table_completes_what_is_known_about_the_name() -> None:
     found = catalogue({"m-1-codex": {"effort": "low", "family": "mine"}}).find("m-1-codex")
     assert found is not None

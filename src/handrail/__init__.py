@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     )
     from handrail.core.prepare import Change, Prepared
     from handrail.core.profiles import AddReasoning
-    from handrail.core.rewrite import Step
+    from handrail.core.steps import Step
     from handrail.core.switch import Switch
     from handrail.errors import ConfigInvalid, RequestRejected
     from handrail.in_process import prepare
@@ -62,7 +62,7 @@ _HOMES = {
     "Prepared": "handrail.core.prepare",
     "Reason": _POLICY,
     "RequestRejected": "handrail.errors",
-    "Step": "handrail.core.rewrite",
+    "Step": "handrail.core.steps",
     "StoreFalsePolicy": _POLICY,
     "StorePolicy": _POLICY,
     "Switch": "handrail.core.switch",

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from handrail import telemetry
-from tests.conformance import answers, bodies, edges
+from tests.conformance import answers, bodies, edges, shaping
 from tests.conformance.differences import DIFFERENCES, REASONS, SENT, SHAPED
 from tests.conformance.life import life
 from tests.conformance.recorded import ABSENT, FOLDER, Json, Outcome, Row, rows
@@ -22,9 +22,11 @@ PAGE: Final = Path(__file__).resolve().parents[2] / "docs/explanation/reference-
 
 ADAPTERS: Final[Mapping[str, Callable[[Row], Outcome]]] = {
     "backgroundMode": bodies.transform_request_body,
+    "cleanupToolDefinitions": shaping.cleanup_tool_definitions,
     "convertSseToJson": answers.convert_sse_to_json,
     "createCodexHeaders": edges.create_codex_headers,
     "errorClassification": answers.error_classification,
+    "filterHostSystemPromptsWithCachedPrompt": shaping.filter_host_prompts,
     "filterInput": bodies.filter_input,
     "getBackgroundResponses": edges.get_background_responses,
     "handleErrorResponse": answers.handle_error_response,
@@ -36,10 +38,13 @@ ADAPTERS: Final[Mapping[str, Callable[[Row], Outcome]]] = {
     "parseRetryAfterHeaderMs": answers.wait_in_headers,
     "parseRetryAfterHintMs": answers.wait_in_headers,
     "redaction": edges.redaction,
+    "resolveFastSessionInputTrimPlan": shaping.resolve_plan,
     "resolveProxyUrlForRequest": edges.resolve_proxy_url_for_request,
+    "responseCompaction": shaping.response_compaction,
     "rewriteUrlForCodex": edges.rewrite_url_for_codex,
     "transformRequestBody": bodies.transform_request_body,
     "transformRequestForCodex": bodies.transform_request_for_codex,
+    "trimInputForFastSession": shaping.trim_input,
 }
 LIVES: Final = "pluginEndToEnd"  # these need a gateway
 FILES: Final = (*ADAPTERS, LIVES)

@@ -11,6 +11,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, Never
 
+from handrail.core.fast_session import FastPolicy
 from handrail.core.profiles import Endpoint
 from handrail.core.switch import Switch
 from handrail.core.wire import CreateRequest
@@ -61,6 +62,7 @@ class CallerPolicy:
     background: BackgroundPolicy = BackgroundPolicy.INHERIT
     store: StorePolicy = StorePolicy.LOWER
     store_false: StoreFalsePolicy = StoreFalsePolicy.REJECT
+    fast_session: FastPolicy = FastPolicy.INHERIT
     max_running: int = 8
     max_queued: int = 100
     retention_seconds: int = 86_400
@@ -75,7 +77,12 @@ class CallerPolicy:
 
 
 _RULES: Final[Mapping[str, type[StrEnum]]] = MappingProxyType(
-    {"background": BackgroundPolicy, "store": StorePolicy, "store_false": StoreFalsePolicy}
+    {
+        "background": BackgroundPolicy,
+        "store": StorePolicy,
+        "store_false": StoreFalsePolicy,
+        "fast_session": FastPolicy,
+    }
 )
 
 

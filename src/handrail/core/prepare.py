@@ -14,15 +14,16 @@ import msgspec
 from msgspec import Raw
 
 from handrail.core import wire
+from handrail.core.fast_session import NO_FAST_SESSION, FastSession
 from handrail.core.policy import CallerPolicy, Executor, Mode, Plan, decide
 from handrail.core.profiles import Profile
 from handrail.core.rewrite import (
-    Step,
     UpstreamRequest,
-    steps_header,
     upstream_request,
     upstream_run_request,
 )
+from handrail.core.shaping import Shaping
+from handrail.core.steps import Step, steps_header
 from handrail.core.switch import Switch
 from handrail.core.wire import CreateRequest
 
@@ -120,12 +121,14 @@ def prepare(
     caller: CallerPolicy,
     executor: Executor,
     upstream: Upstream,
+    fast_session: FastSession = NO_FAST_SESSION,
 ) -> Prepared:
     """Decide on `request` and rewrite it. Raises RequestRejected, and nothing else."""
     plan = decide(
         request, switch=switch, caller=caller, executor=executor, able=upstream.runs_background
     )
-    outgoing = _rewritten(request, plan, upstream)
+    shaping = Shaping(fast=fast_session.under(caller.fast_session))
+    outgoing = _rewritten(request, plan, upstream=upstream, shaping=shaping)
     accept = "text/event-stream" if outgoing.streams else "application/json"
     return Prepared(
         plan=plan,
@@ -136,7 +139,9 @@ def prepare(
     )
 
 
-def _rewritten(request: CreateRequest, plan: Plan, upstream: Upstream) -> UpstreamRequest:
+def _rewritten(
+    request: CreateRequest, plan: Plan, *, upstream: Upstream, shaping: Shaping
+) -> UpstreamRequest:
     rewrite = upstream_run_request if plan.mode is Mode.UPSTREAM else upstream_request
     return rewrite(
         request,
@@ -145,4 +150,5 @@ def _rewritten(request: CreateRequest, plan: Plan, upstream: Upstream) -> Upstre
         stream=plan.stream or plan.mode is Mode.BACKGROUND,
         extra_fields=upstream.extra_fields,
         continues=plan.continues,
+        shaping=shaping,
     )

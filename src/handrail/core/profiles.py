@@ -20,6 +20,17 @@ class AddReasoning(StrEnum):
     NEVER = "never"
 
 
+class ToolCleanUp(StrEnum):
+    """What is put right in `tools`: nothing, functions of the older API's shape, or all.
+
+    All is their JSON schemas too, and what the model or its mode cannot use is left out.
+    """
+
+    NEVER = "never"
+    SHAPE = "shape"
+    ALL = "all"
+
+
 class Endpoint(StrEnum):
     """What some upstreams have beside create, named by the last segment of its path.
 
@@ -46,6 +57,7 @@ class Profile:
     of the older API, and what they are called here. `headers`: request headers of the caller that
     may go along, by exact name or `prefix-*`. `endpoints`: what the upstream has beside create; a
     call to another one is not sent. `lists_only`: it has no route for one model, only the list.
+    `clean_tools`: what is put right in `tools`.
     """
 
     name: str
@@ -63,6 +75,7 @@ class Profile:
     headers: tuple[str, ...] = ()
     endpoints: frozenset[Endpoint] = frozenset()
     lists_only: bool = False
+    clean_tools: ToolCleanUp = ToolCleanUp.SHAPE
 
 
 _OLDER: Final = MappingProxyType(
@@ -107,6 +120,7 @@ CODEX: Final = Profile(
     always_streams=True,
     list_input=True,
     add_reasoning=AddReasoning.ALWAYS,
+    clean_tools=ToolCleanUp.ALL,
     headers=(
         "openai-beta",
         "originator",
@@ -156,6 +170,7 @@ COMPATIBLE: Final = Profile(
     refuses=frozenset({"prompt"}),
     strips_ids=False,
     completes=True,
+    clean_tools=ToolCleanUp.NEVER,
     translates=_OLDER,
 )
 

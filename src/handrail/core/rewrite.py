@@ -5,28 +5,21 @@ Each step is one small function that changes the body and says so in a Step; the
 the top level is always re-encoded, and the original bytes are never sent as they came (G9).
 """
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from msgspec import Raw
 
 from handrail.core import items as item_rules
-from handrail.core import provider_options, wire
+from handrail.core import provider_options, tools, wire
+from handrail.core.compaction import Compaction
 from handrail.core.profiles import ENCRYPTED_REASONING, AddReasoning, Endpoint, Profile
+from handrail.core.shaping import UNSHAPED, Shaping, Turn, trim_input, turn_of, write_fields
+from handrail.core.steps import Step
 from handrail.core.tool_outputs import Repaired, repaired
 from handrail.core.wire import Body, CreateRequest
 from handrail.errors import Code, RequestRejected
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One change: which field, what was done to it, and why. Holds no content of the request."""
-
-    field: str
-    action: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +28,7 @@ class UpstreamRequest:
 
     `models` are those it has gone by, the caller's own first. `added_include` is True when
     `reasoning.encrypted_content` is there only because we put it there: a 400 about it is then ours
-    to mend (G7).
+    to mend (G7). `compaction` is what may be asked of the upstream first, so that less is left out.
     """
 
     body: Mapping[str, Raw]
@@ -43,6 +36,7 @@ class UpstreamRequest:
     added_include: bool
     steps: tuple[Step, ...]
     models: tuple[str, ...] = ("",)
+    compaction: Compaction | None = None
 
     def with_model(self, model: str) -> "UpstreamRequest":
         """The same request to another model."""
@@ -66,20 +60,17 @@ class UpstreamRequest:
         step = Step(field="include", action="removed", reason="the upstream refused what we added")
         return replace(self, body=body, added_include=False, steps=(*self.steps, step))
 
+    def to_compact(self, wish: Compaction) -> "UpstreamRequest":
+        """The call to `compact` that goes before this one."""
+        body = wish.body(self.body)
+        return replace(self, body=body, streams=False, added_include=False, compaction=None)
 
-_PLAIN: Final = re.compile(r"[^A-Za-z0-9_.\[\]-]")
-_MAX_HEADER: Final = 1_000
-
-
-def steps_header(steps: Sequence[Step]) -> str:
-    """The steps for a reply header: visible ASCII, bounded; "" when there are none.
-
-    Fields may have names that the caller made up, so nothing of them but plain letters is shown.
-    """
-    told = [f"{_PLAIN.sub('?', step.field[:64])}: {step.action}" for step in steps]
-    text = ", ".join(told).encode("ascii", "replace").decode()
-    text = "".join(char if char.isprintable() and char != ";" else "?" for char in text)
-    return text if len(text) <= _MAX_HEADER else f"{text[:_MAX_HEADER]}..."
+    def compacted(self, value: Raw | None, *, reason: str) -> "UpstreamRequest":
+        """The same request with `value` as its input; None when nothing came of the compaction."""
+        action = "not compacted" if value is None else "compacted by the upstream instead"
+        body = self.body if value is None else {**self.body, "input": value}
+        step = Step(field="input", action=action, reason=reason)
+        return replace(self, body=body, steps=(*self.steps, step), compaction=None)
 
 
 def upstream_request(
@@ -89,12 +80,14 @@ def upstream_request(
     stream: bool,
     extra_fields: frozenset[str] = frozenset(),
     continues: str | None = None,
+    shaping: Shaping = UNSHAPED,
 ) -> UpstreamRequest:
     """The stateless upstream body for `request`; `stream` is whether SSE is wanted of it.
 
     `extra_fields` widens what a profile with a closed list of fields takes. `continues` is a
     response that the upstream keeps; the history is there then, so tool calls are left alone.
-    Raises RequestRejected for what the profile can neither take nor leave out.
+    `shaping` is what may be left out, and what is known about the model. Raises RequestRejected for
+    what the profile can neither take nor leave out.
     """
     body: Body = dict(request.body)
     steps: list[Step] = []
@@ -103,15 +96,24 @@ def upstream_request(
     _strip(body, steps, GATEWAY_FIELDS)
     _write_previous(body, steps, continues)
     _translate(body, steps, profile=profile)
+    _write_tools(body, steps, profile=profile, shaping=shaping)
+    turn = turn_of(request, body, shaping=shaping, continues=continues)
+    if turn is not None:
+        write_fields(body, steps, turn)
     _write_store(body, steps)
     _write_stream(body, steps, streams=streams, wanted=stream)
     added = _write_include(body, steps, request=request, profile=profile)
-    _write_input(body, steps, profile=profile, whole=continues is None)
+    wish = _write_input(body, steps, profile=profile, whole=continues is None, turn=turn)
     if continues is not None:
         extra_fields |= {"previous_response_id"}
     _fit_fields(body, steps, profile=profile, extra_fields=extra_fields)
     return UpstreamRequest(
-        body=body, streams=streams, added_include=added, steps=tuple(steps), models=(request.model,)
+        body=body,
+        streams=streams,
+        added_include=added,
+        steps=tuple(steps),
+        models=(request.model,),
+        compaction=wish,
     )
 
 
@@ -122,11 +124,13 @@ def upstream_run_request(
     stream: bool,
     extra_fields: frozenset[str] = frozenset(),
     continues: str | None = None,
+    shaping: Shaping = UNSHAPED,
 ) -> UpstreamRequest:
     """The body for a background response that the upstream itself runs and keeps (G6).
 
     `store` is made true. Ids, references and tool outputs stay as the caller sent them, nothing is
-    added to `include`. Raises RequestRejected for what the profile can neither take nor leave out.
+    added to `include`, nothing is left out of the input whatever `shaping` allows. Raises
+    RequestRejected for what the profile can neither take nor leave out.
     """
     body: Body = dict(request.body)
     steps: list[Step] = []
@@ -146,6 +150,7 @@ def upstream_run_request(
         body.pop("include", None)
     if wire.is_set(body, "input"):
         item_rules.read(body["input"])  # only what can be read may leave (G9)
+    _write_tools(body, steps, profile=profile, shaping=shaping)
     _fit_fields(body, steps, profile=profile, extra_fields=extra_fields | UPSTREAM_RUN_FIELDS)
     return UpstreamRequest(
         body=body, streams=stream, added_include=False, steps=tuple(steps), models=(request.model,)
@@ -158,11 +163,12 @@ def endpoint_request(
     endpoint: Endpoint,
     profile: Profile,
     extra_fields: frozenset[str] = frozenset(),
+    shaping: Shaping = UNSHAPED,
 ) -> UpstreamRequest:
     """The upstream body for a call to an endpoint beside create.
 
-    The input goes out as a create's would. Raises RequestRejected for what the profile can
-    neither take nor leave out.
+    Input and tools go out as a create's would, and whole whatever `shaping` allows. Raises
+    RequestRejected for what the profile can neither take nor leave out.
     """
     body: Body = dict(request.body)
     steps: list[Step] = []
@@ -173,6 +179,7 @@ def endpoint_request(
         for field in _CREATE_ONLY
         if body.pop(field, None) is not None
     )
+    _write_tools(body, steps, profile=profile, shaping=shaping)
     _write_input(body, steps, profile=profile, whole=True)
     _fit_fields(body, steps, profile=profile, extra_fields=extra_fields)
     return UpstreamRequest(
@@ -291,16 +298,22 @@ def _tell_included(body: Body, steps: list[Step]) -> None:
         steps.append(Step(field="include", action="set", reason=_OPTIONS_SAY))
 
 
-def _write_input(body: Body, steps: list[Step], *, profile: Profile, whole: bool) -> None:
+def _write_tools(body: Body, steps: list[Step], *, profile: Profile, shaping: Shaping) -> None:
+    tools.write(body, steps, clean_up=profile.clean_tools, capabilities=shaping.capabilities)
+
+
+def _write_input(
+    body: Body, steps: list[Step], *, profile: Profile, whole: bool, turn: Turn | None = None
+) -> Compaction | None:
     value = body.get("input")
     if value is None or not wire.is_set(body, "input"):
         if profile.list_input:
             body["input"] = wire.raw([])
             steps.append(Step(field="input", action="set to []", reason="the profile wants a list"))
-        return
+        return None
     was_text = wire.kind_of(value) is wire.Kind.STRING
     if was_text and not profile.list_input:
-        return
+        return None
     items, heads = item_rules.read(value)
     if any(head.type == "item_reference" for head in heads):
         item_rules.resolve_references(items, {})
@@ -319,7 +332,11 @@ def _write_input(body: Body, steps: list[Step], *, profile: Profile, whole: bool
     if count:
         reason = "nothing is stored that they could name"
         steps.append(Step(field="input[].id", action=f"removed from {count} items", reason=reason))
-    body["input"] = wire.raw(done.items)
+    items, wish = done.items, None
+    if turn is not None:
+        items, wish = trim_input(items, done.heads, steps, turn=turn, profile=profile)
+    body["input"] = wire.raw(items)
+    return wish
 
 
 def _fit_fields(

@@ -14,7 +14,8 @@ from handrail.core.fold import Fold
 from handrail.core.lifecycle import CANCEL_REFUSED, State, is_final
 from handrail.core.policy import Plan
 from handrail.core.responses import RunError
-from handrail.core.rewrite import Step, upstream_request
+from handrail.core.rewrite import upstream_request
+from handrail.core.steps import Step
 from handrail.core.wire import Body, CreateRequest
 from handrail.engine.clock import Clock
 from handrail.engine.closing import closing, fold_frames, object_of

@@ -13,7 +13,8 @@ from typing import Final
 from handrail.core import wire
 from handrail.core.mending import mended
 from handrail.core.retry import verdict
-from handrail.core.rewrite import Step, UpstreamRequest
+from handrail.core.rewrite import UpstreamRequest
+from handrail.core.steps import Step
 from handrail.core.upstream_errors import refusal
 from handrail.engine.clock import Clock
 from handrail.errors import HandrailError

@@ -13,6 +13,7 @@ from handrail.core.endpoints import READERS, prepare_endpoint, require_endpoint
 from handrail.core.policy import Mode, Plan, decide
 from handrail.core.prepare import decision
 from handrail.core.profiles import Endpoint
+from handrail.core.shaping import Shaping
 from handrail.core.wire import CreateRequest
 from handrail.engine.background import Accepted, Background
 from handrail.engine.clock import Clock
@@ -112,15 +113,18 @@ class Responses:
                 key=key,
             )
         await self._upstream_runs.check_previous(plan.continues, caller=name, target=target)
-        return plan, prepare(
+        call = prepare(
             request,
             plan=plan,
             target=target,
             headers=headers,
             response_id=self._new_id(),
             created_at=int(self._clock.now()),
-            numbered_heartbeat=_is_codex(exchange),
+            shaping=Shaping(fast=settings.fast_session.under(caller.policy.fast_session)),
         )
+        if _is_codex(exchange):
+            call.number_heartbeats()
+        return plan, call
 
     async def _answer_stateless(self, exchange: Exchange, plan: Plan, call: StatelessCall) -> None:
         if not plan.stream:

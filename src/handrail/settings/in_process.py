@@ -8,9 +8,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Self, TypeVar
 
+from handrail.core.fast_session import NO_FAST_SESSION, FastSession
 from handrail.core.policy import CallerPolicy, Executor
 from handrail.core.prepare import Upstream
-from handrail.core.profiles import CODEX, PROFILES, AddReasoning
+from handrail.core.profiles import CODEX, PROFILES, AddReasoning, ToolCleanUp
 from handrail.core.switch import Switch
 from handrail.errors import ConfigInvalid
 from handrail.settings.load import DEFAULT_CALLER, load
@@ -31,8 +32,10 @@ class LibrarySettings:
     `runs_background` is whether the upstream can run background responses itself, None for what
     the profile says; `extra_fields` are further fields that a server of the profile compatible
     takes; `encrypted_reasoning` is when that is asked for, None for what the profile says;
-    `model_fallbacks` are by model those to try when the upstream does not serve it. `callers` maps
-    names to what they may. Raises ConfigInvalid when that makes no sense.
+    `clean_tools` is what is put right in tools, None for what the profile says;
+    `model_fallbacks` are by model those to try when the upstream does not serve it;
+    `fast_session` is what may be left out of a request, by default nothing. `callers` maps names to
+    what they may. Raises ConfigInvalid when that makes no sense.
     """
 
     profile: str = "openai"
@@ -42,7 +45,9 @@ class LibrarySettings:
     runs_background: bool | None = None
     extra_fields: frozenset[str] = frozenset()
     encrypted_reasoning: AddReasoning | None = None
+    clean_tools: ToolCleanUp | None = None
     model_fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fast_session: FastSession = NO_FAST_SESSION
     callers: Mapping[str, CallerPolicy] = field(default_factory=lambda: _ANYBODY)
 
     def __post_init__(self) -> None:
@@ -64,6 +69,8 @@ class LibrarySettings:
         if self.encrypted_reasoning is not None:
             word = _word(AddReasoning, self.encrypted_reasoning, "encrypted_reasoning")
             own["encrypted_reasoning"] = word
+        if self.clean_tools is not None:
+            own["clean_tools"] = _word(ToolCleanUp, self.clean_tools, "clean_tools")
         for name, value in own.items():
             object.__setattr__(self, name, value)
 
@@ -113,7 +120,9 @@ class LibrarySettings:
             runs_background=target.runs_background,
             extra_fields=target.extra_fields,
             encrypted_reasoning=target.profile.add_reasoning,
+            clean_tools=target.profile.clean_tools,
             model_fallbacks=target.model_fallbacks,
+            fast_session=settings.fast_session,
             callers=MappingProxyType({n: c.policy for n, c in settings.callers.items()}),
         )
 
@@ -128,6 +137,7 @@ class LibrarySettings:
             runs_background=None,
             extra_fields=frozenset(),
             encrypted_reasoning=None,
+            clean_tools=None,
             model_fallbacks={},
         )
 
@@ -149,6 +159,8 @@ class LibrarySettings:
         able = self.runs_background
         if self.encrypted_reasoning is not None:
             profile = replace(profile, add_reasoning=self.encrypted_reasoning)
+        if self.clean_tools is not None:
+            profile = replace(profile, clean_tools=self.clean_tools)
         return Upstream(
             url=url.rstrip("/"),
             profile=profile,

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from handrail.core.fast_session import FastPolicy, FastSession
 from handrail.core.policy import (
     BackgroundPolicy,
     CallerPolicy,
@@ -78,6 +79,13 @@ def load(
         target=target,
         switch=switch,
         executor=Executor(values["background.executor"]),
+        fast_session=FastSession(
+            strategy=values["fast_session.strategy"],
+            max_items=values["fast_session.max_input_items"],
+            drop_tools=values["fast_session.drop_tools"],
+            cut_instructions=values["fast_session.cut_instructions"],
+            compact_seconds=values["fast_session.compact_timeout"],
+        ),
         callers=MappingProxyType(callers),
         max_running=values["background.max_running"],
         max_queued=values["background.max_queued"],
@@ -252,6 +260,7 @@ def _caller(
         background=BackgroundPolicy(values["background"]),
         store=StorePolicy(values["store"]),
         store_false=StoreFalsePolicy(values["store_false"]),
+        fast_session=FastPolicy(values["fast_session"]),
         max_running=values["max_running"],
         max_queued=values["max_queued"],
         retention_seconds=values["retention"],

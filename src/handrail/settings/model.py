@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from handrail.core.admission import Limits
+from handrail.core.fast_session import FastSession
 from handrail.core.policy import CallerPolicy, Executor
 from handrail.core.profiles import Profile
 from handrail.core.redact import masked
@@ -90,6 +91,7 @@ class Settings:
     target: Target
     switch: Switch
     executor: Executor
+    fast_session: FastSession
     callers: Mapping[str, Caller]
     max_running: int
     max_queued: int

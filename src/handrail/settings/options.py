@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from handrail.core.fast_session import MAX_ITEMS, MIN_ITEMS, NO_FAST_SESSION, FastPolicy, Strategy
 from handrail.core.policy import (
     BackgroundPolicy,
     CallerPolicy,
@@ -14,7 +15,7 @@ from handrail.core.policy import (
     StoreFalsePolicy,
     StorePolicy,
 )
-from handrail.core.profiles import PROFILES, AddReasoning
+from handrail.core.profiles import PROFILES, AddReasoning, ToolCleanUp
 from handrail.core.switch import SWITCH_VARIABLES
 from handrail.errors import ConfigInvalid
 
@@ -217,6 +218,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
         "compatible never.",
     ),
     Option(
+        path="upstream.clean_tools",
+        read=_word(*ToolCleanUp),
+        default=None,
+        meaning="What is put right in tools: never anything, the shape of functions that have the "
+        "older API's, or all, with their schemas and what the model cannot use. By default codex "
+        "all, openai shape, compatible never.",
+    ),
+    Option(
         path="upstream.model_fallbacks",
         read=_chains,
         default=MappingProxyType({}),
@@ -240,6 +249,39 @@ OPTIONS: Final[tuple[Option, ...]] = (
         read=_duration(1, 86_400),
         default=300,
         meaning="How long an upstream stream may be silent.",
+    ),
+    Option(
+        path="fast_session.strategy",
+        read=_word(*Strategy),
+        default=Strategy.OFF,
+        meaning="Which requests are trimmed: none (off), those whose last turn is not complex "
+        "(hybrid), or all (always). Never background responses, and never without this setting.",
+    ),
+    Option(
+        path="fast_session.max_input_items",
+        read=_integer(MIN_ITEMS, MAX_ITEMS),
+        default=NO_FAST_SESSION.max_items,
+        meaning="How many input items are left after trimming, about.",
+    ),
+    Option(
+        path="fast_session.drop_tools",
+        read=_boolean,
+        default=False,
+        meaning="Whether a turn of one short line goes without tools.",
+    ),
+    Option(
+        path="fast_session.cut_instructions",
+        read=_boolean,
+        default=False,
+        meaning="Whether instructions are cut to 900 characters, or to 320 in a turn of one short "
+        "line.",
+    ),
+    Option(
+        path="fast_session.compact_timeout",
+        read=_duration(0, 600),
+        default=0,
+        meaning="How long the upstream's compact endpoint may take to put in short what would be "
+        "left out; 0 never asks it. Each time is one more call.",
     ),
     Option(
         path="background.enabled",
@@ -317,6 +359,12 @@ CALLER_OPTIONS: Final[tuple[Option, ...]] = (
         default=_POLICY.store_false,
         meaning="What becomes of background with store:false: reject it, or run it on the gateway "
         "and keep it for the polling window (10 minutes) only.",
+    ),
+    Option(
+        path="fast_session",
+        read=_word(*FastPolicy),
+        default=_POLICY.fast_session,
+        meaning="inherit fast_session.strategy, or one of its own: off, hybrid, always.",
     ),
     Option(
         path="max_running",

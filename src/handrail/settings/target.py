@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from handrail.core.profiles import CODEX, PROFILES, AddReasoning, Profile
+from handrail.core.profiles import CODEX, PROFILES, AddReasoning, Profile, ToolCleanUp
 from handrail.core.proxies import proxy_for, proxy_variable
 from handrail.errors import ConfigInvalid
 from handrail.settings.model import Proxy, Secret, Target
@@ -46,9 +46,11 @@ def read_target(
     runs_background = _runs_background(profile, values, sources)
     adds = values["upstream.encrypted_reasoning"] or profile.add_reasoning
     values["upstream.encrypted_reasoning"] = adds
+    cleans = values["upstream.clean_tools"] or profile.clean_tools
+    values["upstream.clean_tools"] = cleans
     return Target(
         url=url,
-        profile=replace(profile, add_reasoning=AddReasoning(adds)),
+        profile=replace(profile, add_reasoning=AddReasoning(adds), clean_tools=ToolCleanUp(cleans)),
         api_key=_api_key(
             profile, values, environment=environment, sources=sources, missing=missing
         ),

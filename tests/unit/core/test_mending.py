@@ -8,7 +8,8 @@ import pytest
 from handrail.core import wire
 from handrail.core.mending import mended
 from handrail.core.profiles import PROFILES
-from handrail.core.rewrite import Step, UpstreamRequest, steps_header, upstream_request
+from handrail.core.rewrite import UpstreamRequest, upstream_request
+from handrail.core.steps import Step, steps_header
 from handrail.core.upstream_errors import refusal
 from handrail.errors import Code, HandrailError, UpstreamFailed
 

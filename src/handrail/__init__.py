@@ -7,6 +7,7 @@ imports none of them; each is fetched when it is first asked for.
 TYPE_CHECKING = False  # type checkers know the name; importing `typing` for it would take longest
 if TYPE_CHECKING:
     from handrail import errors
+    from handrail.core.fast_session import FastSession
     from handrail.core.policy import (
         BackgroundPolicy,
         CallerPolicy,
@@ -34,6 +35,7 @@ __all__ = [
     "Change",
     "ConfigInvalid",
     "Executor",
+    "FastSession",
     "LibrarySettings",
     "Mode",
     "Plan",
@@ -56,6 +58,7 @@ _HOMES = {
     "Change": "handrail.core.prepare",
     "ConfigInvalid": "handrail.errors",
     "Executor": _POLICY,
+    "FastSession": "handrail.core.fast_session",
     "LibrarySettings": "handrail.settings.in_process",
     "Mode": _POLICY,
     "Plan": _POLICY,

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from handrail.core.admission import Limits
+from handrail.core.fast_session import FastPolicy
 from handrail.core.policy import BackgroundPolicy, CallerPolicy, StoreFalsePolicy, StorePolicy
 from handrail.core.switch import Switch
 from handrail.settings.options import CALLER_OPTIONS
@@ -88,6 +89,7 @@ ROWS: dict[str, tuple[Any, str, Any, list[str]]] = {
     "background": (BackgroundPolicy.INHERIT, '"allow"', BackgroundPolicy.ALLOW, ['"yes"', "true"]),
     "store": (StorePolicy.LOWER, '"refuse"', StorePolicy.REFUSE, ['"keep it"', "false"]),
     "store_false": (StoreFalsePolicy.REJECT, '"gateway"', StoreFalsePolicy.GATEWAY, ['""', "1"]),
+    "fast_session": (FastPolicy.INHERIT, '"hybrid"', FastPolicy.HYBRID, ['""', "true"]),
     "max_running": (8, "0", 0, ["-1", "10001", "true"]),
     "max_queued": (100, "5", 5, ["-1", "1000001", "1.5"]),
     "retention": (86_400, '"7d"', 604_800, ["0", str(366 * 86_400 + 1), '"1w"']),
@@ -126,6 +128,8 @@ def test_a_setting_of_a_caller_has_a_default_and_is_read_from_the_file(
         ("background", '"inherit"', "inherit"),
         ("store", '"lower"', "lower"),
         ("store_false", '"reject"', "reject"),
+        ("fast_session", '"off"', "off"),
+        ("fast_session", '"always"', "always"),
     ],
 )
 def test_the_bounds_and_words_of_a_callers_settings_are_allowed(
@@ -142,6 +146,7 @@ def test_a_caller_with_every_setting_has_exactly_that_policy(read: Read) -> None
         background=BackgroundPolicy.ALLOW,
         store=StorePolicy.REFUSE,
         store_false=StoreFalsePolicy.GATEWAY,
+        fast_session=FastPolicy.HYBRID,
         max_running=0,
         max_queued=5,
         retention_seconds=604_800,

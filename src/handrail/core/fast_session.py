@@ -61,10 +61,10 @@ class FastPolicy(StrEnum):
 class FastSession:
     """What may be left out; nothing, as it is made without arguments.
 
-    `strategy` may be given as a plain word. `max_items` (8 to 200) is what an input is trimmed to. `drop_tools` lets a trivial turn go
-    without tools, `cut_instructions` shortens long instructions. `compact_seconds` is how long the
-    upstream's `compact` endpoint may take to put what would be left out in short, 0 not to ask it.
-    Raises ConfigInvalid for what is none of these.
+    `strategy` may be given as a plain word. `max_items` (8 to 200) is what an input is trimmed to.
+    `drop_tools` lets a trivial turn go without tools, `cut_instructions` shortens long
+    instructions. `compact_seconds` is how long the upstream's `compact` endpoint may take to put in
+    short what would be left out, 0 not to ask it. Raises ConfigInvalid for what is none of these.
     """
 
     strategy: Strategy = Strategy.OFF

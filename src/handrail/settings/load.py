@@ -79,13 +79,7 @@ def load(
         target=target,
         switch=switch,
         executor=Executor(values["background.executor"]),
-        fast_session=FastSession(
-            strategy=values["fast_session.strategy"],
-            max_items=values["fast_session.max_input_items"],
-            drop_tools=values["fast_session.drop_tools"],
-            cut_instructions=values["fast_session.cut_instructions"],
-            compact_seconds=values["fast_session.compact_timeout"],
-        ),
+        fast_session=_fast_session(values),
         callers=MappingProxyType(callers),
         max_running=values["background.max_running"],
         max_queued=values["background.max_queued"],
@@ -94,6 +88,16 @@ def load(
         file=file,
         values=MappingProxyType(values),
         sources=MappingProxyType(sources),
+    )
+
+
+def _fast_session(values: Mapping[str, Any]) -> FastSession:
+    return FastSession(
+        strategy=values["fast_session.strategy"],
+        max_items=values["fast_session.max_input_items"],
+        drop_tools=values["fast_session.drop_tools"],
+        cut_instructions=values["fast_session.cut_instructions"],
+        compact_seconds=values["fast_session.compact_timeout"],
     )
 
 

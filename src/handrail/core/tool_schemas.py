@@ -7,7 +7,8 @@ parameters. Every place where a schema may hold another is visited (JSON Schema 
 draft 7 names); anything that is no schema is left alone.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum, auto
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -20,33 +21,57 @@ PLACEHOLDER: Final[Mapping[str, str]] = MappingProxyType(
 
 NULLABLE: Final = "(nullable)"
 
-# Keywords whose value is a schema, or a list of schemas.
-_SCHEMAS: Final = (
-    "additionalItems",
-    "additionalProperties",
-    "allOf",
-    "anyOf",
-    "contains",
-    "contentSchema",
-    "else",
-    "items",
-    "oneOf",
-    "prefixItems",
-    "propertyNames",
-    "then",
-    "unevaluatedItems",
-    "unevaluatedProperties",
+
+class _Holds(Enum):
+    """What the value of a keyword is."""
+
+    SCHEMAS = auto()
+    """A schema, or a list of them."""
+    NAMED = auto()
+    """A schema under each name."""
+    CONDITION = auto()
+    """A schema that is a condition: what narrows or widens it turns its meaning round."""
+
+
+_KEYWORDS: Final[Mapping[str, _Holds]] = MappingProxyType(
+    {
+        "$defs": _Holds.NAMED,
+        "additionalItems": _Holds.SCHEMAS,
+        "additionalProperties": _Holds.SCHEMAS,
+        "allOf": _Holds.SCHEMAS,
+        "anyOf": _Holds.SCHEMAS,
+        "contains": _Holds.SCHEMAS,
+        "contentSchema": _Holds.SCHEMAS,
+        "definitions": _Holds.NAMED,
+        "dependencies": _Holds.NAMED,
+        "dependentSchemas": _Holds.NAMED,
+        "else": _Holds.SCHEMAS,
+        "if": _Holds.CONDITION,
+        "items": _Holds.SCHEMAS,
+        "not": _Holds.CONDITION,
+        "oneOf": _Holds.SCHEMAS,
+        "patternProperties": _Holds.NAMED,
+        "prefixItems": _Holds.SCHEMAS,
+        "properties": _Holds.NAMED,
+        "propertyNames": _Holds.SCHEMAS,
+        "then": _Holds.SCHEMAS,
+        "unevaluatedItems": _Holds.SCHEMAS,
+        "unevaluatedProperties": _Holds.SCHEMAS,
+    }
 )
-# Those under which a schema is a condition: what narrows or widens it turns its meaning round.
-_CONDITIONS: Final = ("if", "not")
-# Keywords whose value has a schema under each name.
-_NAMED: Final = (
-    "$defs",
-    "definitions",
-    "dependencies",
-    "dependentSchemas",
-    "patternProperties",
-    "properties",
+
+# Without any of these a schema of a plain type says nothing that could be put otherwise.
+_TOUCHED: Final = frozenset(
+    {
+        "$schema",
+        "additionalProperties",
+        "anyOf",
+        "const",
+        "oneOf",
+        "properties",
+        "required",
+        "title",
+    }
 )
 
 # What may say, beside `properties`, which properties an object has.
@@ -63,36 +88,53 @@ _ALTERNATIVES: Final = ("anyOf", "oneOf")
 _OF_A_CONST: Final = frozenset({"const", "title", "type"})
 
 
-def clean(schema: Schema) -> None:
-    """Clean the schema of a function's parameters, in place. Raises nothing, whatever it holds."""
+def clean(schema: Schema) -> bool:
+    """Clean the schema of a function's parameters, in place; whether anything was changed.
+
+    Raises nothing, whatever the schema holds.
+    """
+    changed = _cleaned(schema, is_root=True)
     waiting: list[tuple[Schema, bool]] = [(schema, False)]
-    _clean_values(schema)
-    _clean_object(schema, is_root=True)
     while waiting:
-        parent, condition = waiting.pop()
+        parent, exact = waiting.pop()
         for child, is_condition in _children(parent):
-            exact = condition or is_condition
-            _clean_values(child, exact=exact)
-            if not exact:
-                _clean_object(child, is_root=False)
-            waiting.append((child, exact))
+            child_exact = exact or is_condition
+            changed = _cleaned(child, exact=child_exact) or changed
+            waiting.append((child, child_exact))
+    return changed
 
 
 def _children(schema: Schema) -> Iterator[tuple[Schema, bool]]:
     """The schemas directly inside, and whether each is a condition."""
-    for keyword in (*_SCHEMAS, *_CONDITIONS, *_NAMED):
-        value = schema.get(keyword)
-        if keyword in _NAMED:
-            inner = list(value.values()) if isinstance(value, dict) else []
-        else:
-            inner = value if isinstance(value, list) else [value]
+    for keyword, value in schema.items():
+        holds = _KEYWORDS.get(keyword)
+        if holds is None:
+            continue
+        inner: Iterable[Any] = (value,)
+        if holds is _Holds.NAMED:
+            inner = value.values() if isinstance(value, dict) else ()
+        elif isinstance(value, list):
+            inner = value
         for child in inner:
             if isinstance(child, dict):
-                yield child, keyword in _CONDITIONS
+                yield child, holds is _Holds.CONDITION
 
 
-def _clean_values(schema: Schema, *, exact: bool = False) -> None:
-    """What one value may be, in other words; with `exact`, in words of the same meaning."""
+def _cleaned(schema: Schema, *, is_root: bool = False, exact: bool = False) -> bool:
+    """Clean one schema without those inside it; with `exact`, in words of the same meaning."""
+    kind = schema.get("type")
+    if isinstance(kind, str) and kind != "object" and _TOUCHED.isdisjoint(schema):
+        return False
+    before = dict(schema)
+    _clean_values(schema)
+    if not exact:
+        _name_one_type(schema)
+        _clean_object(schema, is_root=is_root)
+    return before != schema
+
+
+def _clean_values(schema: Schema) -> None:
+    """What one value may be, in words of the same meaning."""
     for keyword in ("title", "$schema"):
         if isinstance(schema.get(keyword), str):
             del schema[keyword]
@@ -100,8 +142,6 @@ def _clean_values(schema: Schema, *, exact: bool = False) -> None:
         _list_alternatives(schema, keyword)
     if "const" in schema and "enum" not in schema:
         _write_enum(schema, [schema.pop("const")])
-    if not exact:
-        _name_one_type(schema)
 
 
 def _list_alternatives(schema: Schema, keyword: str) -> None:

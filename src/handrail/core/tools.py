@@ -7,6 +7,7 @@ its ToolCleanUp; a tool that needs nothing leaves byte for byte as it came.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -31,6 +32,9 @@ NEEDS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """A type of tool that not every model takes, and the capability that it needs."""
+
+MAX_REMEMBERED: Final = 8 * 1024
+"""Bytes of a schema whose cleaned form is remembered; 256 of them are."""
 
 MAX_NESTING: Final = 8
 """Namespaces within namespaces that are gone through; what is deeper leaves as it came."""
@@ -93,6 +97,8 @@ def write(
     _flatten_choice(body, steps)
     if not wire.is_set(body, "tools"):
         return
+    if clean_up is ToolCleanUp.SHAPE and _is_flat(body["tools"]):
+        return
     given = wire.items(body["tools"], param="tools")
     tools = _flattened(given, steps)
     if clean_up is ToolCleanUp.ALL:
@@ -106,6 +112,24 @@ def write(
             return
     if len(tools) != len(given) or any(a is not b for a, b in zip(tools, given, strict=True)):
         body["tools"] = wire.raw(tools)
+
+
+class _Head(msgspec.Struct):
+    """What of a tool says that it may need more than a look."""
+
+    function: Raw | None = None
+    tools: Raw | None = None
+
+
+_HEADS: Final = msgspec.json.Decoder(list[_Head])
+
+
+def _is_flat(tools: Raw) -> bool:
+    # One pass in C: what is of this API's shape already should cost next to nothing.
+    try:
+        return all(head.function is None and head.tools is None for head in _HEADS.decode(tools))
+    except (msgspec.DecodeError, RecursionError):
+        return False
 
 
 # --- shape ----------------------------------------------------------------------------------------
@@ -178,14 +202,20 @@ def _clean_parameters(value: Raw | None) -> Raw | None:
     """The cleaned schema, None when it is clean or cannot be read."""
     if value is None or wire.kind_of(value) is not Kind.OBJECT:
         return None
+    text = bytes(value)
+    return _clean_again(text) if len(text) <= MAX_REMEMBERED else _clean_text(text)
+
+
+def _clean_text(text: bytes) -> Raw | None:
     try:
-        schema = msgspec.json.decode(value)
-        before = wire.raw(schema)
-        tool_schemas.clean(schema)
-        after = wire.raw(schema)
+        schema = msgspec.json.decode(text)
+        return wire.raw(schema) if tool_schemas.clean(schema) else None
     except (msgspec.DecodeError, RecursionError):
         return None
-    return None if before == after else after
+
+
+# An agent sends the same tools with every turn.
+_clean_again: Final = lru_cache(maxsize=256)(_clean_text)
 
 
 # --- which may go along ---------------------------------------------------------------------------

@@ -5,6 +5,8 @@ import tracemalloc
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from handrail.core import wire
 from handrail.core.fast_session import FastSession, Strategy
@@ -16,6 +18,8 @@ from handrail.core.rewrite import (
     upstream_run_request,
 )
 from handrail.core.shaping import UNSHAPED, Shaping
+from handrail.errors import RequestRejected
+from tests.unit.core.generated import WILD, spelled
 
 Json = dict[str, Any]
 HYBRID = FastSession(strategy=Strategy.HYBRID, max_items=8)
@@ -82,8 +86,8 @@ def test_a_long_input_is_trimmed_and_the_step_says_why() -> None:
 
 
 def test_a_short_input_stays_and_nothing_is_said_of_it() -> None:
-    for given in ([LAST], "hi", []):
-        assert told(shaped({"input": given}), "input") == []
+    for some in ([LAST], "hi", []):
+        assert told(shaped({"input": some}), "input") == []
     assert told(shaped({"input": None}), "input") == []
     made = shaped({"input": "hi"}, ALWAYS, profile=CODEX)
     assert [item["role"] for item in sent(made)["input"]] == ["user"]
@@ -275,3 +279,39 @@ def test_a_large_input_takes_a_bounded_multiple_of_its_size(text: str) -> None:
     assert plain < 1.5
     assert peak(Shaping(fast=ASKS)) < 0.1
     assert peak(Shaping(fast=FastSession(strategy=Strategy.HYBRID, max_items=200))) <= plain
+
+
+# --- any JSON at all ------------------------------------------------------------------------------
+
+
+@given(
+    spelled(WILD),
+    st.sampled_from(sorted(PROFILES)),
+    st.sampled_from([Strategy.HYBRID, Strategy.ALWAYS]),
+    st.booleans(),
+)
+def test_shaping_any_json_raises_nothing_but_a_rejection(
+    data: bytes, profile: str, strategy: Strategy, everything: bool
+) -> None:
+    fast = FastSession(
+        strategy=strategy,
+        max_items=8,
+        drop_tools=everything,
+        cut_instructions=everything,
+        compact_seconds=float(everything),
+    )
+    shaping = Shaping(
+        capabilities=frozenset({"compaction"}),
+        fast=fast,
+        lowest_effort="low" if everything else None,
+    )
+    try:
+        request = wire.read_create(data)
+        plain = upstream_request(request, profile=PROFILES[profile], stream=False)
+    except RequestRejected:
+        return
+    made = upstream_request(request, profile=PROFILES[profile], stream=False, shaping=shaping)
+    if request.background:
+        assert made.body == plain.body
+    if isinstance(sent(plain).get("input"), list):
+        assert len(sent(made)["input"]) <= len(sent(plain)["input"])

@@ -64,6 +64,50 @@ def test_each_named_schema_is_visited(keyword: str) -> None:
     assert value({keyword: {"a": DIRTY, "b": ["c"]}}) == {keyword: {"a": CLEAN, "b": ["c"]}}
 
 
+def test_what_is_put_in_says_what_it_is() -> None:
+    told = "Not a parameter: there are none. Leave it out."
+    assert dict(PLACEHOLDER) == {"type": "boolean", "description": told}
+    assert NULLABLE == "(nullable)"
+
+
+@pytest.mark.parametrize("kind", ["string", "array"])
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ({"$schema": "x"}, {}),
+        ({"title": "T"}, {}),
+        ({"additionalProperties": False}, {}),
+        ({"const": "x"}, {"enum": ["x"]}),
+        ({"anyOf": [{"const": "x"}]}, {"enum": ["x"]}),
+        ({"oneOf": [{"const": "x"}]}, {"enum": ["x"]}),
+        ({"properties": {"a": {}}, "required": ["b"]}, {"properties": {"a": {}}}),
+        ({"description": "d", "minLength": 1}, {"description": "d", "minLength": 1}),
+    ],
+)
+def test_a_schema_of_a_plain_type_is_cleaned_like_any_other(
+    kind: str, said: Json, left: Json
+) -> None:
+    assert value({"type": kind, **said}) == {"type": kind, **left}
+
+
+def test_what_is_no_schema_is_left_alone() -> None:
+    for keyword in ("default", "enum", "examples", "x-new", "required"):
+        given = {keyword: {"title": "T"}, "description": "d"}
+        assert value(given) == given
+        given = {keyword: [{"title": "T"}], "description": "d"}
+        assert value(given) == given
+
+
+def test_whether_anything_was_changed_is_told() -> None:
+    plain = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"not": {}}}}
+    assert clean(json.loads(json.dumps(plain))) is False
+    for place in ("a", "b"):
+        dirty = json.loads(json.dumps(plain))
+        dirty["properties"][place]["not"] = {"title": "T"}
+        assert clean(dirty) is True
+    assert clean({"title": "T", "properties": {"a": {"type": "string"}}}) is True
+
+
 def test_only_titles_of_schemas_go_and_properties_of_that_name_stay() -> None:
     given = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

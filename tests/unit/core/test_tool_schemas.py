@@ -235,6 +235,7 @@ def test_a_condition_is_put_in_words_of_the_same_meaning_only(condition: str) ->
         {"type": "object"},
         {"type": "object", "properties": {}},
         {"type": "object", "properties": []},
+        {"type": "object", "properties": ["a"]},
         {"type": "object", "additionalProperties": False},
         {"type": "object", "required": "a"},
         {"type": "object", "required": [1]},

@@ -68,7 +68,6 @@ _TOUCHED: Final = frozenset(
         "anyOf",
         "const",
         "oneOf",
-        "properties",
         "required",
         "title",
     }

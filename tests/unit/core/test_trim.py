@@ -106,6 +106,7 @@ def test_a_group_that_is_larger_than_the_limit_stays_if_it_is_the_end() -> None:
 )
 def test_what_needs_each_other_is_together(one: Json, other: Json) -> None:
     assert together(one, other, ANSWER) == [[0, 1], [2]]
+    assert together(one, other) == [[0, 1]]
 
 
 @pytest.mark.parametrize(
@@ -116,8 +117,13 @@ def test_what_needs_each_other_is_together(one: Json, other: Json) -> None:
         (call("  "), output("  ")),
         ({"type": "function_call", "id": "a"}, {"type": "function_call_output", "id": "a"}),
         ({"type": "message", "id": "a"}, {"type": "message", "id": "a"}),
-        ({"type": "mcp_approval_response", "approval_request_id": 1}, ANSWER),
-        ({"type": "mcp_approval_response", "approval_request_id": None}, ANSWER),
+        *(
+            (answer, answer)
+            for answer in (
+                {"type": "mcp_approval_response", "approval_request_id": 1},
+                {"type": "mcp_approval_response", "approval_request_id": None},
+            )
+        ),
         ({"type": "mcp_approval_request"}, {"type": "mcp_approval_request"}),
         (ANSWER, THOUGHT),
     ],

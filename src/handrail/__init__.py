@@ -7,6 +7,7 @@ imports none of them; each is fetched when it is first asked for.
 TYPE_CHECKING = False  # type checkers know the name; importing `typing` for it would take longest
 if TYPE_CHECKING:
     from handrail import errors
+    from handrail.core.fast_session import FastSession
     from handrail.core.policy import (
         BackgroundPolicy,
         CallerPolicy,
@@ -38,6 +39,7 @@ __all__ = [
     "ConfigInvalid",
     "CrashPolicy",
     "Executor",
+    "FastSession",
     "LibrarySettings",
     "Mode",
     "Plan",
@@ -63,6 +65,7 @@ _HOMES = {
     "ConfigInvalid": "handrail.errors",
     "CrashPolicy": _POLICY,
     "Executor": _POLICY,
+    "FastSession": "handrail.core.fast_session",
     "LibrarySettings": "handrail.settings.in_process",
     "Mode": _POLICY,
     "Plan": _POLICY,

@@ -36,6 +36,7 @@ def prepare(
         caller=policy,
         executor=rules.executor,
         upstream=upstream,
+        fast_session=rules.fast_session,
     )
 
 

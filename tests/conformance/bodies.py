@@ -15,14 +15,12 @@ from handrail.core.rewrite import upstream_request, upstream_run_request
 from handrail.core.switch import Switch
 from handrail.core.tool_outputs import repaired
 from handrail.errors import Code, RequestRejected
+from tests.conformance import shaping
 from tests.conformance.known import catalogue
 from tests.conformance.recorded import Json, Outcome, Row
 
-# What the reference always fills in by its own catalogue and prompts, and we not yet.
+# What the reference always fills in by defaults and prompts of its own, and we never.
 SHAPED: Final = frozenset({"instructions", "reasoning", "text", "tools"})
-
-# Rows about shaping: these are compared whole, including what is filled in.
-LATER_SUBJECTS: Final = frozenset({"tools", "toolcap", "collab", "collabenv", "fast", "codexmode"})
 
 # Rows about what the model's options are: these terms are compared even where nobody asks for them.
 MODEL_SUBJECTS: Final = {
@@ -90,12 +88,11 @@ def _compared(
     *,
     allow: bool,
     result: Any,
-    shaping: bool = False,
     config: Json | None = None,
 ) -> Outcome:
     data = body.encode() if isinstance(body, str) else encoded(body)
     given = _parsed(data)
-    hidden = frozenset() if shaping else SHAPED - given.keys()
+    hidden = SHAPED - given.keys()
     found, recorded = ours(data, allow=allow, config=config), _recorded(row, result)
     if row.key.startswith("transformRequestBody") and row.subject in MODEL_SUBJECTS:
         return _by_term(row, found, recorded=recorded, given=given)
@@ -152,12 +149,16 @@ def transform_request_body(row: Row) -> Outcome:
     if len(row.args) > 1:
         return _compared(row, first, allow=row.args[8], result=row.result, config=row.args[2])
     body = first["body"]
+    if row.key.startswith("transformRequestBody"):
+        if row.subject in shaping.TOOL_SUBJECTS and isinstance(body["tools"], list):
+            return shaping.transform_with_tools(row)
+        if row.subject == "fast":
+            return shaping.transform_fast(row)
     if not isinstance(body, dict):
         body = encoded(body).decode()
     allow = first.get("allowBackgroundResponses", False)
-    shaping = row.key.startswith("transformRequestBody") and row.subject in LATER_SUBJECTS
     config = first.get("userConfig")
-    return _compared(row, body, allow=allow, result=row.result, shaping=shaping, config=config)
+    return _compared(row, body, allow=allow, result=row.result, config=config)
 
 
 def transform_request_for_codex(row: Row) -> Outcome:
@@ -167,16 +168,10 @@ def transform_request_for_codex(row: Row) -> Outcome:
     body = parsed or (sent if isinstance(sent, str) else encoded(sent).decode())
     result = None if row.result is None else row.result["body"]
     options = options or {}
-    outcome = _compared(
-        row,
-        body,
-        allow=options.get("allowBackgroundResponses", False),
-        result=result,
-        shaping=options.get("fastSession", False),
-    )
-    if "deferredFastSessionInputTrim" in (row.result or {}):
-        outcome.recorded["deferred trim"] = row.result["deferredFastSessionInputTrim"]
-    return outcome
+    if options.get("fastSession"):
+        return shaping.layer_fast(row)
+    allow = options.get("allowBackgroundResponses", False)
+    return _compared(row, body, allow=allow, result=result)
 
 
 def filter_input(row: Row) -> Outcome:

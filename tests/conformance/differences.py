@@ -30,15 +30,17 @@ REASONS: Final = {
     "200 for every success, and no field that only says no.",
     "asked": "Only what the caller or the operator asks for: no effort, summary, verbosity, model "
     "or time-out is filled in, or put in the place of a word, by a default of our own.",
-    "later": "Shaped by a later issue (model catalogue, effort, tools, fast session, injected "
-    "prompts, several accounts); until then it goes through as the caller sent it.",
+    "words": "The caller's words reach the model as they were written: no prompt is put in front "
+    "of them, none is taken out, and what is said outright is not overridden.",
+    "meaning": "What is put otherwise or left out keeps its meaning: every keyword of a schema and "
+    "every kind of tool call counts, instructions and the newest turn stay, a call stays with its "
+    "output, and a tool goes only when the request itself says that it cannot be used.",
+    "later": "Of what comes with a later issue (several accounts: which one a call is made under, "
+    "and what a limit says about it); until then it is not here.",
 }
 
 SENT: Final = "<as the caller sent it>"
 """Stands for the caller's own value of a term."""
-
-SHAPED: Final = "<whatever is shaped>"
-"""As a term: every one that differs and is not named beside it, each as the caller sent it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,8 +243,6 @@ _differs(_BACKGROUND, [89], "D-13", model="gpt-4o")
 _LAYER: Final = "transformRequestForCodex"
 _differs(_LAYER, [1], "D-2", outcome="sent")
 _differs(_LAYER, [3], "D-2", outcome="Responses background mode requires store=true")
-_differs(_LAYER, [9, 11, 13], "later", **{SHAPED: SENT})
-_differs(_LAYER, [9, 11], "later", deferred_trim=ABSENT)
 _differs(_LAYER, [11], "shape", background=ABSENT)
 _differs(_LAYER, [15, 21], "D-2", outcome="invalid_json")
 _differs(_LAYER, [17], "stricter", outcome="invalid_type")
@@ -261,12 +261,12 @@ _differs(_TRANSFORM, [23], "stricter", outcome="invalid_type: input[0]")
 _differs(_TRANSFORM, [31, 33], "D-2", outcome="invalid_type: include")
 _differs(_TRANSFORM, [49], "stricter", outcome="invalid_type: reasoning")
 _differs(_TRANSFORM, [77], "stricter", outcome="invalid_type: tools")
-_differs(
-    _TRANSFORM,
-    [n for n in range(73, 124, 2) if n != 77],
-    "later",
-    **{SHAPED: SENT},
-)
+_differs(_TRANSFORM, [79], "stricter", outcome="invalid_type: tools[0]")
+_differs(_TRANSFORM, [95], "D-13", model=SENT)
+_differs(_TRANSFORM, [81, 83], "meaning", tools=SENT)
+_differs(_TRANSFORM, [101], "meaning", tools=ABSENT)
+_differs(_TRANSFORM, [81, 85, 87, 91, 93, 95, 97, 99, 101, 109], "words", input=SENT)
+_differs(_TRANSFORM, [119], "words", effort="xhigh", text=SENT)
 _differs(_TRANSFORM, [55], "D-15", providerOptions=ABSENT)
 _differs(_TRANSFORM, [55, 65, 67, 69, 71], "D-17", prompt_cache_retention=ABSENT)
 _differs(_TRANSFORM, [71], "D-15", providerOptions=ABSENT)
@@ -299,6 +299,69 @@ _differs(_TRANSFORM, [63], "asked", **{"text.verbosity": ABSENT})
 _differs("configResolution", [19, 21], "asked", value=None)
 _differs("miscRules", [11, 13], "honest", outcome="no such rule")
 _differs("miscRules", [*range(1, 10, 2), *range(15, 24, 2)], "later", outcome="no such rule")
+
+# --- tools and fast sessions ----------------------------------------------------------------------
+
+_TOOLS: Final = "cleanupToolDefinitions"
+
+
+def _function(name: str, schema: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"type": "function", "name": name, "parameters": {"type": "object", **schema}}]
+
+
+def _user(text: str) -> dict[str, Any]:
+    return {**_MESSAGE, "content": [{"type": "input_text", "text": text}]}
+
+
+_A: Final = {"enum": ["a"], "type": "string"}
+_differs(_TOOLS, [3], "stricter", outcome="invalid_type: tools")
+_differs(_TOOLS, [5], "stricter", outcome="invalid_type: tools[0]")
+_differs(
+    _TOOLS,
+    [19],
+    "meaning",
+    tools=_function("reqNoProps", {"required": ["a"], "properties": {"a": {}}}),
+)
+_differs(
+    _TOOLS,
+    [25],
+    "meaning",
+    tools=_function("anyMixed", {"properties": {"k": {"anyOf": [_A, {"type": "string"}]}}}),
+)
+_differs(
+    _TOOLS,
+    [29],
+    "meaning",
+    tools=_function("oneOf", {"properties": {"k": {"enum": ["a", "b"], "type": "string"}}}),
+)
+_differs(
+    _TOOLS,
+    [33],
+    "meaning",
+    tools=_function("multi", {"properties": {"k": {"type": ["string", "number"]}}}),
+)
+
+_differs("filterHostSystemPromptsWithCachedPrompt", [1, 3, 5, 7, 15], "words", input=SENT)
+
+_PLAN: Final = "resolveFastSessionInputTrimPlan"
+_differs(_PLAN, [19], "understood", trivial=True)
+_differs(_PLAN, [23], "meaning", applies=False)
+_differs(_PLAN, [29], "stricter", applies=False)
+
+_TRIM: Final = "trimInputForFastSession"
+_differs(_TRIM, [15, 27], "meaning", input=SENT)
+_differs(_TRIM, [21], "stricter", input="invalid_type: input[1]")
+_differs(
+    _TRIM,
+    [33],
+    "meaning",
+    input=[
+        {**_CALL, "call_id": "c1"},
+        *(_user(f"u{number}") for number in range(2, 8)),
+        {"type": "function_call_output", "call_id": "c1", "output": "ok"},
+    ],
+)
+_differs("responseCompaction", [3], "meaning", items=2)
 
 # --- the life of a background response ------------------------------------------------------------
 

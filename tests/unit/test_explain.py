@@ -54,6 +54,26 @@ def test_a_body_that_nothing_changes_says_so(run: Explain) -> None:
     assert "1 change between" in run({"stream": False}).output
 
 
+def test_what_a_fast_session_leaves_out_is_told_with_its_cause(run: Explain) -> None:
+    talk = [{"role": "user", "content": f"part {n}\nof it"} for n in range(20)]
+    tool = {"type": "function", "function": {"name": "run"}}
+    body = {"input": talk, "tools": [tool]}
+    toml = 'fast_session.strategy = "hybrid"\nfast_session.compact_timeout = "4s"\n'
+    done = run(body, toml=f"{toml}fast_session.max_input_items = 8\n")
+    for words in (
+        "  tools  1 functions made flat\n    why     this API has name and parameters beside",
+        "  input  12 of 20 items left out\n    why     fast session (hybrid): the user's last "
+        "messages are plain; before that the upstream may take 4 s to put them in short\n",
+        "tools: 1 functions made flat, ",
+    ):
+        assert words in done.output
+    plain = run(body)
+    assert "fast session" not in plain.output
+    assert "part 0" in plain.output
+    talk[-1]["content"] = "```code```"
+    assert "  input  left whole\n    why     fast session (hybrid)" in run(body, toml=toml).output
+
+
 REFUSALS: list[tuple[Json, list[str], str, str]] = [
     ({"background": True}, [], "background_not_enabled", "background: true"),
     ({"background": "true"}, [], "invalid_type", 'background: "true"'),

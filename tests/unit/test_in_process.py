@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +21,7 @@ from handrail import (
     CallerPolicy,
     ConfigInvalid,
     Executor,
+    FastSession,
     LibrarySettings,
     Mode,
     Prepared,
@@ -28,6 +30,8 @@ from handrail import (
     Switch,
     prepare,
 )
+from handrail.core.fast_session import FastPolicy
+from handrail.core.profiles import ToolCleanUp
 from tests.guardrails import EXECUTORS, SOURCES, every_case, expected, switch_of
 from tests.unit.core.generated import JSON, KNOWN, UNKNOWN, WILD
 
@@ -150,6 +154,37 @@ def test_encrypted_reasoning_is_asked_for_as_the_settings_say() -> None:
     assert prepare(BODY, settings=settings).body["include"] == ["reasoning.encrypted_content"]
 
 
+def test_tools_are_put_right_as_the_settings_say() -> None:
+    tool = {"type": "function", "function": {"name": "run", "parameters": {"title": "T"}}}
+    body = {**BODY, "tools": [tool]}
+    flat = {"type": "function", "name": "run", "parameters": {"title": "T"}, "strict": False}
+    assert prepare(body, settings=OFF).body["tools"] == [flat]
+    for word, tools in (("never", [tool]), ("all", [{**flat, "parameters": {}}])):
+        words: Any = {"clean_tools": word}
+        assert prepare(body, settings=LibrarySettings(**words)).body["tools"] == tools
+    assert LibrarySettings(**words).for_profile("compatible").clean_tools is None
+
+
+def test_a_fast_session_is_what_the_settings_and_the_caller_say() -> None:
+    plain: Any = {"strategy": "always", "max_items": 8, "compact_seconds": 4}
+    body = {"model": "m", "input": [{"role": "user", "content": f"{n}\n{n}"} for n in range(20)]}
+    fast = FastSession(**plain)
+    callers = {
+        name: CallerPolicy(name=name, fast_session=word)
+        for name, word in (("default", FastPolicy.INHERIT), ("ann", FastPolicy.OFF))
+    }
+    settings = LibrarySettings(fast_session=fast, callers=callers)
+    assert len(prepare(body, settings=OFF).body["input"]) == 20
+    prepared = prepare(body, settings=settings)
+    assert len(prepared.body["input"]) == 8
+    assert "input: 12 of 20 items left out" in prepared.decision
+    assert len(prepare(body, settings=settings, caller="ann").body["input"]) == 20
+    on = replace(settings, switch=Switch(enabled=True, source="test", locked=False))
+    kept = prepare({**body, "background": True}, settings=on)
+    assert kept.plan.mode is Mode.BACKGROUND
+    assert len(kept.body["input"]) == 20
+
+
 def test_a_caller_who_does_not_exist_gets_nobodys_rules() -> None:
     settings = LibrarySettings(callers={"ann": CallerPolicy(name="ann")})
     for name in (None, "bob", ""):
@@ -179,6 +214,7 @@ def test_a_rule_given_as_a_plain_word_means_what_it_says() -> None:
         ({"executor": "both"}, "executor"),
         ({"profile": "x"}, "profile"),
         ({"encrypted_reasoning": "x"}, "encrypted_reasoning"),
+        ({"clean_tools": "x"}, "clean_tools"),
         ({"base_url": "ftp://x"}, "base_url"),
         ({"base_url": "https://x/v1/responses"}, "base_url"),
         ({"profile": "codex", "runs_background": True}, "Codex backend"),
@@ -222,6 +258,7 @@ def test_rules_need_no_credential_and_make_no_directory(here: Path) -> None:
         runs_background=True,
         switch=settings.switch,
         encrypted_reasoning=AddReasoning.WHEN_REASONING,
+        clean_tools=ToolCleanUp.SHAPE,
     )
     assert not settings.switch.enabled
     assert list(here.iterdir()) == []

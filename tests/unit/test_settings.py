@@ -55,6 +55,7 @@ ROWS: dict[str, tuple[Any, str, Any, Attribute]] = {
         "never",
         lambda s: s.target.profile.add_reasoning,
     ),
+    "upstream.clean_tools": ("shape", '"all"', "all", lambda s: s.target.profile.clean_tools),
     "upstream.model_fallbacks": (
         {},
         '{ "a" = ["b", "c"] }',
@@ -63,6 +64,16 @@ ROWS: dict[str, tuple[Any, str, Any, Attribute]] = {
     ),
     "upstream.reply_timeout": (600, '"2h"', 7200, lambda s: s.target.reply_seconds),
     "upstream.idle_timeout": (300, '"1d"', 86_400, lambda s: s.target.idle_seconds),
+    "fast_session.strategy": ("off", '"hybrid"', "hybrid", lambda s: s.fast_session.strategy),
+    "fast_session.max_input_items": (30, "40", 40, lambda s: s.fast_session.max_items),
+    "fast_session.drop_tools": (False, "true", True, lambda s: s.fast_session.drop_tools),
+    "fast_session.cut_instructions": (
+        False,
+        "true",
+        True,
+        lambda s: s.fast_session.cut_instructions,
+    ),
+    "fast_session.compact_timeout": (0, '"4s"', 4, lambda s: s.fast_session.compact_seconds),
     "background.enabled": (False, "true", True, lambda s: s.switch.enabled),
     "background.max_running": (16, "3", 3, lambda s: s.max_running),
     "background.max_queued": (1000, "0", 0, lambda s: s.max_queued),
@@ -184,6 +195,7 @@ WHOLE = {
     "background.max_output_bytes": (1_024, 1 << 32),
     "background.max_stored_bytes": (0, 1 << 50),
     "background.max_history_bytes": (1_024, 1 << 30),
+    "fast_session.max_input_items": (8, 200),
 }
 DURATIONS = {
     "server.drain": (0, 3_600),
@@ -192,6 +204,7 @@ DURATIONS = {
     "upstream.idle_timeout": (1, 86_400),
     "upstream.bearer_lifetime": (1, 86_400),
     "background.max_duration": (1, 7 * 86_400),
+    "fast_session.compact_timeout": (0, 600),
 }
 WORDS = {
     "log.level": ["debug", "info", "warning", "error"],
@@ -199,6 +212,8 @@ WORDS = {
     "upstream.auth": ["bearer", "api-key"],
     "background.executor": ["gateway", "upstream"],
     "upstream.encrypted_reasoning": ["always", "when_reasoning", "never"],
+    "upstream.clean_tools": ["never", "shape", "all"],
+    "fast_session.strategy": ["off", "hybrid", "always"],
 }
 
 BAD: dict[str, list[str]] = {
@@ -210,6 +225,10 @@ BAD: dict[str, list[str]] = {
     "upstream.profile": [*WORD, '"nobody"'],
     "upstream.runs_background": BOOLEAN,
     "upstream.encrypted_reasoning": WORD,
+    "upstream.clean_tools": WORD,
+    "fast_session.strategy": WORD,
+    "fast_session.drop_tools": BOOLEAN,
+    "fast_session.cut_instructions": BOOLEAN,
     "upstream.model_fallbacks": ["5", '"x"', "[]"],
     "background.executor": WORD,
     "upstream.api_key_env": TEXT,

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from handrail.core.admission import Limits
+from handrail.core.fast_session import FastPolicy
 from handrail.core.policy import (
     BackgroundPolicy,
     CallerPolicy,
@@ -97,6 +98,7 @@ ROWS: dict[str, tuple[Any, str, Any, list[str]]] = {
     "store": (StorePolicy.LOWER, '"refuse"', StorePolicy.REFUSE, ['"keep it"', "false"]),
     "store_false": (StoreFalsePolicy.REJECT, '"gateway"', StoreFalsePolicy.GATEWAY, ['""', "1"]),
     "when_left": (WhenLeft.STOP, '"stop"', WhenLeft.STOP, ['"go on"', "true"]),
+    "fast_session": (FastPolicy.INHERIT, '"hybrid"', FastPolicy.HYBRID, ['""', "true"]),
     "max_running": (8, "0", 0, ["-1", "10001", "true"]),
     "max_queued": (100, "5", 5, ["-1", "1000001", "1.5"]),
     "max_stored_bytes": (0, "1048576", 1 << 20, ["-1", "1125899906842625", '"1G"']),
@@ -140,6 +142,8 @@ def test_a_setting_of_a_caller_has_a_default_and_is_read_from_the_file(
         ("store", '"keep"', "keep"),
         ("store", '"keep_all"', "keep_all"),
         ("store_false", '"reject"', "reject"),
+        ("fast_session", '"off"', "off"),
+        ("fast_session", '"always"', "always"),
     ],
 )
 def test_the_bounds_and_words_of_a_callers_settings_are_allowed(
@@ -163,6 +167,7 @@ def test_a_caller_with_every_setting_has_exactly_that_policy(read: Read) -> None
         background=BackgroundPolicy.ALLOW,
         store=StorePolicy.REFUSE,
         store_false=StoreFalsePolicy.GATEWAY,
+        fast_session=FastPolicy.HYBRID,
         max_running=0,
         max_queued=5,
         max_stored_bytes=1 << 20,

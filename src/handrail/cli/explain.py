@@ -87,6 +87,7 @@ def _explanation(
             executor=rules.executor,
             upstream=rules.upstream(),
             has_store=True,
+            fast_session=rules.fast_session,
         )
         asked = prepared.request.models[0]
         return {**explained(prepared), "model": known(asked, rules.upstream().catalogue)}

@@ -11,6 +11,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, Never
 
+from handrail.core.fast_session import FastPolicy
 from handrail.core.profiles import Endpoint
 from handrail.core.switch import Switch
 from handrail.core.wire import CreateRequest
@@ -96,6 +97,7 @@ class CallerPolicy:
     store: StorePolicy = StorePolicy.LOWER
     store_false: StoreFalsePolicy = StoreFalsePolicy.REJECT
     when_left: WhenLeft = WhenLeft.STOP
+    fast_session: FastPolicy = FastPolicy.INHERIT
     max_running: int = 8
     max_queued: int = 100
     max_stored_bytes: int = 0
@@ -126,6 +128,7 @@ _RULES: Final[Mapping[str, type[StrEnum]]] = MappingProxyType(
         "store_false": StoreFalsePolicy,
         "crash": CrashPolicy,
         "when_left": WhenLeft,
+        "fast_session": FastPolicy,
     }
 )
 

@@ -15,9 +15,11 @@ from msgspec import Raw
 
 from handrail.core import wire
 from handrail.core.catalogue import NOTHING_KNOWN, Catalogue
+from handrail.core.fast_session import NO_FAST_SESSION, FastSession
 from handrail.core.policy import CallerPolicy, Executor, Mode, Plan, decide
 from handrail.core.profiles import Profile
 from handrail.core.rewrite import UpstreamRequest, upstream_request, upstream_run_request
+from handrail.core.shaping import UNSHAPED, Shaping
 from handrail.core.steps import Step, steps_header
 from handrail.core.switch import Switch
 from handrail.core.wire import CreateRequest
@@ -122,6 +124,7 @@ def prepare(
     executor: Executor,
     upstream: Upstream,
     has_store: bool = False,
+    fast_session: FastSession = NO_FAST_SESSION,
 ) -> Prepared:
     """Decide on `request` and rewrite it. Raises RequestRejected, and nothing else.
 
@@ -136,7 +139,10 @@ def prepare(
         able=upstream.runs_background,
         has_store=has_store,
     )
-    outgoing = _rewritten(request, plan, upstream)
+    shaping = UNSHAPED
+    if plan.mode is Mode.STATELESS:  # what is kept is kept whole
+        shaping = Shaping(fast=fast_session.under(caller.fast_session))
+    outgoing = _rewritten(request, plan, upstream=upstream, shaping=shaping)
     if executor is Executor.GATEWAY:
         outgoing = outgoing.without_previous()
     accept = "text/event-stream" if outgoing.streams else "application/json"
@@ -149,7 +155,9 @@ def prepare(
     )
 
 
-def _rewritten(request: CreateRequest, plan: Plan, upstream: Upstream) -> UpstreamRequest:
+def _rewritten(
+    request: CreateRequest, plan: Plan, *, upstream: Upstream, shaping: Shaping
+) -> UpstreamRequest:
     rewrite = upstream_run_request if plan.mode is Mode.UPSTREAM else upstream_request
     return rewrite(
         request,
@@ -159,4 +167,5 @@ def _rewritten(request: CreateRequest, plan: Plan, upstream: Upstream) -> Upstre
         extra_fields=upstream.extra_fields,
         continues=plan.continues,
         catalogue=upstream.catalogue,
+        shaping=shaping,
     )

@@ -40,6 +40,17 @@ class Knowledge(StrEnum):
     OWN = "own"
 
 
+class ToolCleanUp(StrEnum):
+    """What is put right in `tools`: nothing, functions of the older API's shape, or all.
+
+    All is their JSON schemas too, and what the model or its mode cannot use is left out.
+    """
+
+    NEVER = "never"
+    SHAPE = "shape"
+    ALL = "all"
+
+
 class Endpoint(StrEnum):
     """What some upstreams have beside create, named by the last segment of its path.
 
@@ -68,6 +79,7 @@ class Profile:
     call to another one is not sent. `lists_only`: it has no route for one model, only the list.
     `knowledge`: what of the shipped catalogue of models holds there. `needs_credential`: it takes
     no call without one; `auth`: how it is shown.
+    `clean_tools`: what is put right in `tools`.
     """
 
     name: str
@@ -88,6 +100,7 @@ class Profile:
     knowledge: Knowledge = Knowledge.OWN
     needs_credential: bool = True
     auth: Auth = Auth.BEARER
+    clean_tools: ToolCleanUp = ToolCleanUp.SHAPE
 
 
 _OLDER: Final = MappingProxyType(
@@ -133,6 +146,7 @@ CODEX: Final = Profile(
     always_streams=True,
     list_input=True,
     add_reasoning=AddReasoning.ALWAYS,
+    clean_tools=ToolCleanUp.ALL,
     headers=(
         "openai-beta",
         "originator",
@@ -196,6 +210,7 @@ COMPATIBLE: Final = Profile(
     refuses=frozenset({"prompt"}),
     strips_ids=False,
     completes=True,
+    clean_tools=ToolCleanUp.NEVER,
     translates=_OLDER,
     needs_credential=False,
 )

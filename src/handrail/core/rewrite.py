@@ -12,10 +12,12 @@ from typing import Final
 from msgspec import Raw
 
 from handrail.core import items as item_rules
-from handrail.core import model_options, provider_options, wire
+from handrail.core import model_options, provider_options, tools, wire
 from handrail.core.catalogue import NOTHING_KNOWN, Catalogue
+from handrail.core.compaction import Compaction
 from handrail.core.model_options import Known
 from handrail.core.profiles import ENCRYPTED_REASONING, AddReasoning, Endpoint, Profile
+from handrail.core.shaping import UNSHAPED, Shaping, Turn, trim_input, turn_of, write_fields
 from handrail.core.steps import Step
 from handrail.core.tool_outputs import Repaired, repaired
 from handrail.core.wire import Body, CreateRequest
@@ -28,7 +30,7 @@ class UpstreamRequest:
 
     `models` are those it has gone by, the caller's own first. `added_include` is True when
     `reasoning.encrypted_content` is there only because we put it there: a 400 about it is then ours
-    to mend (G7).
+    to mend (G7). `compaction` is what may be asked of the upstream first, so that less is left out.
     """
 
     body: Mapping[str, Raw]
@@ -36,6 +38,7 @@ class UpstreamRequest:
     added_include: bool
     steps: tuple[Step, ...]
     models: tuple[str, ...] = ("",)
+    compaction: Compaction | None = None
 
     def with_model(self, model: str) -> "UpstreamRequest":
         """The same request to another model."""
@@ -70,6 +73,18 @@ class UpstreamRequest:
         step = Step(field="include", action="removed", reason="the upstream refused what we added")
         return replace(self, body=body, added_include=False, steps=(*self.steps, step))
 
+    def to_compact(self, wish: Compaction) -> "UpstreamRequest":
+        """The call to `compact` that goes before this one."""
+        body = wish.body(self.body)
+        return replace(self, body=body, streams=False, added_include=False, compaction=None)
+
+    def compacted(self, value: Raw | None, *, reason: str) -> "UpstreamRequest":
+        """The same request with `value` as its input; None when nothing came of the compaction."""
+        action = "not compacted" if value is None else "compacted by the upstream instead"
+        body = self.body if value is None else {**self.body, "input": value}
+        step = Step(field="input", action=action, reason=reason)
+        return replace(self, body=body, steps=(*self.steps, step), compaction=None)
+
 
 _PREVIOUS: Final = "previous_response_id"
 _REPLACED: Final = Step(
@@ -85,12 +100,13 @@ def upstream_request(
     extra_fields: frozenset[str] = frozenset(),
     continues: str | None = None,
     catalogue: Catalogue = NOTHING_KNOWN,
+    shaping: Shaping = UNSHAPED,
 ) -> UpstreamRequest:
     """The stateless upstream body for `request`; `stream` is whether SSE is wanted of it.
 
     `extra_fields` widens what a profile with a closed list of fields takes. `continues` is a
     response that the upstream keeps; the history is there then, so tool calls are left alone.
-    `catalogue` is what is known about models at this upstream.
+    `catalogue` is what is known about models at this upstream, `shaping` what may be left out.
     Raises RequestRejected for what the profile can neither take nor leave out.
     """
     body: Body = dict(request.body)
@@ -98,14 +114,19 @@ def upstream_request(
     streams = stream or profile.always_streams
     _merge_provider_options(body, steps, request=request)
     known = model_options.apply(body, steps, model=request.model, catalogue=catalogue)
+    shaping = shaping.knowing(known)
     _strip(body, steps, GATEWAY_FIELDS)
     _write_previous(body, steps, request=request, continues=continues)
     _translate(body, steps, profile=profile)
+    _write_tools(body, steps, profile=profile, shaping=shaping)
+    turn = turn_of(request, body, shaping=shaping, continues=continues)
+    if turn is not None:
+        write_fields(body, steps, turn)
     _write_store(body, steps)
     _write_stream(body, steps, streams=streams, wanted=stream)
     names = _write_include(body, steps, request=request, known=known)
     added = _add_reasoning(body, steps, names=names, profile=profile, reasons=known.reasons)
-    _write_input(body, steps, profile=profile, whole=continues is None)
+    wish = _write_input(body, steps, profile=profile, whole=continues is None, turn=turn)
     if continues is not None:
         extra_fields |= {_PREVIOUS}
     _fit_fields(body, steps, profile=profile, extra_fields=extra_fields)
@@ -115,6 +136,7 @@ def upstream_request(
         added_include=added,
         steps=tuple(steps),
         models=_models(request, known),
+        compaction=wish,
     )
 
 
@@ -126,16 +148,19 @@ def upstream_run_request(
     extra_fields: frozenset[str] = frozenset(),
     continues: str | None = None,
     catalogue: Catalogue = NOTHING_KNOWN,
+    shaping: Shaping = UNSHAPED,
 ) -> UpstreamRequest:
     """The body for a background response that the upstream itself runs and keeps (G6).
 
     `store` is made true. Ids, references and tool outputs stay as the caller sent them, nothing is
-    added to `include`. Raises RequestRejected for what the profile can neither take nor leave out.
+    added to `include`, nothing is left out of the input whatever `shaping` allows. Raises
+    RequestRejected for what the profile can neither take nor leave out.
     """
     body: Body = dict(request.body)
     steps: list[Step] = []
     _merge_provider_options(body, steps, request=request)
     known = model_options.apply(body, steps, model=request.model, catalogue=catalogue)
+    shaping = shaping.knowing(known)
     _strip(body, steps, ("providerOptions", "conversation"))
     _write_previous(body, steps, request=request, continues=continues)
     _translate(body, steps, profile=profile)
@@ -151,6 +176,7 @@ def upstream_run_request(
         body.pop("include", None)
     if wire.is_set(body, "input"):
         item_rules.read(body["input"])  # only what can be read may leave (G9)
+    _write_tools(body, steps, profile=profile, shaping=shaping)
     _fit_fields(body, steps, profile=profile, extra_fields=extra_fields | UPSTREAM_RUN_FIELDS)
     return UpstreamRequest(
         body=body,
@@ -169,15 +195,18 @@ def endpoint_request(
     extra_fields: frozenset[str] = frozenset(),
     continues: str | None = None,
     catalogue: Catalogue = NOTHING_KNOWN,
+    shaping: Shaping = UNSHAPED,
 ) -> UpstreamRequest:
     """The upstream body for a call to an endpoint beside create.
 
-    The input goes out as a create's would, to the same model; no option is filled in. `continues`
-    is as there. Raises RequestRejected for what the profile can neither take nor leave out.
+    Input and tools go out as a create's would, to the same model, and whole whatever `shaping`
+    allows; no option is filled in. `continues` is as there. Raises RequestRejected for what the
+    profile can neither take nor leave out.
     """
     body: Body = dict(request.body)
     steps: list[Step] = []
     known = model_options.apply(body, steps, model=request.model, catalogue=catalogue, fills=False)
+    shaping = shaping.knowing(known)
     _strip(body, steps, GATEWAY_FIELDS)
     _write_previous(body, steps, request=request, continues=continues)
     steps.extend(
@@ -185,6 +214,7 @@ def endpoint_request(
         for field in _CREATE_ONLY
         if body.pop(field, None) is not None
     )
+    _write_tools(body, steps, profile=profile, shaping=shaping)
     _write_input(body, steps, profile=profile, whole=continues is None)
     if continues is not None:
         extra_fields |= {_PREVIOUS}
@@ -331,16 +361,22 @@ def _add_reasoning(
     return added
 
 
-def _write_input(body: Body, steps: list[Step], *, profile: Profile, whole: bool) -> None:
+def _write_tools(body: Body, steps: list[Step], *, profile: Profile, shaping: Shaping) -> None:
+    tools.write(body, steps, clean_up=profile.clean_tools, capabilities=shaping.capabilities)
+
+
+def _write_input(
+    body: Body, steps: list[Step], *, profile: Profile, whole: bool, turn: Turn | None = None
+) -> Compaction | None:
     value = body.get("input")
     if value is None or not wire.is_set(body, "input"):
         if profile.list_input:
             body["input"] = wire.raw([])
             steps.append(Step(field="input", action="set to []", reason="the profile wants a list"))
-        return
+        return None
     was_text = wire.kind_of(value) is wire.Kind.STRING
     if was_text and not profile.list_input:
-        return
+        return None
     items, heads = item_rules.read(value)
     if any(head.type == "item_reference" for head in heads):
         item_rules.resolve_references(items, {})
@@ -359,7 +395,11 @@ def _write_input(body: Body, steps: list[Step], *, profile: Profile, whole: bool
     if count:
         reason = "nothing is stored that they could name"
         steps.append(Step(field="input[].id", action=f"removed from {count} items", reason=reason))
-    body["input"] = wire.raw(done.items)
+    items, wish = done.items, None
+    if turn is not None:
+        items, wish = trim_input(items, done.heads, steps, turn=turn, profile=profile)
+    body["input"] = wire.raw(items)
+    return wish
 
 
 def _fit_fields(

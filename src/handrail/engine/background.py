@@ -100,15 +100,7 @@ class Background:
         request = conversation.own
         now = self._clock.now()
         repeat, resend = _same_as_before(conversation.given, options, now=now)
-        # What the upstream can never take is refused now, not after the caller has gone.
-        steps = upstream_request(
-            conversation.whole,
-            profile=target.profile,
-            stream=True,
-            extra_fields=target.extra_fields,
-            continues=conversation.continues,
-            catalogue=target.catalogue,
-        ).steps
+        steps = _steps(conversation, target)
         opening = Opening(id=self._new_id(), caller=caller, target=target.name, now=now)
         run = replace(opening.run(request, plan), repeat=repeat, resend=resend)
         if resend is not None and resend.again:
@@ -263,6 +255,18 @@ class Background:
         if run is None:
             raise ResponseNotFound(run_id)
         return run
+
+
+def _steps(conversation: Conversation, target: Target) -> tuple[Step, ...]:
+    # What the upstream can never take is refused now, not after the caller has gone.
+    return upstream_request(
+        conversation.whole,
+        profile=target.profile,
+        stream=True,
+        extra_fields=target.extra_fields,
+        continues=conversation.continues,
+        catalogue=target.catalogue,
+    ).steps
 
 
 def _same_as_before(

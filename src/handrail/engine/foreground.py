@@ -6,7 +6,7 @@ it, also before its first byte.
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from handrail.core import responses, wire
@@ -14,8 +14,10 @@ from handrail.core.collect import Collector
 from handrail.core.complete import Completer
 from handrail.core.policy import Plan
 from handrail.core.rewrite import UpstreamRequest, upstream_request
+from handrail.core.shaping import UNSHAPED, Shaping
 from handrail.core.wire import Body
 from handrail.engine.clock import Clock
+from handrail.engine.compaction import Compactor
 from handrail.engine.dispatch import Answered, Dispatcher, Said
 from handrail.engine.history import Conversation
 from handrail.engine.reading import MAX_REPLY_BYTES, EventReader, read_response
@@ -36,6 +38,10 @@ class StatelessCall:
     manner: RelayManner
     _outgoing: UpstreamRequest | None
 
+    def number_heartbeats(self) -> None:
+        """Fill silence with events: this client's idle timer does not see comments."""
+        self.manner = replace(self.manner, numbered_heartbeat=True)
+
     def take_outgoing(self) -> UpstreamRequest:
         """The upstream request, once: whoever relays for hours must not keep it for as long."""
         outgoing, self._outgoing = self._outgoing, None
@@ -52,7 +58,7 @@ def prepare(
     headers: Mapping[str, str],
     response_id: str,
     created_at: int,
-    numbered_heartbeat: bool = False,
+    shaping: Shaping = UNSHAPED,
 ) -> StatelessCall:
     """The call for a create; `response_id` is for when the upstream never gives one.
 
@@ -73,7 +79,7 @@ def prepare(
         manner=RelayManner(
             base=base,
             completes=target.profile.completes,
-            numbered_heartbeat=numbered_heartbeat,
+            numbered_heartbeat=False,
             previous=request.previous_response_id,
         ),
         _outgoing=upstream_request(
@@ -83,6 +89,7 @@ def prepare(
             extra_fields=target.extra_fields,
             continues=conversation.continues,
             catalogue=target.catalogue,
+            shaping=shaping,
         ),
     )
 
@@ -102,6 +109,7 @@ class Foreground:
 
     def __init__(self, dispatcher: Dispatcher, *, clock: Clock, heartbeat_seconds: float) -> None:
         self._dispatcher = dispatcher
+        self._compactor = Compactor(dispatcher)
         self._clock = clock
         self._heartbeat_seconds = heartbeat_seconds
 
@@ -145,7 +153,12 @@ class Foreground:
     @asynccontextmanager
     async def _open(self, call: StatelessCall) -> AsyncIterator[Answered]:
         async with self._dispatcher.create(
-            call.target, call.take_outgoing(), headers=call.headers
+            call.target,
+            # Given a name here, the request would live as long as the stream.
+            await self._compactor.fulfilled(
+                call.target, call.take_outgoing(), headers=call.headers
+            ),
+            headers=call.headers,
         ) as answered:
             yield answered
 

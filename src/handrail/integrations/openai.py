@@ -123,6 +123,8 @@ class _Rules:
             caller=self.settings.caller(self.caller),
             executor=self.settings.executor,
             upstream=self.settings.upstream(url.removesuffix("/responses")),
+            # One call is one call here: nothing is asked of `compact` before it.
+            fast_session=replace(self.settings.fast_session, compact_seconds=0.0),
         )
         if prepared.plan.mode is Mode.BACKGROUND:
             raise RequestRejected(Code.BACKGROUND_NOT_SUPPORTED, _NEEDS_STORE, param="background")

@@ -18,6 +18,7 @@ from handrail.core.prepare import decision
 from handrail.core.profiles import Endpoint
 from handrail.core.request_options import read_options, with_options
 from handrail.core.rewrite import endpoint_request
+from handrail.core.shaping import Shaping
 from handrail.core.wire import CreateRequest
 from handrail.engine.background import Accepted, Background
 from handrail.engine.clock import Clock
@@ -148,15 +149,18 @@ class Responses:
                 limits=settings.limits,
                 numbered_heartbeat=_is_codex(exchange),
             )
-        return prepare(
+        call = prepare(
             conversation,
             plan=plan,
             target=target,
             headers=headers,
             response_id=self._new_id(),
             created_at=int(self._clock.now()),
-            numbered_heartbeat=_is_codex(exchange),
+            shaping=Shaping(fast=settings.fast_session.under(caller.policy.fast_session)),
         )
+        if _is_codex(exchange):
+            call.number_heartbeats()
+        return call
 
     async def _answer_background(
         self, exchange: Exchange, plan: Plan, work: Accepted, *, caller: str

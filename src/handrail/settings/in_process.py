@@ -9,15 +9,16 @@ from types import MappingProxyType
 from typing import Any, Final, Self, TypeVar
 
 from handrail.core.catalogue import NO_OPTIONS, Catalogue, Entries, Options
+from handrail.core.fast_session import NO_FAST_SESSION, FastSession
 from handrail.core.policy import CallerPolicy, Executor
 from handrail.core.prepare import Upstream
-from handrail.core.profiles import CODEX, PROFILES, AddReasoning
+from handrail.core.profiles import CODEX, PROFILES, AddReasoning, ToolCleanUp
 from handrail.core.switch import Switch
 from handrail.errors import ConfigInvalid
+from handrail.settings import readers
 from handrail.settings.catalogue import catalogue_of, read_defaults, read_models
 from handrail.settings.load import DEFAULT_CALLER, load
 from handrail.settings.model import Settings
-from handrail.settings.options import read_version
 from handrail.settings.target import base_url
 
 W = TypeVar("W", bound=StrEnum)
@@ -34,10 +35,11 @@ class LibrarySettings:
     `runs_background` is whether the upstream can run background responses itself, None for what
     the profile says; `extra_fields` are further fields that a server of the profile compatible
     takes; `encrypted_reasoning` is when that is asked for, None for what the profile says;
-    `api_version` is a parameter of every URL; `model_fallbacks` are by model those to try when the
-    upstream does not serve it. `callers` maps names to what they may. `models` and `defaults` are
-    as in a settings file: by model its keys, and the options of all models. Raises ConfigInvalid
-    when that makes no sense.
+    `api_version` is a parameter of every URL; `clean_tools` is what is put right in tools, None for
+    what the profile says; `model_fallbacks` are by model those to try when the upstream does not
+    serve it; `fast_session` is what may be left out of a request, by default nothing. `callers`
+    maps names to what they may. `models` and `defaults` are as in a settings file: by model its
+    keys, and the options of all models. Raises ConfigInvalid when that makes no sense.
     """
 
     profile: str = "openai"
@@ -48,7 +50,9 @@ class LibrarySettings:
     extra_fields: frozenset[str] = frozenset()
     encrypted_reasoning: AddReasoning | None = None
     api_version: str | None = None
+    clean_tools: ToolCleanUp | None = None
     model_fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fast_session: FastSession = NO_FAST_SESSION
     callers: Mapping[str, CallerPolicy] = field(default_factory=lambda: _ANYBODY)
     models: Entries | Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     defaults: Options | Mapping[str, Any] = NO_OPTIONS
@@ -62,7 +66,7 @@ class LibrarySettings:
         if self.runs_background and self.profile == CODEX.name:
             raise ConfigInvalid("runs_background: the Codex backend runs nothing itself.")
         if self.api_version is not None:
-            read_version(self.api_version, "api_version")
+            readers.version(self.api_version, "api_version")
         # A rule given as a plain word must mean what it says.
         own: dict[str, object] = {
             "executor": _word(Executor, self.executor, "executor"),
@@ -75,6 +79,8 @@ class LibrarySettings:
         if self.encrypted_reasoning is not None:
             word = _word(AddReasoning, self.encrypted_reasoning, "encrypted_reasoning")
             own["encrypted_reasoning"] = word
+        if self.clean_tools is not None:
+            own["clean_tools"] = _word(ToolCleanUp, self.clean_tools, "clean_tools")
         models, defaults = (
             read_models(self.models, "models"),
             read_defaults(self.defaults, "defaults"),
@@ -135,7 +141,9 @@ class LibrarySettings:
             extra_fields=target.extra_fields,
             encrypted_reasoning=target.profile.add_reasoning,
             api_version=settings.values["upstream.api_version"],
+            clean_tools=target.profile.clean_tools,
             model_fallbacks=target.model_fallbacks,
+            fast_session=settings.fast_session,
             callers=MappingProxyType({n: c.policy for n, c in settings.callers.items()}),
             models=settings.models,
             defaults=settings.defaults,
@@ -153,6 +161,7 @@ class LibrarySettings:
             extra_fields=frozenset(),
             encrypted_reasoning=None,
             api_version=None,
+            clean_tools=None,
             model_fallbacks={},
         )
 
@@ -174,6 +183,8 @@ class LibrarySettings:
         able = self.runs_background
         if self.encrypted_reasoning is not None:
             profile = replace(profile, add_reasoning=self.encrypted_reasoning)
+        if self.clean_tools is not None:
+            profile = replace(profile, clean_tools=self.clean_tools)
         return Upstream(
             url=url.rstrip("/"),
             profile=profile,

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from handrail.core.fast_session import FastPolicy, FastSession
 from handrail.core.policy import (
     BackgroundPolicy,
     CallerPolicy,
@@ -40,6 +41,27 @@ LOOPBACK_HOSTS: Final = ("127.0.0.1", "localhost", "::1")
 MIN_KEY: Final = 20
 _MAX_FILE: Final = 1 << 20
 _SAMPLES: Final = ("changeme", "change-me", "your-", "your_", "example", "placeholder", "xxxx")
+
+# Fields of Settings, and the settings that they are without anything being made of them.
+_AS_THEY_ARE: Final = MappingProxyType(
+    {
+        "host": "server.host",
+        "port": "server.port",
+        "allowed_hosts": "server.allowed_hosts",
+        "max_body_bytes": "server.max_body_bytes",
+        "max_connections": "server.max_connections",
+        "drain_seconds": "server.drain",
+        "heartbeat_seconds": "server.heartbeat",
+        "log_level": "log.level",
+        "data_dir": "data_dir",
+        "max_running": "background.max_running",
+        "max_queued": "background.max_queued",
+        "max_run_seconds": "background.max_duration",
+        "max_output_bytes": "background.max_output_bytes",
+        "max_stored_bytes": "background.max_stored_bytes",
+        "max_history_bytes": "background.max_history_bytes",
+    }
+)
 
 Tree = dict[str, Any]
 
@@ -73,30 +95,27 @@ def load(
         raise ConfigInvalid(next(iter(missing.values())))
     sources.update(missing)
     return Settings(
-        host=values["server.host"],
-        port=values["server.port"],
-        allowed_hosts=values["server.allowed_hosts"],
-        max_body_bytes=values["server.max_body_bytes"],
-        max_connections=values["server.max_connections"],
-        drain_seconds=values["server.drain"],
-        heartbeat_seconds=values["server.heartbeat"],
-        log_level=values["log.level"],
-        data_dir=values["data_dir"],
+        **{name: values[path] for name, path in _AS_THEY_ARE.items()},
         target=target,
         switch=switch,
         executor=Executor(values["background.executor"]),
+        fast_session=_fast_session(values),
         callers=MappingProxyType(callers),
         models=models,
         defaults=defaults,
-        max_running=values["background.max_running"],
-        max_queued=values["background.max_queued"],
-        max_run_seconds=values["background.max_duration"],
-        max_output_bytes=values["background.max_output_bytes"],
-        max_stored_bytes=values["background.max_stored_bytes"],
-        max_history_bytes=values["background.max_history_bytes"],
         file=file,
         values=MappingProxyType(values),
         sources=MappingProxyType(sources),
+    )
+
+
+def _fast_session(values: Mapping[str, Any]) -> FastSession:
+    return FastSession(
+        strategy=values["fast_session.strategy"],
+        max_items=values["fast_session.max_input_items"],
+        drop_tools=values["fast_session.drop_tools"],
+        cut_instructions=values["fast_session.cut_instructions"],
+        compact_seconds=values["fast_session.compact_timeout"],
     )
 
 
@@ -274,6 +293,7 @@ def _policy(name: str, values: Mapping[str, Any], *, file: str) -> CallerPolicy:
             store=StorePolicy(values["store"]),
             store_false=StoreFalsePolicy(values["store_false"]),
             when_left=WhenLeft(values["when_left"]),
+            fast_session=FastPolicy(values["fast_session"]),
             max_running=values["max_running"],
             max_queued=values["max_queued"],
             max_stored_bytes=values["max_stored_bytes"],

@@ -7,6 +7,7 @@ from typing import Any
 
 from handrail.core.admission import Limits
 from handrail.core.catalogue import Catalogue, Entries, Options
+from handrail.core.fast_session import FastSession
 from handrail.core.policy import CallerPolicy, Executor
 from handrail.core.profiles import Auth, Profile
 from handrail.core.quota import Quota
@@ -107,6 +108,7 @@ class Settings:
     target: Target
     switch: Switch
     executor: Executor
+    fast_session: FastSession
     callers: Mapping[str, Caller]
     models: Entries
     defaults: Options

@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from handrail.core.catalogue import Catalogue
-from handrail.core.profiles import CODEX, PROFILES, AddReasoning, Auth, Profile
+from handrail.core.profiles import CODEX, PROFILES, AddReasoning, Auth, Profile, ToolCleanUp
 from handrail.core.proxies import proxy_for, proxy_variable
 from handrail.errors import ConfigInvalid
 from handrail.settings.model import Proxy, Secret, Target
@@ -31,15 +31,7 @@ def read_target(
     Raises ConfigInvalid.
     """
     profile = PROFILES[values["upstream.profile"]]
-    if values["upstream.url"] is None:
-        if profile.base_url is None:
-            raise ConfigInvalid(
-                f"--upstream: the profile {profile.name} needs the base URL of a server "
-                "(--upstream, HANDRAIL_UPSTREAM_URL or upstream.url)."
-            )
-        values["upstream.url"] = profile.base_url
-        sources["upstream.url"] = f"profile {profile.name}"
-    url = base_url(values["upstream.url"], sources["upstream.url"])
+    url = _url(profile, values, sources)
     if values["upstream.extra_fields"] and profile.takes is None:
         raise ConfigInvalid(
             f"{sources['upstream.extra_fields']}: upstream.extra_fields has a meaning only for "
@@ -53,9 +45,11 @@ def read_target(
     runs_background = _runs_background(profile, values, sources)
     adds = values["upstream.encrypted_reasoning"] or profile.add_reasoning
     values["upstream.encrypted_reasoning"] = adds
+    cleans = values["upstream.clean_tools"] or profile.clean_tools
+    values["upstream.clean_tools"] = cleans
     return Target(
         url=url,
-        profile=replace(profile, add_reasoning=AddReasoning(adds)),
+        profile=replace(profile, add_reasoning=AddReasoning(adds), clean_tools=ToolCleanUp(cleans)),
         api_key=_api_key(
             profile, values, environment=environment, sources=sources, missing=missing
         ),
@@ -71,6 +65,18 @@ def read_target(
         bearer_seconds=values["upstream.bearer_lifetime"],
         query="" if version is None else f"api-version={version}",
     )
+
+
+def _url(profile: Profile, values: dict[str, Any], sources: dict[str, str]) -> str:
+    if values["upstream.url"] is None:
+        if profile.base_url is None:
+            raise ConfigInvalid(
+                f"--upstream: the profile {profile.name} needs the base URL of a server "
+                "(--upstream, HANDRAIL_UPSTREAM_URL or upstream.url)."
+            )
+        values["upstream.url"] = profile.base_url
+        sources["upstream.url"] = f"profile {profile.name}"
+    return base_url(values["upstream.url"], sources["upstream.url"])
 
 
 def _proxy(

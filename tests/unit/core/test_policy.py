@@ -164,7 +164,7 @@ def test_the_words_of_the_policies_are_those_of_the_settings() -> None:
 def test_a_caller_inherits_the_switch_and_a_response_is_kept_for_a_day() -> None:
     caller = CallerPolicy(name="ann")
     words = (caller.background, caller.store, caller.store_false, caller.when_left)
-    assert words == ("inherit", "lower", "reject", "stop")
+    assert (*words, caller.fast_session) == ("inherit", "lower", "reject", "stop", "inherit")
     assert (caller.max_running, caller.max_queued) == (8, 100)
     assert caller.max_stored_bytes == 0
     assert caller.retention_seconds == 24 * 3_600

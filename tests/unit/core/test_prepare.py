@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handrail.core import wire
-from handrail.core.policy import CallerPolicy, Executor, Mode, StoreFalsePolicy
+from handrail.core.fast_session import FastSession, Strategy
+from handrail.core.policy import CallerPolicy, Executor, Mode, StoreFalsePolicy, StorePolicy
 from handrail.core.prepare import VERSION, Prepared, Upstream, prepare, top_level
 from handrail.core.profiles import PROFILES
 from handrail.core.rewrite import upstream_request, upstream_run_request
@@ -78,6 +79,22 @@ def test_what_the_upstream_runs_is_sent_as_such(stream: bool) -> None:
     assert result.request == upstream_run_request(
         request, profile=PROFILES["openai"], stream=stream, continues="resp_1"
     )
+
+
+@pytest.mark.parametrize("store", [True, False])
+def test_what_is_kept_is_shown_whole_although_a_fast_session_is_on(store: bool) -> None:
+    talk = [{"role": "user", "content": f"part {n}\nof it"} for n in range(20)]
+    result = prepare(
+        wire.read_create(json.dumps({"model": "m", "input": talk, "store": store}).encode()),
+        switch=ON,
+        caller=CallerPolicy(name="ann", store=StorePolicy.KEEP),
+        executor=Executor.GATEWAY,
+        upstream=upstream("openai"),
+        has_store=True,
+        fast_session=FastSession(strategy=Strategy.ALWAYS, max_items=8),
+    )
+    assert result.plan.mode is (Mode.KEPT if store else Mode.STATELESS)
+    assert len(result.body["input"]) == (20 if store else 8)
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -21,9 +21,6 @@ from tests.unit.core.generated import JSON
 
 Json = dict[str, Any]
 
-# They come with the trimming of input; until then they are told as having no setting yet.
-TO_COME = {"fast_session.strategy", "fast_session.max_input_items"}
-
 
 def told(fields: Json, **environment: str) -> list[tuple[str, str, str, Any]]:
     """Name, verdict, place and value of every record."""
@@ -35,7 +32,7 @@ def told(fields: Json, **environment: str) -> list[tuple[str, str, str, Any]]:
 
 def test_every_field_becomes_a_setting_that_exists_or_says_why_not() -> None:
     settings = {field.setting for field in FIELDS.values() if field.setting}
-    assert settings - TO_COME <= {option.path for option in OPTIONS}
+    assert settings <= {option.path for option in OPTIONS}
     for field in FIELDS.values():
         assert bool(field.reason) is (field.setting is None), field.name
     variables = [field.variable for field in FIELDS.values() if field.variable]
@@ -56,6 +53,43 @@ def test_every_field_becomes_a_setting_that_exists_or_says_why_not() -> None:
 def test_what_means_the_same_is_taken(fields: Json, setting: str, written: Any) -> None:
     (name,) = fields
     assert told(fields) == [(name, "taken", setting, written)]
+
+
+STRATEGY = "fast_session.strategy"
+
+
+@pytest.mark.parametrize(
+    ("fields", "records"),
+    [
+        ({"fastSession": True}, [("fastSession", "changed", STRATEGY, "hybrid")]),
+        ({"fastSession": False}, [("fastSession", "taken", STRATEGY, "off")]),
+        (
+            {"fastSession": True, "fastSessionStrategy": "always"},
+            [
+                ("fastSession", "changed", STRATEGY, "always"),
+                ("fastSessionStrategy", "taken", STRATEGY, "always"),
+            ],
+        ),
+        (
+            {"fastSession": True, "fastSessionMaxInputItems": 40},
+            [
+                ("fastSession", "changed", STRATEGY, "hybrid"),
+                ("fastSessionMaxInputItems", "taken", "fast_session.max_input_items", 40),
+            ],
+        ),
+        (
+            {"fastSessionStrategy": "always", "fastSessionMaxInputItems": 40},
+            [
+                ("fastSessionStrategy", "not applicable", "", None),
+                ("fastSessionMaxInputItems", "not applicable", "", None),
+            ],
+        ),
+    ],
+)
+def test_a_fast_session_is_taken_as_far_as_it_is_on(
+    fields: Json, records: list[tuple[str, str, str, Any]]
+) -> None:
+    assert told(fields) == records
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ import msgspec
 
 from handrail.core.catalogue import Options
 from handrail.errors import ConfigInvalid
-from handrail.settings.options import OPTIONS
 from handrail.settings.reference import (
     BEGINNINGS,
     FIELDS,
@@ -63,7 +62,6 @@ class Given:
 
 
 _FILE: Final = "file"
-_OURS: Final = frozenset(option.path for option in OPTIONS)
 
 
 def imported(file: Mapping[str, Any], environment: Mapping[str, str]) -> list[Imported]:
@@ -157,8 +155,6 @@ def _outcome(
         reason = "fastSession is off"
     elif field.name == "unsupportedCodexFallbackChain" and not _falls_back(other):
         reason = "the policy is strict, and a chain that is named would be used here"
-    if not reason and field.setting not in _OURS:
-        reason = "there is no setting for it yet"
     if reason:
         return _of(field, given, Verdict.NOT_APPLICABLE, reason=reason)
     verdict = Verdict.CHANGED if change else Verdict.TAKEN

@@ -300,6 +300,13 @@ def test_a_default_asks_no_model_to_reason_that_is_not_known_to() -> None:
     assert told.options == msgspec.convert({"effort": "low", "summary": "auto"}, Options)
 
 
+def test_what_is_said_of_a_model_itself_holds_whether_or_not_it_reasons() -> None:
+    table = {"effort": "low", "summary": "concise", "variants": {"x": {"effort": "high"}}}
+    found = catalogue({"plain": table}).find("plain-x")
+    assert found is not None
+    assert found.options == msgspec.convert({"effort": "high", "summary": "concise"}, Options)
+
+
 def test_an_empty_include_is_said_and_not_unsaid() -> None:
     own: dict[str, Any] = {"m-2": {"include": []}}
     found = catalogue(own, include=("a",)).find("m-2")

@@ -59,6 +59,10 @@ def test_without_a_turn_or_anything_whole_before_it_nothing_is_asked(given: list
     assert wish(*given) is None
 
 
+def test_what_is_asked_shows_in_no_log() -> None:
+    assert repr(WISH) == "Compaction(seconds=4.0, strips_ids=True)"
+
+
 def test_a_thing_of_another_role_is_no_instruction() -> None:
     found = wish({**CALL, "role": "developer"}, OUTPUT, USER)
     assert found is not None

@@ -94,7 +94,7 @@ def write_fields(body: Body, steps: list[Step], turn: Turn) -> None:
     fast, judgement = turn.shaping.fast, turn.judgement
     if fast.drop_tools and judgement.is_trivial:
         _drop_tools(body, steps, turn)
-    if fast.cut_instructions and wire.is_set(body, "instructions"):
+    if fast.cut_instructions:
         _cut_instructions(body, steps, turn)
     if turn.shaping.lowest_effort is not None:
         _set(body, steps, turn, path="reasoning.effort", value=turn.shaping.lowest_effort)

@@ -74,7 +74,7 @@ def newest_user(heads: Sequence[Head]) -> int | None:
 
 
 def kept(
-    items: Sequence[Body], heads: Sequence[Head], *, max_items: int, newest_only: bool = False
+    items: Sequence[Body], heads: Sequence[Head], *, max_items: int, newest_only: bool
 ) -> list[int]:
     """The places of the items that stay, in order; all of them where there is nothing to trim.
 

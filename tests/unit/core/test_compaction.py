@@ -53,10 +53,21 @@ def test_only_what_is_before_the_newest_turn_is_asked_and_instructions_stay() ->
 
 @pytest.mark.parametrize(
     "given",
-    [[], [ANSWER], [USER], [DEVELOPER, USER, ANSWER], [CALL, ANSWER, USER, OUTPUT]],
+    [
+        [],
+        [ANSWER],
+        [USER],
+        [DEVELOPER, USER, ANSWER],
+        [CALL, ANSWER, USER, OUTPUT],
+        [ANSWER, {"type": "reasoning", "encrypted_content": "x"}, USER],
+    ],
 )
 def test_without_a_turn_or_anything_whole_before_it_nothing_is_asked(given: list[Json]) -> None:
     assert wish(*given) is None
+
+
+def test_what_is_asked_shows_in_no_log() -> None:
+    assert repr(WISH) == "Compaction(seconds=4.0, strips_ids=True)"
 
 
 def test_a_thing_of_another_role_is_no_instruction() -> None:

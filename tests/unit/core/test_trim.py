@@ -77,6 +77,7 @@ def test_the_newest_message_of_the_user_stays_however_much_follows() -> None:
 def test_a_call_and_its_output_stay_or_go_together() -> None:
     assert stays(call("a"), *[USER] * 8, output("a")) == [0, *range(3, 10)]
     assert stays(*[ANSWER] * 3, call("a"), output("a"), *[USER] * 7) == list(range(5, 12))
+    assert stays(ANSWER, ANSWER, call("a"), *[ANSWER] * 5, output("a")) == list(range(1, 9))
     assert stays(*[ANSWER] * 3, call("a"), output("a"), *[USER] * 6) == list(range(3, 11))
     many = [*(call(str(n)) for n in range(20)), *(output(str(n)) for n in range(20))]
     assert stays(USER, *many) == [0, *(n for n in range(18, 21)), *(n for n in range(38, 41))]
@@ -96,7 +97,7 @@ def test_a_group_that_is_larger_than_the_limit_stays_if_it_is_the_end() -> None:
             {"type": "local_shell_call", "call_id": "a"},
             {"type": "local_shell_call_output", "id": "a"},
         ),
-        ({"type": "local_shell_call", "id": "a"}, {"type": "local_shell_call_output", "id": "a"}),
+        ({"type": "local_shell_call", "id": "a"}, {"type": "local_shell_call_output", "id": " a "}),
         (
             {"type": "mcp_approval_request", "id": "a"},
             {"type": "mcp_approval_response", "approval_request_id": "a"},
@@ -218,7 +219,7 @@ def test_many_items_that_are_one_group_take_no_more_than_their_own_size() -> Non
     read, heads = items.read(wire.raw([DEVELOPER | call("a")] * 20_000))
     tracemalloc.start()
     try:
-        assert len(kept(read, heads, max_items=8)) == 20_000
+        assert len(kept(read, heads, max_items=8, newest_only=False)) == 20_000
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

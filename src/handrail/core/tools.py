@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from handrail.core import items as item_rules
 from handrail.core import tool_schemas, wire
@@ -117,8 +117,8 @@ def write(
 class _Head(msgspec.Struct):
     """What of a tool says that it may need more than a look."""
 
-    function: Raw | None = None
-    tools: Raw | None = None
+    function: Raw | UnsetType = UNSET
+    tools: Raw | UnsetType = UNSET
 
 
 _HEADS: Final = msgspec.json.Decoder(list[_Head])
@@ -127,7 +127,8 @@ _HEADS: Final = msgspec.json.Decoder(list[_Head])
 def _is_flat(tools: Raw) -> bool:
     # One pass in C: what is of this API's shape already should cost next to nothing.
     try:
-        return all(head.function is None and head.tools is None for head in _HEADS.decode(tools))
+        heads = _HEADS.decode(tools)
+        return all(head.function is UNSET and head.tools is UNSET for head in heads)
     except (msgspec.DecodeError, RecursionError):
         return False
 

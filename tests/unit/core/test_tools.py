@@ -100,6 +100,7 @@ def test_what_is_no_older_shape_is_left_as_it_is(tool: Json, clean_up: ToolClean
 
 def test_namespaces_are_gone_through_to_a_bound() -> None:
     tool: Json = NESTED
+    assert tools.MAX_NESTING == 8
     for _ in range(tools.MAX_NESTING):
         tool = {"type": "namespace", "name": "n", "tools": [RUN, tool]}
     flat = json.dumps(tool).replace(json.dumps(NESTED), json.dumps(FLAT))
@@ -186,10 +187,16 @@ def test_a_list_too_deep_to_be_read_is_refused() -> None:
 
 def test_what_needs_nothing_leaves_byte_for_byte() -> None:
     text = b'[ {"type" : "function", "name":"a",\n"parameters":{"type":"object","properties":{"a":'
-    text += b'{"type":"number","maximum":1.50e2}}}} , {"type":"web_search"} ]'
-    body = {"tools": Raw(text)}
-    tools.write(body, [], clean_up=ALL)
-    assert bytes(body["tools"]) == text
+    text += b'{"type":"number","maximum":1.50e2}}}} , {"type":"web_search"}, '
+    text += b'{"type": "namespace", "tools": [ {"type" : "web_search"} ]} ]'
+    for clean_up in (SHAPE, ALL):
+        body = {"tools": Raw(text)}
+        tools.write(body, [], clean_up=clean_up, capabilities=frozenset())
+        assert bytes(body["tools"]) == text
+    # Another namespace that is changed is no reason to touch this one.
+    body = {"tools": Raw(b'[{"type":"namespace","tools":[{"type":"computer"}]},' + text[1:])}
+    tools.write(body, [], clean_up=ALL, capabilities=frozenset())
+    assert b'"tools":[ {"type" : "web_search"} ]' in bytes(body["tools"])
 
 
 # --- which may go along ---------------------------------------------------------------------------
@@ -208,6 +215,7 @@ def test_a_model_gets_the_types_of_tools_that_it_takes() -> None:
         ("tools", "1 of type computer removed"),
         ("tools", "1 of type computer_use_preview removed"),
     ]
+    assert left([RUN, CAPABLE[0]], capabilities=frozenset()) == [RUN]
     kept = done({"tools": CAPABLE}, SHAPE, frozenset())
     assert kept == ({"tools": CAPABLE}, [])
 
@@ -276,13 +284,15 @@ def chosen(given: Any, choice: Any) -> Done:
     "choice",
     [
         {"type": "function", "name": "request_user_input"},
+        {"type": "custom", "name": "request_user_input"},
         {"type": "computer"},
         {"type": "computer", "name": "whatever"},
         {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "tool_search"}]},
     ],
 )
 def test_the_choice_of_a_removed_tool_is_left_to_the_model(choice: Json) -> None:
-    found, steps = chosen([ASK, *CAPABLE, RUN], choice)
+    custom = {"type": "custom", "name": "request_user_input"}
+    found, steps = chosen([ASK, custom, *CAPABLE, RUN], choice)
     assert found["tool_choice"] == "auto"
     assert steps == [("tool_choice", "set to auto")]
 

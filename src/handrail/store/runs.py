@@ -5,7 +5,7 @@ Whoever calls decides what one transaction is; here nothing begins one, and noth
 
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Final
 
@@ -13,6 +13,7 @@ from handrail.core.admission import PLACES, Limits, Queue, next_start
 from handrail.core.history import not_found
 from handrail.core.lifecycle import LAST_OPENING, may_follow
 from handrail.core.retry import Cause
+from handrail.errors import StoreFailed
 from handrail.store.base import Call, Close, Closing, NewRun, Run, Segment, Slice, Visit
 from handrail.store.kept_time import KeptTime
 from handrail.store.keys import DataKeys
@@ -28,6 +29,7 @@ from handrail.store.rows import (
     unanswered_run,
 )
 from handrail.store.soundness import damaged, state_of
+from handrail.telemetry import get_logger
 
 SLICE_BYTES: Final = 512 * 1024
 _ROUNDS: Final = 10
@@ -108,13 +110,21 @@ class Runs:
 
     def claim(self, connection: sqlite3.Connection, *, owner: str, limits: Limits) -> Run | None:
         """See `Store.claim`."""
-        queues = [Queue(**dict(row)) for row in connection.execute(SQL["queues"])]
-        start = next_start(queues, limits=limits)
-        if start is None:
-            return None
-        values = {**asdict(start), "owner": owner}
-        connection.execute(SQL["take_turn"], values)
-        return self._run(connection, connection.execute(SQL["claim"], values).fetchone())
+        while True:
+            queues = [Queue(**dict(row)) for row in connection.execute(SQL["queues"])]
+            start = next_start(queues, limits=limits)
+            if start is None:
+                return None
+            values = {**asdict(start), "owner": owner}
+            try:
+                run = self._run(connection, connection.execute(SQL["run_at"], values).fetchone())
+            except StoreFailed as damage:
+                # It can neither be run nor be ended, and would hold up everybody behind it.
+                get_logger().error("run_set_aside", detail=damage.detail)
+                connection.execute(SQL["set_aside"], values)
+                continue
+            connection.execute(SQL["take_turn"], values)
+            return replace(run, fence=connection.execute(SQL["claim"], values).fetchone()["fence"])
 
     def begin(
         self,

@@ -132,6 +132,9 @@ def test_every_command_and_flag_is_described(name: str, command: click.Command) 
     text = page("reference/cli.md")
     assert f"## `{name}`" in text
     for parameter in command.params:
+        if isinstance(parameter, click.Argument):
+            assert f"`{name} {parameter.metavar}`" in text
+            continue
         for flag in (*parameter.opts, *parameter.secondary_opts):
             assert f"`{flag}" in text or f"/{flag}`" in text
 

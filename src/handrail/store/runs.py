@@ -201,7 +201,7 @@ class Runs:
         if row is None:
             return None
         run = self._run(connection, row)
-        frames = self._frames(connection, run_id, after=-1) if events else []
+        frames = self._frames(connection, row, after=-1) if events else []
         closing = close(run, list(frames))
         if closing is None:
             return run
@@ -302,9 +302,7 @@ class Runs:
         if row is None:
             return None
         state = state_of(row)
-        frames = tuple(self._frames(connection, run_id, after=after, bound=SLICE_BYTES))
-        if not frames and after < row["last_seq"]:
-            damaged(run_id, "events")
+        frames = tuple(self._frames(connection, row, after=after, bound=SLICE_BYTES))
         return Slice(frames=frames, state=state, last_seq=row["last_seq"])
 
     def ancestry(
@@ -377,8 +375,14 @@ class Runs:
         )
 
     def _frames(
-        self, connection: sqlite3.Connection, run_id: str, *, after: int, bound: int | None = None
+        self,
+        connection: sqlite3.Connection,
+        run: sqlite3.Row,
+        *,
+        after: int,
+        bound: int | None = None,
     ) -> Iterable[bytes]:
+        run_id = run["id"]
         sealer = self._keys.of(connection, run_id)
         size = 0
         number: int | None = None
@@ -395,3 +399,6 @@ class Runs:
             size += len(body)
             if bound is not None and size >= bound:
                 return
+        # All were read: what the row says of them must be so.
+        if after < run["last_seq"] if number is None else number - 1 != run["last_seq"]:
+            damaged(run_id, "events")

@@ -1,6 +1,7 @@
 """What clients were told: every reply that was seen is a promise that is held from then on."""
 
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -119,6 +120,7 @@ class Journal:
         """A promise is broken."""
         about = f"{run.id} ({run.tag}, {run.order.kind.name}, {run.caller}): " if run else ""
         self.violations.append(Violation(self.cycle, about + what))
+        print(f"BROKEN in cycle {self.cycle}: {about}{what}", file=sys.stderr)
 
     def accepted(self, run: Run, response_id: str) -> None:
         """A create was answered with this id, perhaps once more."""

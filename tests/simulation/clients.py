@@ -71,6 +71,7 @@ class Client:
         self.caller = caller
         self._chance = chance
         self._orders: list[Order] = []
+        self._lost: Order | None = None
         self._acts: Mapping[Callable[[Process], Awaitable[None]], int] = {
             self._create: 34,
             self._repeat: 8,
@@ -93,6 +94,8 @@ class Client:
                 await asyncio.sleep(0.05)
                 continue
             [act] = self._chance.choices(list(self._acts), list(self._acts.values()))
+            if self._lost is not None:
+                act = self._repeat  # what a client does whose create got no answer
             try:
                 await act(process)
             except Broken:
@@ -136,12 +139,19 @@ class Client:
         self._seen.orders(tag, self.caller)
         if key is not None:
             self._orders.append(order)
-        await self._send(process, order)
+        twice = key is not None and self._chance.random() < 0.2
+        sent = [self._send(process, order) for _ in range(1 + twice)]
+        for outcome in await asyncio.gather(*sent, return_exceptions=True):
+            if isinstance(outcome, Broken) and key is not None:
+                self._lost = order
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def _repeat(self, process: Process) -> None:
         if not self._orders:
             return
-        order = self._chance.choice(self._orders[-4:])
+        order = self._lost or self._chance.choice(self._orders[-4:])
+        self._lost = None
         known = self._seen.by_tag.get(order.tag)
         if known is None:
             self._watch.count("key repeated, outcome unknown")
@@ -168,12 +178,15 @@ class Client:
     ) -> Known:
         earlier = self._seen.runs.get(run_id)
         retention = self._scene.plan.retention_of(self.caller, store_false=order.store_false)
-        if asked.headers.get("idempotent-replayed") != "true" and earlier is not None:
-            self._watch.violate(f"{order.tag} was answered again, and not as a repeat")
         self._watch.count("accepted" if earlier is None else "key gave the same run")
-        return self._seen.accepted(
+        known = self._seen.accepted(
             run_id, tag=order.tag, retention=retention, process=process.number, at=before.at
         )
+        if asked.headers.get("idempotent-replayed") != "true":
+            if known.made:
+                self._watch.violate(f"{order.tag} was answered again, and not as a repeat")
+            known.made = True
+        return known
 
     def _refused(self, order: Order, code: str) -> None:
         known = self._seen.by_tag.get(order.tag)
@@ -350,10 +363,15 @@ class Client:
             (("GET", ""), ("GET", "?stream=true"), ("POST", "/cancel"), ("DELETE", ""))
         )
         asked = self._ask(process, method, f"/v1/responses/{known.id}{rest}")
-        if await asked.start() != 404:
+        status = await asked.start()
+        if status == 200:
+            self._watch.violate(f"{self.caller} was let in to a run of {known.caller}")
+            return asked.leave()
+        if status != 404:
             code = await self._error(asked, "foreign")
             if code not in ("401", "passing"):
                 self._watch.violate(f"{self.caller} got {code} for a run of {known.caller}")
+        return None
 
     async def _error(self, asked: Conversation, what: str) -> str:
         """A refusal, which must be one that has a cause; its code, "404" or "401" or "passing"."""

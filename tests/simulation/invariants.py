@@ -37,8 +37,11 @@ class Judge:
         self._plan = plan
         self._process = process
 
-    async def settled(self) -> None:
-        """Wait until every run is terminal; how long that may take follows from the limits."""
+    async def settled(self) -> bool:
+        """Wait until every run is terminal; how long that may take follows from the limits.
+
+        False when some are not: nothing further can be judged then.
+        """
         await asyncio.sleep(RECOVERED_SECONDS)
         owner = self._process.parts.owner
         query = f"select id from runs where owner is not null and owner <> '{owner}'"
@@ -52,6 +55,7 @@ class Judge:
             await asyncio.sleep(1.0)
         if left:
             self._watch.violate(f"{len(left)} runs did not end within {bound:.0f} s")
+        return not left
 
     def _unfinished(self) -> list[str]:
         query = "select id from runs where state in ('queued', 'in_progress')"

@@ -9,6 +9,7 @@ from typing import Any
 
 BUSY_TURNS = 100_000
 TURN_SECONDS = 1e-7
+LAST_SECOND = 20_000.0
 
 ON_TASK: contextvars.ContextVar[Callable[[asyncio.Task[Any]], None] | None] = (
     contextvars.ContextVar("ON_TASK", default=None)
@@ -78,6 +79,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if timeout > 0:
             self._elapsed = max(self._elapsed, self._scheduled[0].when())  # type: ignore[attr-defined]
             self._turns = 0
+            if self._elapsed > LAST_SECOND:
+                raise Stuck("the simulation does not come to its end")
             return ()
         # Every turn takes some time, as it does on a machine: a deadline that is nearer than a
         # float can tell would never be over otherwise.

@@ -36,6 +36,7 @@ class Known:
     rank: int = 0
     final: Json | None = None
     last: int | None = None  # number of the terminal event
+    made: bool = False  # whether the create that made it was answered
     deleting: bool = False
     deleted: bool = False
 

@@ -24,6 +24,7 @@ REQUIRED: Final = (
     "disk full at commit",
     "disk locked",
     "disk unreadable",
+    "started on a sick disk",
     "reserve given up",
     "refused: storage_full",
     "refused: store_unavailable",

@@ -88,7 +88,8 @@ class World:
         process = self.process
         assert process is not None
         judge = Judge(self.watch, self.plan, process)
-        await judge.settled()
+        if not await judge.settled():
+            return
         await self._end_clients(clients)
         judge.nothing_of_destroyed()
         judge.nothing_readable()
@@ -181,7 +182,13 @@ class World:
         await self._bury()
         self.watch.restart_at = self.watch.loop.time()
         await asyncio.sleep(self._chance.choice((0.01, 0.2, 3.0)))
+        if self._chance.random() < 0.2:  # the worst moment: what it has to take over is waiting
+            self.watch.count("started on a sick disk")
+            self._disk_is(self._chance.choice((Trouble.LOCKED, Trouble.UNREADABLE, Trouble.FULL)))
         await self._start()
+        if self.watch.disk.trouble is not None:
+            await asyncio.sleep(self._chance.choice((0.5, 12.0)))
+            self._disk_is(None)
 
     async def _drain(self, process: Process, point: str, seconds: float) -> None:
         started: list[asyncio.Task[None]] = []

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from handrail.errors import StoreFailed
 from handrail.store.migrate import APPLICATION_ID, migrations
 from handrail.store.queries import load
 from handrail.store.rows import SQL
@@ -72,4 +73,23 @@ async def test_no_query_of_the_queue_looks_at_every_run(tmp_path: Path, query: s
         assert "USING INDEX runs_waiting" in search.replace("COVERING ", "")
         assert not [step for step in plan if "TEMP B-TREE" in step]
     await store.claim(owner="me", limits=limits())
+    await store.close()
+
+
+async def test_a_damaged_run_is_set_aside_and_holds_up_nobody(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "runs.db", vault=Vault(bytes(32)), now=Now())
+    store.open()
+    for run_id in ("damaged", "sound"):
+        await accept(store, run_id)
+    with sqlite3.connect(tmp_path / "runs.db") as connection:
+        connection.execute("update runs set request = zeroblob(40) where id = 'damaged'")
+    connection.close()
+    claimed = await store.claim(owner="me", limits=limits(running=1))
+    assert claimed is not None
+    assert claimed.id == "sound"
+    assert await store.counts() == {"waiting": 0, "running": 1}
+    assert await store.claim(owner="me", limits=limits()) is None
+    with pytest.raises(StoreFailed):
+        await store.get("damaged", caller="ann")
+    assert await store.delete("damaged", caller="ann")
     await store.close()

@@ -35,7 +35,7 @@ class RunLog:
     def __init__(self, run: Run, *, store: Store, tails: Tails, clock: Clock) -> None:
         self.run = run
         self.fold = Fold()
-        self.begun = run.state is State.IN_PROGRESS
+        self.begun = False
         self.fenced = False
         self.problem: StoreFailed | None = None
         self.bytes = 0

@@ -5,7 +5,7 @@ Whoever calls decides what one transaction is; here nothing begins one, and noth
 
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Final
 
@@ -13,6 +13,7 @@ from handrail.core.admission import PLACES, Limits, Queue, next_start
 from handrail.core.history import not_found
 from handrail.core.lifecycle import LAST_OPENING, may_follow
 from handrail.core.retry import Cause
+from handrail.errors import StoreFailed
 from handrail.store.base import Call, Close, Closing, NewRun, Run, Segment, Slice, Visit
 from handrail.store.kept_time import KeptTime
 from handrail.store.keys import DataKeys
@@ -28,6 +29,7 @@ from handrail.store.rows import (
     unanswered_run,
 )
 from handrail.store.soundness import damaged, state_of
+from handrail.telemetry import get_logger
 
 SLICE_BYTES: Final = 512 * 1024
 _ROUNDS: Final = 10
@@ -108,13 +110,21 @@ class Runs:
 
     def claim(self, connection: sqlite3.Connection, *, owner: str, limits: Limits) -> Run | None:
         """See `Store.claim`."""
-        queues = [Queue(**dict(row)) for row in connection.execute(SQL["queues"])]
-        start = next_start(queues, limits=limits)
-        if start is None:
-            return None
-        values = {**asdict(start), "owner": owner}
-        connection.execute(SQL["take_turn"], values)
-        return self._run(connection, connection.execute(SQL["claim"], values).fetchone())
+        while True:
+            queues = [Queue(**dict(row)) for row in connection.execute(SQL["queues"])]
+            start = next_start(queues, limits=limits)
+            if start is None:
+                return None
+            values = {**asdict(start), "owner": owner}
+            try:
+                run = self._run(connection, connection.execute(SQL["run_at"], values).fetchone())
+            except StoreFailed as damage:
+                # It can neither be run nor be ended, and would hold up everybody behind it.
+                get_logger().error("run_set_aside", detail=damage.detail)
+                connection.execute(SQL["set_aside"], values)
+                continue
+            connection.execute(SQL["take_turn"], values)
+            return replace(run, fence=connection.execute(SQL["claim"], values).fetchone()["fence"])
 
     def begin(
         self,
@@ -191,7 +201,7 @@ class Runs:
         if row is None:
             return None
         run = self._run(connection, row)
-        frames = self._frames(connection, run_id, after=-1) if events else []
+        frames = self._frames(connection, row, after=-1) if events else []
         closing = close(run, list(frames))
         if closing is None:
             return run
@@ -292,9 +302,7 @@ class Runs:
         if row is None:
             return None
         state = state_of(row)
-        frames = tuple(self._frames(connection, run_id, after=after, bound=SLICE_BYTES))
-        if not frames and after < row["last_seq"]:
-            damaged(run_id, "events")
+        frames = tuple(self._frames(connection, row, after=after, bound=SLICE_BYTES))
         return Slice(frames=frames, state=state, last_seq=row["last_seq"])
 
     def ancestry(
@@ -367,8 +375,14 @@ class Runs:
         )
 
     def _frames(
-        self, connection: sqlite3.Connection, run_id: str, *, after: int, bound: int | None = None
+        self,
+        connection: sqlite3.Connection,
+        run: sqlite3.Row,
+        *,
+        after: int,
+        bound: int | None = None,
     ) -> Iterable[bytes]:
+        run_id = run["id"]
         sealer = self._keys.of(connection, run_id)
         size = 0
         number: int | None = None
@@ -385,3 +399,6 @@ class Runs:
             size += len(body)
             if bound is not None and size >= bound:
                 return
+        # All were read: what the row says of them must be so.
+        if after < run["last_seq"] if number is None else number - 1 != run["last_seq"]:
+            damaged(run_id, "events")

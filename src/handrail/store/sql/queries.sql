@@ -35,11 +35,19 @@ from queues;
 -- A run of this caller starts.
 update queues set started = :started, turn = :turn where caller = :caller;
 
+-- name: run_at
+-- The run at a place in the order of arrival.
+select * from runs where ord = :place;
+
+-- name: set_aside
+-- A damaged run waits no longer, and holds no slot.
+update runs set owner = :owner, fence = fence + 1, foreground = 1 where ord = :place;
+
 -- name: claim
 -- Hand the run at this place to an owner, under a new fence.
 update runs set owner = :owner, fence = fence + 1
 where ord = :place and owner is null and finished_at is null
-returning *;
+returning fence;
 
 -- name: begin
 -- The first upstream call is about to be sent.

@@ -42,6 +42,8 @@ class Visit:
         await asyncio.sleep(self.chance.uniform(0, most))
 
 
+SDK_PAUSE: Final = (0.375, 0.5)
+
 Act = Callable[[Visit], Awaitable[None]]
 
 
@@ -215,6 +217,8 @@ async def repeat(visit: Visit) -> None:
     run = visit.run(caller=visit.chance.choice(("ann", "bob")))
     await visit.clients.create_and_leave(run, visit.chance.uniform(0.0005, 0.02))
     if run.id is None:
+        # No SDK repeats sooner. At once, the repeat could overtake the news that the client left.
+        await asyncio.sleep(visit.chance.uniform(*SDK_PAUSE))
         await visit.clients.create_again(run)
 
 

@@ -1,6 +1,8 @@
 """Verbs on runs that meet something else halfway: the client leaves, the run is deleted."""
 
 import asyncio
+import json
+import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 
 from handrail.store.sqlite import SqliteStore
 from tests.conftest import BACKGROUND, CALLER_KEY, Scripted, Start, eventually
-from tests.raw_http import connected
+from tests.raw_http import connected, post
 
 
 class HeldStore(SqliteStore):
@@ -101,3 +103,34 @@ async def test_a_key_whose_run_goes_while_the_create_is_repeated_is_answered_as_
         with pytest.raises(openai.BadRequestError) as refused:
             await create(model="m", input="hi", background=True, stream=stream, extra_headers=key)
         assert refused.value.code == "idempotency_key_expired"
+
+
+class AnsweredTooLate(SqliteStore):
+    """A store whose first accept is done in the very moment in which its client closes."""
+
+    client: socket.socket
+
+    async def accept(self, run: Any, **named: Any) -> str:
+        stands = await super().accept(run, **named)
+        # From here to the reply nothing waits: the gateway cannot have seen that the client went.
+        self.client.close()
+        return stands
+
+
+async def test_a_reply_to_a_client_that_has_just_closed_counts_as_lost(
+    start: Start, upstream: Scripted
+) -> None:
+    opened: list[AnsweredTooLate] = []
+    ports = {"open_store": opening(AnsweredTooLate, opened)}
+    async with start(**BACKGROUND, ports=ports) as gateway, gateway.client() as client:
+        body = b'{"model":"m","input":"hi [[tag=t]]","background":true}'
+        with socket.create_connection(("127.0.0.1", gateway.port)) as raw:
+            opened[0].client = raw
+            raw.sendall(post(body, b"x-stainless-retry-count: 0"))
+            await eventually(lambda: raw.fileno() < 0)
+        made = await client.responses.with_raw_response.create(
+            **json.loads(body), extra_headers={"x-stainless-retry-count": "1"}
+        )
+        assert made.headers.get("idempotent-replayed") == "true"
+        await eventually(lambda: upstream.seen.finished == 1)
+        assert upstream.seen.tags["t"] == 1

@@ -145,6 +145,12 @@ def test_nothing_is_left_out_unless_somebody_asks_for_it() -> None:
     assert fast == fast_session.NO_FAST_SESSION
 
 
+def test_the_words_are_those_of_the_settings() -> None:
+    assert list(Strategy) == ["off", "hybrid", "always"]
+    assert list(FastPolicy) == ["inherit", "off", "hybrid", "always"]
+    assert NOTICE.startswith("[The instructions end here")
+
+
 @pytest.mark.parametrize("policy", list(FastPolicy))
 @pytest.mark.parametrize("strategy", list(Strategy))
 def test_a_caller_inherits_or_has_a_strategy_of_his_own(

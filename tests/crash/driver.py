@@ -85,7 +85,9 @@ class Driver:
             self._count(fault.start, reached=reached)
         if fault.how is not How.PAUSE:
             drained = fault.settings == "drain"
-            life = await self.host.start("gateway" if drained else fault.settings)
+            settings = "gateway" if drained else fault.settings
+            # Where the kill was random, everything is the real command.
+            life = await self.host.start(settings, quick=fault.point is not None)
         async with Clients(life.url, self.journal) as clients:
             await self._aftermath(clients, before=before, died=died)
         await life.kill()

@@ -99,9 +99,9 @@ class Host:
             await self._warm.wait()
         self.upstream.kill()
 
-    async def start(self, settings: str = "gateway") -> Life:
+    async def start(self, settings: str = "gateway", *, quick: bool = False) -> Life:
         """The real command, listening; or the same in a forked process if it is to be quick."""
-        if self.quick:
+        if self.quick or quick:
             forked = await self.start_at(_NOWHERE, 1, settings=settings, armed=False)
             assert forked is not None
             return forked

@@ -21,6 +21,7 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from handrail.errors import Code, fault
+from handrail.server.delivery import undelivered
 from handrail.server.heads import (
     MAX_HEAD_BYTES,
     HeadRefused,
@@ -92,7 +93,8 @@ class GuardedProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.on_lost: Callable[[], None] | None = None
         # Also after the reply, until the next request: a client (or the proxy in front of it) that
-        # closes a connection with the reply unread resets it; one that has read it does not.
+        # closes a connection with the reply unread resets it, and one that closes before the reply
+        # is there leaves it undelivered; one that has read it does neither.
         self.on_reset: Callable[[], None] | None = None
         self._admitted = False
         self._phase = Phase.IDLE
@@ -123,15 +125,22 @@ class GuardedProtocol(HttpToolsProtocol):
         self._admitted = False
         super().connection_lost(exc)
         self._tell_lost()
-        reset, self.on_reset = self.on_reset, None
-        if reset is not None and exc is not None:
-            reset()
+        if exc is not None:
+            self._tell_reset()
+        self.on_reset = None
 
     def eof_received(self) -> None:
         """A half-close is leaving, also while replies to it are still being written."""
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
         self._tell_lost()
+        if self.on_reset is not None and undelivered(self.transport):
+            self._tell_reset()
+
+    def _tell_reset(self) -> None:
+        reset, self.on_reset = self.on_reset, None
+        if reset is not None:
+            reset()
 
     def _tell_lost(self) -> None:
         lost, self.on_lost = self.on_lost, None

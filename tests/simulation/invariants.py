@@ -10,6 +10,7 @@ import random
 import re
 from typing import Any, Final
 
+from handrail.core.retry import MAX_ATTEMPTS
 from tests.simulation.clients import whole_frames
 from tests.simulation.conversation import Conversation
 from tests.simulation.plan import Plan, key_of
@@ -49,7 +50,9 @@ class Judge:
         if abandoned:
             self._watch.violate(f"{len(abandoned)} runs of a dead process were never taken over")
         unfinished = self._unfinished()
-        bound = (len(unfinished) + 1) * (self._plan.settings.max_run_seconds + 5.0)
+        attempts = MAX_ATTEMPTS if self._plan.retrying else 1
+        each = attempts * (self._plan.settings.max_run_seconds + 5.0)
+        bound = (len(unfinished) + 1) * each
         deadline = self._watch.loop.time() + bound
         while (left := self._unfinished()) and self._watch.loop.time() < deadline:
             await asyncio.sleep(1.0)

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from handrail.core.policy import CallerPolicy, StoreFalsePolicy
+from handrail.core.policy import CallerPolicy, CrashPolicy, StoreFalsePolicy
 from handrail.settings.load import key_digest, load
 from handrail.settings.model import Caller, Settings
 from tests.simulation.disk import Trouble
@@ -60,6 +60,12 @@ class Plan:
         return min(kept, POLLING_WINDOW) if store_false else kept
 
     @property
+    def retrying(self) -> frozenset[str]:
+        """The callers whose runs may have another attempt after a lost answer."""
+        policies = {name: caller.policy for name, caller in self.settings.callers.items()}
+        return frozenset(n for n, p in policies.items() if p.crash is CrashPolicy.RETRY)
+
+    @property
     def running(self) -> dict[str, int]:
         """How many runs each caller may have under way."""
         limits = self.settings.limits
@@ -85,7 +91,7 @@ def draw(seed: int) -> Plan:
         shuffled=chance.random() < 0.3,
         calm=chance.choice((0.95, 0.6, 0.3)),
         store_false=chance.random() < 0.3,
-        settings=_settings(chance, callers),
+        settings=_settings(chance, callers, seed=seed),
         blows=_blows(chance, seconds),
     )
 
@@ -100,8 +106,9 @@ def _blows(chance: random.Random, seconds: float) -> tuple[Blow, ...]:
     )
 
 
-def _settings(chance: random.Random, callers: tuple[str, ...]) -> Settings:
+def _settings(chance: random.Random, callers: tuple[str, ...], *, seed: int) -> Settings:
     retention = chance.choice((20, 90, 86_400))
+    crash = random.Random(f"{seed} crash")
     policies = {
         caller: Caller(
             digest=key_digest(key_of(caller)),
@@ -111,6 +118,7 @@ def _settings(chance: random.Random, callers: tuple[str, ...]) -> Settings:
                 max_running=chance.choice((1, 2, 8)),
                 max_queued=chance.choice((2, 5, 100)),
                 retention_seconds=retention,
+                crash=crash.choice((CrashPolicy.SAFE, CrashPolicy.SAFE, CrashPolicy.RETRY)),
             ),
         )
         for caller in callers

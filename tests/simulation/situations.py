@@ -44,6 +44,7 @@ REQUIRED: Final = (
     "refused: idempotency_key_expired",
     "refused: idempotency_key_reused",
     # the upstream
+    "another attempt",
     "called again after 429",
     "called again after 503",
     "called again after unreachable",

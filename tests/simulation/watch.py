@@ -4,6 +4,8 @@ import hashlib
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from handrail.core.lifecycle import LAST_OPENING
+from handrail.core.retry import MAX_ATTEMPTS
 from tests.simulation.clock import Wall
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.seen import Seen
@@ -24,7 +26,14 @@ class Watch:
     disk: "Disk"
     upstream: "Upstream"
 
-    def __init__(self, loop: VirtualLoop, *, running: dict[str, int], max_running: int) -> None:
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        *,
+        running: dict[str, int],
+        max_running: int,
+        retrying: frozenset[str],
+    ) -> None:
         self.loop = loop
         self.wall = Wall(loop)
         self.lines: list[str] = []
@@ -34,6 +43,7 @@ class Watch:
         self.restart_at = -1.0
         self.disk_at = -100.0
         self._running = running
+        self._retrying = retrying
         self._max_running = max_running
 
     def trace(self, what: str) -> None:
@@ -71,8 +81,7 @@ class Watch:
         if any(other.open for other in earlier):
             self.violate(f"{call.tag} is called twice at once")
         if not self.seen.may_be_new(call.tag):
-            if any(not other.proof for other in earlier):
-                self.violate(f"{call.tag} was called again, and an earlier call may have run")
+            self._check_again(call.tag, sum(not other.proof for other in earlier))
             if call.tag in self.seen.stopped:
                 self.violate(f"{call.tag} was called after {self.seen.stopped[call.tag]}")
         if call.tag in self.seen.refused:
@@ -80,6 +89,18 @@ class Watch:
         if earlier:
             self.count(f"called again after {earlier[-1].answer.head}")
         self._check_limits()
+
+    def _check_again(self, tag: str, lost: int) -> None:
+        """`lost` earlier calls of a run may have run: the policy `safe` then forbids another."""
+        if lost and self.seen.caller_of[tag] not in self._retrying:
+            self.violate(f"{tag} was called again, and an earlier call may have run")
+        elif lost >= MAX_ATTEMPTS:
+            self.violate(f"{tag} is called although {lost} calls may have run")
+        elif lost:
+            self.count("another attempt")
+            known = self.seen.by_tag.get(tag)
+            if known is not None and max(known.frames, default=0) > LAST_OPENING:
+                self.violate(f"{tag} was called again, and a part of its answer was shown")
 
     def _check_limits(self) -> None:
         under_way = Counter(self.seen.caller_of[c.tag] for c in self.upstream.open_calls())

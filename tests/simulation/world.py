@@ -45,7 +45,12 @@ class World:
         self.plan = plan
         self.over = False
         self.process: Process | None = None
-        self.watch = Watch(loop, running=plan.running, max_running=plan.settings.max_running)
+        self.watch = Watch(
+            loop,
+            running=plan.running,
+            max_running=plan.settings.max_running,
+            retrying=plan.retrying,
+        )
         self.watch.disk = Disk(random.Random(f"{plan.seed} disk"), count=self.watch.count)
         self.watch.upstream = Upstream(plan.seed, calm=plan.calm, watcher=self.watch)
         self._chance = random.Random(f"{plan.seed} world")

@@ -167,6 +167,24 @@ async def test_a_reload_changes_new_requests_only(
         assert (await finished(client, waiting.id)).status == "completed"
 
 
+async def test_a_waiting_response_is_sent_by_the_rules_that_it_was_accepted_under(
+    start: Start, upstream: Scripted, tmp_path: Path
+) -> None:
+    before = '[background]\nenabled = true\nmax_running = 1\n[models.m.upstream]\nopenai = "one"\n'
+    async with start(toml=before) as gateway, gateway.client() as client:
+        running = await client.responses.create(
+            model="m", input="[[words=20 delay=0.05]]", background=True
+        )
+        waiting = await client.responses.create(model="m", input="waiting", background=True)
+        await eventually(lambda: upstream.seen.open == 1)
+        (tmp_path / "data.toml").write_text(before.replace('"one"', '"two"'))
+        await gateway.gateway.reload()
+        later = await client.responses.create(model="m", input="later", background=True)
+        for response in (running, waiting, later):
+            assert (await finished(client, response.id)).status == "completed"
+        assert [each["body"]["model"] for each in upstream.seen.requests] == ["one", "one", "two"]
+
+
 async def test_a_create_that_spans_a_reload_keeps_the_settings_that_it_began_with(
     start: Start, upstream: Scripted, tmp_path: Path
 ) -> None:

@@ -158,7 +158,8 @@ class Plan:
     in seconds from the terminal state, 0 where Handrail keeps nothing. `continues` is the
     `previous_response_id` to continue from: what Handrail keeps, or an upstream that runs
     background responses itself. `crash` and `priority` have a meaning only for what the gateway
-    itself runs. `outlives_reader`: a foreground stream goes on when its reader leaves.
+    itself runs. `outlives_reader`: a foreground stream goes on when its reader leaves. `rules`
+    names those that a run's upstream request is made by, "" where that is done at once.
     """
 
     mode: Mode
@@ -170,6 +171,7 @@ class Plan:
     crash: CrashPolicy = CrashPolicy.SAFE
     priority: Priority = Priority.NORMAL
     outlives_reader: bool = False
+    rules: str = ""
 
     def header(self) -> str:
         """The value of the `handrail-decision` reply header; holds no content of the request."""

@@ -101,7 +101,7 @@ class Background:
         now = self._clock.now()
         repeat, resend = _same_as_before(conversation.given, options, now=now)
         steps = _steps(conversation, target)
-        opening = Opening(id=self._new_id(), caller=caller, target=target.name, now=now)
+        opening = Opening(id=self._new_id(), caller=caller, target=target, now=now)
         run = replace(opening.run(request, plan), repeat=repeat, resend=resend)
         if resend is not None and resend.again:
             await self.replies.settle()  # or a create that was answered just now would be taken

@@ -174,7 +174,7 @@ class Execution:
 
     async def _attempts(self, log: RunLog) -> Outcome:
         run = log.run
-        target = self._targets.find(run.target)
+        target = self._targets.find(run.target, rules=plan_of(run).rules)
         if target is None:
             message = f"The upstream '{run.target}' is no longer configured."
             return State.FAILED, RunError(cause="target_gone", message=message)

@@ -148,9 +148,7 @@ class KeptForeground:
             continues=conversation.continues,
             catalogue=target.catalogue,
         )
-        opening = Opening(
-            id=self._new_id(), caller=caller, target=target.name, now=self._clock.now()
-        )
+        opening = Opening(id=self._new_id(), caller=caller, target=target, now=self._clock.now())
         return KeptCall(
             plan=plan,
             run=opening.run(conversation.own, plan),

@@ -1,6 +1,6 @@
 """How a run begins, in the queue or under way: one place builds every beginning."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -8,6 +8,7 @@ import msgspec
 from handrail.core import events, items, responses, wire
 from handrail.core.policy import Mode, Plan
 from handrail.core.wire import Body, CreateRequest
+from handrail.settings.model import Target
 from handrail.store.base import NewRun, Segment
 
 MAX_ITEM_IDS: Final = 10_000
@@ -19,7 +20,7 @@ class Opening:
 
     id: str
     caller: str
-    target: str
+    target: Target
     now: float
 
     def run(self, request: CreateRequest, plan: Plan) -> NewRun:
@@ -34,8 +35,8 @@ class Opening:
             id=self.id,
             caller=self.caller,
             created_at=self.now,
-            target=self.target,
-            plan=msgspec.json.encode(plan),
+            target=self.target.name,
+            plan=msgspec.json.encode(replace(plan, rules=self.target.rules)),
             request=wire.encode(request.body),
             response=wire.encode(response),
             opening=_segment(response, second),

@@ -1,9 +1,12 @@
 """The settings as one frozen value."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from handrail.core.admission import Limits
 from handrail.core.catalogue import Catalogue, Entries, Options
@@ -49,7 +52,8 @@ class Target:
 
     `catalogue` is what is known about models there. `auth` says how the credential is shown, which
     is `api_key` or what `bearer_command` prints, kept for `bearer_seconds` if it does not say when
-    it ends. `query` is a part of every URL, "" for none.
+    it ends. `query` is a part of every URL, "" for none. `rules` names what decides how a request
+    to it is written: equal rules have equal names.
     """
 
     url: str
@@ -66,6 +70,10 @@ class Target:
     bearer_command: tuple[str, ...] = ()
     bearer_seconds: float = 300.0
     query: str = ""
+    rules: str = field(init=False, repr=False, default="")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rules", _digest(self))
 
     def address(self, path: str) -> str:
         """The URL of a path below the base URL; it may have a query of its own."""
@@ -76,6 +84,17 @@ class Target:
     def name(self) -> str:
         """What a run remembers, to find the same upstream again; holds no secret."""
         return f"{self.profile.name} {self.url}"
+
+
+def _digest(target: Target) -> str:
+    profile, known = target.profile, target.catalogue
+    parts = (
+        (profile.name, profile.add_reasoning, profile.clean_tools),
+        target.extra_fields,
+        dict(target.model_fallbacks),
+        (dict(known.entries), dict(known.aliases), dict(known.sends), known.defaults),
+    )
+    return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,7 @@ def test_the_text_of_a_message_is_all_of_its_parts_or_none(content: Any, text: s
 
 
 def test_a_long_message_is_not_read() -> None:
+    assert MAX_READ == 65_536
     longest = "x" * (MAX_READ - 2)
     assert text_of({"content": wire.raw(longest)}) == longest
     assert text_of({"content": wire.raw(longest + "x")}) is None

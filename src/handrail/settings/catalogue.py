@@ -62,6 +62,12 @@ def shipped() -> Entries:
     return read_models(tables["models"], SHIPPED_FILE.name)
 
 
+def read_tables(tree: dict[str, Any], file: str) -> tuple[Entries, Options]:
+    """The operator's entries and defaults, taken out of a settings file. Raises ConfigInvalid."""
+    models = read_models(tree.pop("models", {}), file)
+    return models, read_defaults(tree.pop("defaults", {}), f"{file}: defaults")
+
+
 def read_models(tables: Any, file: str) -> Entries:
     """The entries of a table `models`. Raises ConfigInvalid that names the file and the key."""
     if not isinstance(tables, Mapping):

@@ -24,7 +24,7 @@ from handrail.core.policy import (
 from handrail.core.profiles import PROFILES
 from handrail.core.switch import Switch, resolve_switch
 from handrail.errors import ConfigInvalid
-from handrail.settings.catalogue import catalogue_of, read_defaults, read_models
+from handrail.settings.catalogue import catalogue_of, read_tables
 from handrail.settings.model import Caller, Settings
 from handrail.settings.options import (
     CALLER_KEY_VARIABLE,
@@ -84,11 +84,9 @@ def load(
     missing: dict[str, str] = {}  # path of a credential -> why there is none
     values, sources, switch = _values(flags, environment, tree=tree, file=where)
     callers = _callers(tree.pop("callers", {}), environment, where, missing=missing)
-    models = read_models(tree.pop("models", {}), where)
-    defaults = read_defaults(tree.pop("defaults", {}), f"{where}: defaults")
+    models, defaults = read_tables(tree, where)
     _refuse_unknown(tree, where)
-    if values["data_dir"] is None:
-        values["data_dir"] = default_data_dir
+    values["data_dir"] = values["data_dir"] or default_data_dir
     known = catalogue_of(PROFILES[values["upstream.profile"]], own=models, defaults=defaults)
     target = read_target(values, sources, environment, missing=missing, catalogue=known)
     if missing and credentials:

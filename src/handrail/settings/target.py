@@ -38,10 +38,6 @@ def read_target(
             "the profile compatible; the others take unknown fields anyway."
         )
     version = values["upstream.api_version"]
-    auth = values["upstream.auth"] or (
-        Auth.BEARER if values["upstream.bearer_command"] else profile.auth
-    )
-    values["upstream.auth"] = auth
     runs_background = _runs_background(profile, values, sources)
     adds = values["upstream.encrypted_reasoning"] or profile.add_reasoning
     values["upstream.encrypted_reasoning"] = adds
@@ -60,7 +56,7 @@ def read_target(
         idle_seconds=values["upstream.idle_timeout"],
         proxy=_proxy(url, values, environment=environment, sources=sources),
         catalogue=catalogue,
-        auth=Auth(auth),
+        auth=_auth(profile, values),
         bearer_command=values["upstream.bearer_command"],
         bearer_seconds=values["upstream.bearer_lifetime"],
         query="" if version is None else f"api-version={version}",
@@ -77,6 +73,12 @@ def _url(profile: Profile, values: dict[str, Any], sources: dict[str, str]) -> s
         values["upstream.url"] = profile.base_url
         sources["upstream.url"] = f"profile {profile.name}"
     return base_url(values["upstream.url"], sources["upstream.url"])
+
+
+def _auth(profile: Profile, values: dict[str, Any]) -> Auth:
+    by_default = Auth.BEARER if values["upstream.bearer_command"] else profile.auth
+    values["upstream.auth"] = values["upstream.auth"] or by_default
+    return Auth(values["upstream.auth"])
 
 
 def _proxy(

@@ -110,6 +110,8 @@ class Filler:
         """Let go of the file."""
         self._connection.execute("pragma wal_checkpoint(truncate)")
         self._connection.close()
+        # The gateway's first flush must not pay for what was written here without any.
+        os.sync()
 
     def pattern(self, run_id: str) -> Pattern:
         """What the gateway made."""

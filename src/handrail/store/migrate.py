@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final
 
@@ -11,10 +12,26 @@ from handrail.store.queries import load
 APPLICATION_ID: Final = 0x48524C31  # "HRL1"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schema:
+    """What one kind of file is made of: the mark in its head, and a folder below `sql`."""
+
+    application_id: int
+    folder: str = ""
+
+    def migrations(self) -> list[str]:
+        """The names of the migration files, oldest first, as `queries.load` takes them."""
+        place = files("handrail.store").joinpath("sql", self.folder)
+        names = sorted(entry.name for entry in place.iterdir() if entry.name[:4].isdigit())
+        return [f"{self.folder}/{name}" if self.folder else name for name in names]
+
+
+RUNS: Final = Schema(application_id=APPLICATION_ID)
+
+
 def migrations() -> list[str]:
-    """The names of the migration files, oldest first."""
-    folder = files("handrail.store").joinpath("sql")
-    return sorted(entry.name for entry in folder.iterdir() if entry.name[:4].isdigit())
+    """The names of the migration files of the run store, oldest first."""
+    return RUNS.migrations()
 
 
 def statements(text: str) -> Iterator[str]:
@@ -27,8 +44,8 @@ def statements(text: str) -> Iterator[str]:
             statement = ""
 
 
-def migrate(connection: sqlite3.Connection, *, path: str) -> None:
-    """Bring the schema to this version, all or nothing.
+def migrate(connection: sqlite3.Connection, *, path: str, schema: Schema = RUNS) -> None:
+    """Bring the file to this version of its schema, all or nothing.
 
     Raises ConfigInvalid for a file that is another program's, or that a newer Handrail wrote: an
     older program must not guess at what it does not know.
@@ -37,9 +54,9 @@ def migrate(connection: sqlite3.Connection, *, path: str) -> None:
     try:
         have = _scalar(connection, "pragma user_version")
         owner = _scalar(connection, "pragma application_id")
-        names = migrations()
+        names = schema.migrations()
         tables = _scalar(connection, "select count(*) from sqlite_schema")
-        if owner not in (0, APPLICATION_ID) or (owner == 0 and tables):
+        if owner not in (0, schema.application_id) or (owner == 0 and tables):
             raise ConfigInvalid(f"{path}: is a database, but not one of Handrail's.")
         if have > len(names):
             raise ConfigInvalid(
@@ -50,20 +67,11 @@ def migrate(connection: sqlite3.Connection, *, path: str) -> None:
             for statement in statements(load(name)):
                 connection.execute(statement)
             connection.execute(f"pragma user_version = {number}")
-        connection.execute(f"pragma application_id = {APPLICATION_ID}")
+        connection.execute(f"pragma application_id = {schema.application_id}")
     except BaseException:
         connection.execute("rollback")
         raise
     connection.execute("commit")
-
-
-def _statements(text: str) -> Iterator[str]:
-    held = ""
-    for line in text.splitlines(keepends=True):
-        held += line
-        if sqlite3.complete_statement(held):  # which knows where a trigger ends
-            yield held
-            held = ""
 
 
 def _scalar(connection: sqlite3.Connection, statement: str) -> int:

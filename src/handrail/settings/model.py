@@ -15,6 +15,7 @@ from handrail.core.policy import CallerPolicy, Executor
 from handrail.core.profiles import Auth, Profile
 from handrail.core.quota import Quota
 from handrail.core.redact import masked
+from handrail.core.select import Strategy
 from handrail.core.switch import Switch
 
 
@@ -52,8 +53,9 @@ class Target:
 
     `catalogue` is what is known about models there. `auth` says how the credential is shown, which
     is `api_key` or what `bearer_command` prints, kept for `bearer_seconds` if it does not say when
-    it ends. `query` is a part of every URL, "" for none. `rules` names what decides how a request
-    to it is written: equal rules have equal names.
+    it ends. `query` is a part of every URL, "" for none. `label` is what
+    accounts call it, `accounts` are the keys of the settings by the names of theirs. `rules` names
+    what decides how a request to it is written: equal rules have equal names.
     """
 
     url: str
@@ -70,6 +72,8 @@ class Target:
     bearer_command: tuple[str, ...] = ()
     bearer_seconds: float = 300.0
     query: str = ""
+    label: str = "upstream"
+    accounts: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     rules: str = field(init=False, repr=False, default="")
 
     def __post_init__(self) -> None:
@@ -137,6 +141,7 @@ class Settings:
     max_output_bytes: int
     max_stored_bytes: int
     max_history_bytes: int
+    account_strategy: Strategy
     file: Path | None
     values: Mapping[str, Any]
     sources: Mapping[str, str]

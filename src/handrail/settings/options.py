@@ -15,6 +15,7 @@ from handrail.core.policy import (
     WhenLeft,
 )
 from handrail.core.profiles import PROFILES, AddReasoning, Auth, ToolCleanUp
+from handrail.core.select import Strategy as AccountStrategy
 from handrail.core.switch import SWITCH_VARIABLES
 from handrail.settings import readers
 
@@ -146,6 +147,21 @@ OPTIONS: Final[tuple[Option, ...]] = (
         read=readers.duration(1, 86_400),
         default=300,
         meaning="How long a credential of that command is used if it does not say when it ends.",
+    ),
+    Option(
+        path="upstream.accounts",
+        read=readers.secrets,
+        default=MappingProxyType({}),
+        meaning="Further API keys, as a table of names: each is `env:VARIABLE` or `file:PATH`. "
+        "Calls are spread over them, and over the accounts of `handrail accounts`.",
+    ),
+    Option(
+        path="accounts.strategy",
+        read=readers.word(*AccountStrategy),
+        default=AccountStrategy.HYBRID,
+        meaning="Which account a call is made with: the one with the most room (hybrid), the first "
+        "by name until it is used up (drain_first), each in its turn (round_robin), or the one "
+        "that has made the fewest calls (least_used).",
     ),
     Option(
         path="upstream.api_version",

@@ -1,0 +1,70 @@
+"""Opens the accounts of a data directory, for the gateway and for command lines alike."""
+
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+from handrail.errors import ConfigInvalid
+from handrail.settings.load import ACCOUNTS_FILE
+from handrail.settings.model import Settings
+from handrail.store.accounts import SqliteAccounts
+from handrail.store.files import private_directory, read_private, replace_file
+from handrail.store.vault import KEY_BYTES
+
+ACCOUNTS_KEY: Final = "accounts.key"
+
+
+def open_accounts(data_dir: Path) -> SqliteAccounts:
+    """The accounts in `data_dir`, made at the first time. Raises ConfigInvalid.
+
+    Their key is one of its own: several processes use it at once, so it is not exchanged together
+    with that of the run store.
+    """
+    private_directory(data_dir)
+    store = SqliteAccounts(data_dir / ACCOUNTS_FILE, key=_key(data_dir))
+    store.open()
+    return store
+
+
+def _key(data_dir: Path) -> bytes:
+    path, database = data_dir / ACCOUNTS_KEY, data_dir / ACCOUNTS_FILE
+    key = read_private(path)
+    if key is None:
+        if database.exists():
+            raise ConfigInvalid(
+                f"{path}: the key of the accounts is missing but {database.name} exists; restore "
+                "the key file, or move the database away to sign in anew."
+            )
+        key = _new_key(path)
+    if len(key) != KEY_BYTES:
+        raise ConfigInvalid(f"{path}: is not a key of {KEY_BYTES} bytes.")
+    return key
+
+
+def _new_key(path: Path) -> bytes:
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    replace_file(beside, secrets.token_bytes(KEY_BYTES))
+    try:
+        os.link(beside, path)
+    except FileExistsError:  # another process was first: what it has made holds
+        pass
+    finally:
+        beside.unlink()
+    return read_private(path) or b""
+
+
+def declare(store: SqliteAccounts, settings: Settings, *, now: float) -> None:
+    """Make the settings' accounts known, and see that there is a credential at all.
+
+    Raises ConfigInvalid when there is none although the upstream needs one.
+    """
+    target = settings.target
+    store.declare(target.label, target.accounts.keys(), now=now)
+    there = any(account.target == target.label for account in store.listed(now=now))
+    needs = target.profile.needs_credential
+    if needs and not there and target.api_key is None and not target.bearer_command:
+        raise ConfigInvalid(
+            f"upstream: a target of the profile {target.profile.name} needs a credential: an API "
+            "key, or an account (`handrail accounts login`)."
+        )

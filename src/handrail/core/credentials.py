@@ -1,0 +1,63 @@
+"""What is kept of an account, as the bytes that are sealed, and what a call shows of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+
+from handrail.errors import Code, StoreFailed
+
+OAUTH: Final = "oauth"
+KEY: Final = "key"
+SETTINGS: Final = "settings"
+
+_ACCOUNT_HEADER: Final = "chatgpt-account-id"
+
+
+class StoredGrant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an OAuth issuer gave: secrets, and whose they are. Times in unix seconds."""
+
+    access: str
+    refresh: str | None = None
+    expires_at: float | None = None
+    account_id: str | None = None
+    email: str | None = None
+    plan: str | None = None
+
+    def __repr__(self) -> str:
+        return "StoredGrant(***)"
+
+    def encode(self) -> bytes:
+        """The bytes to be sealed."""
+        return msgspec.json.encode(self)
+
+
+def read_grant(stored: bytes) -> StoredGrant:
+    """What `encode` gave. Raises StoreFailed for anything else."""
+    try:
+        return msgspec.json.decode(stored, type=StoredGrant)
+    except msgspec.MsgspecError:
+        raise StoreFailed(
+            Code.STORE_UNAVAILABLE, "A stored credential cannot be read.", detail="accounts"
+        ) from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What a call shows its upstream: the credential, and headers that say whose it is."""
+
+    secret: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False, default_factory=lambda: MappingProxyType({}))
+
+
+def shown(kind: str, stored: bytes) -> Shown:
+    """What a call with a kept credential shows. Raises StoreFailed for one that cannot be read."""
+    if kind != OAUTH:
+        return Shown(secret=stored.decode())
+    grant = read_grant(stored)
+    if grant.account_id is None:
+        return Shown(secret=grant.access)
+    headers = MappingProxyType({_ACCOUNT_HEADER: grant.account_id})
+    return Shown(secret=grant.access, headers=headers)

@@ -13,6 +13,7 @@ from handrail.bootstrap.loops import running
 from handrail.bootstrap.parts import NewClient, Parts, build, new_request_id
 from handrail.core.quota import Quota
 from handrail.engine.clock import Clock, SystemClock
+from handrail.engine.meter import CallListener, unheard
 from handrail.engine.targets import Targets
 from handrail.errors import ConfigInvalid, StoreFailed
 from handrail.server.app import App
@@ -64,7 +65,7 @@ class Gateway:
 
     Building it takes the directory's lock, opens the store and binds the socket, so whatever is
     wrong shows as ConfigInvalid before anything is served. Ports that are not given are the
-    machine's clock, SQLite and aiohttp.
+    machine's clock, SQLite and aiohttp. `on_call` is told of every upstream call that is over.
     """
 
     def __init__(
@@ -74,10 +75,12 @@ class Gateway:
         clock: Clock | None = None,
         open_store: OpenStore = open_sqlite,
         new_client: NewClient = AiohttpClient,
+        on_call: CallListener = unheard,
     ) -> None:
         self._load = load
         self._clock = clock or SystemClock()
         self._new_client = new_client
+        self._on_call = on_call
         self._logger = get_logger()
         self.reload_problem: str | None = None
         self.draining = False
@@ -122,6 +125,7 @@ class Gateway:
             new_client=self._new_client,
             targets=self._targets,
             clock=self._clock,
+            on_call=self._on_call,
         )
         app = App(
             responses=self._parts.responses,

@@ -19,6 +19,7 @@ from handrail.core.rewrite import UpstreamRequest
 from handrail.core.steps import Step
 from handrail.core.upstream_errors import refusal
 from handrail.engine.clock import Clock
+from handrail.engine.meter import Attribution, CallListener, CallMade, Meter, unheard
 from handrail.errors import HandrailError
 from handrail.settings.model import Target
 from handrail.telemetry import get_logger
@@ -40,15 +41,43 @@ class Said:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """An upstream's reply to a create, its body unread, and all that was changed to get it."""
+    """An upstream's reply to a create, its body unread, and all that was changed to get it.
+
+    Whoever reads the body shows `meter` what ends the response.
+    """
 
     reply: UpstreamReply
     steps: tuple[Step, ...]
+    meter: Meter
 
     @property
     def said(self) -> Said:
         """What of it goes into the headers of our own reply."""
         return Said(headers=self.reply.headers, steps=self.steps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where calls go, and on whose account."""
+
+    target: Target
+    path: str
+    headers: Mapping[str, str]
+    attribution: Attribution
+
+    def call(
+        self, request: UpstreamRequest, known_as: tuple[str, ...], *, cause: Cause
+    ) -> CallMade:
+        """What is known of a call of `request`, which was known by these names at first."""
+        return CallMade(
+            attribution=self.attribution,
+            target=self.target.name,
+            model=known_as[0],
+            # After a fallback it goes by the other model's name alone.
+            sent_models=request.models[len(known_as) :][-1:] or known_as,
+            endpoint=self.path.rpartition("/")[2],
+            cause=cause,
+        )
 
 
 BeforeSend = Callable[[Cause], Awaitable[None]]
@@ -59,11 +88,14 @@ async def _nothing(_: Cause) -> None:
 
 
 class Dispatcher:
-    """Makes upstream calls through a client."""
+    """Makes upstream calls through a client. `listener` gets a record of each that is over."""
 
-    def __init__(self, client: UpstreamClient, *, clock: Clock) -> None:
+    def __init__(
+        self, client: UpstreamClient, *, clock: Clock, listener: CallListener = unheard
+    ) -> None:
         self._client = client
         self._clock = clock
+        self._listener = listener
         self._credentials = Credentials(now=clock.now)
         self._log = get_logger()
 
@@ -74,31 +106,54 @@ class Dispatcher:
         request: UpstreamRequest,
         *,
         headers: Mapping[str, str],
+        attribution: Attribution,
         before_send: BeforeSend = _nothing,
         persistent: bool = False,
         path: str = "/responses",
     ) -> AsyncIterator[Answered]:
         """POST `request` to the target's `path`; the reply, closed when the block is left.
 
-        `before_send` is awaited before every call, with why it is made. `persistent` allows waiting
-        and calling again under the never-twice rule (background runs); a foreground caller gets the
-        error instead and decides itself. Raises UpstreamRefused and UpstreamFailed.
+        Each call is metered, and charged as `attribution` says. `before_send` is awaited before
+        every call, with why it is made. `persistent` allows waiting and calling again under the
+        never-twice rule (background runs); a foreground caller gets the error instead and decides
+        itself. Raises UpstreamRefused and UpstreamFailed.
         """
+        place = _Place(target=target, path=path, headers=headers, attribution=attribution)
+        answered = await self._answered(
+            request, place, before_send=before_send, persistent=persistent
+        )
+        del request  # a long stream must not keep a large request alive
+        with answered.meter:
+            try:
+                yield answered
+            finally:
+                answered.reply.close()
+
+    async def _answered(
+        self,
+        request: UpstreamRequest,
+        place: _Place,
+        *,
+        before_send: BeforeSend,
+        persistent: bool,
+    ) -> Answered:
+        """Call until there is an answer, or an error that is to stand."""
         calls = 0
         cause = Cause.FIRST
+        known_as = request.models
         self._log.debug("rewritten", steps=request.steps)
         while True:
             await before_send(cause)
             calls += 1
+            meter = Meter(
+                place.call(request, known_as, cause=cause),
+                listener=self._listener,
+                clock=self._clock,
+            )
             try:
-                reply = await self._call(
-                    target, path, method="POST", headers=headers, request=request
-                )
-                answered = Answered(reply=reply, steps=request.steps)
-                del request  # a long stream must not keep a large request alive
-                break
+                return await self._metered(request, place, meter)
             except HandrailError as error:
-                better = mended(request, error, fallbacks=target.model_fallbacks)
+                better = mended(request, error, fallbacks=place.target.model_fallbacks)
                 if better is not None:
                     request, cause = better, Cause.MENDED
                     self._log.info("upstream_call_mended", step=request.steps[-1])
@@ -109,10 +164,17 @@ class Dispatcher:
                 cause = decision.cause
                 self._log.info("upstream_call_again", reason=decision.reason, wait=decision.wait)
                 await self._clock.sleep(decision.wait)
+
+    async def _metered(self, request: UpstreamRequest, place: _Place, meter: Meter) -> Answered:
         try:
-            yield answered
-        finally:
-            reply.close()
+            reply = await self._call(
+                place.target, place.path, method="POST", headers=place.headers, request=request
+            )
+        except BaseException as error:  # the caller's leaving too
+            meter.over(error)
+            raise
+        meter.answered(reply.status)
+        return Answered(reply=reply, steps=request.steps, meter=meter)
 
     async def ask(self, target: Target, path: str, *, limit: int, method: str = "GET") -> bytes:
         """The body of an answer of the target. Raises UpstreamRefused and UpstreamFailed."""

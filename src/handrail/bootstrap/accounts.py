@@ -2,13 +2,17 @@
 
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from handrail.engine.accounts import Pool
+from handrail.engine.clock import Clock
+from handrail.engine.refresh import Refresher, RefreshFailed
 from handrail.errors import ConfigInvalid
 from handrail.settings.load import ACCOUNTS_FILE
 from handrail.settings.model import Settings
-from handrail.store.accounts import SqliteAccounts
+from handrail.store.accounts import Renewal, SqliteAccounts
 from handrail.store.files import private_directory, read_private, replace_file
 from handrail.store.vault import KEY_BYTES
 
@@ -68,3 +72,22 @@ def declare(store: SqliteAccounts, settings: Settings, *, now: float) -> None:
             f"upstream: a target of the profile {target.profile.name} needs a credential: an API "
             "key, or an account (`handrail accounts login`)."
         )
+
+
+async def pool_of(store: SqliteAccounts, *, settings: Callable[[], Settings], clock: Clock) -> Pool:
+    """The accounts of a gateway, as they are now. Raises StoreFailed."""
+    refresher = Refresher(store, no_issuer, clock=clock, owner=secrets.token_hex(8))
+    pool = Pool(
+        store,
+        refresher,
+        clock=clock,
+        strategy=lambda: settings().account_strategy,
+        spread=secrets.SystemRandom().random,
+    )
+    await pool.load()
+    return pool
+
+
+async def no_issuer(credential: bytes) -> Renewal:
+    """There is nobody to ask."""
+    raise RefreshFailed("no issuer is configured")

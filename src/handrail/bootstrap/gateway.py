@@ -7,6 +7,7 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from handrail.bootstrap.accounts import declare, open_accounts, pool_of
 from handrail.bootstrap.data_dir import DATABASE, STORE_KEY, take_lock, with_caller_key
 from handrail.bootstrap.descriptors import make_room
 from handrail.bootstrap.loops import running
@@ -104,6 +105,9 @@ class Gateway:
                 quota=lambda: self.settings.quota,
                 monotonic=self._clock.monotonic,
             )
+            self._accounts = open_accounts(settings.data_dir)
+            undo.callback(self._accounts.close)
+            declare(self._accounts, self.settings, now=self._clock.now())
             undo.pop_all()
 
     @property
@@ -126,6 +130,9 @@ class Gateway:
             targets=self._targets,
             clock=self._clock,
             on_call=self._on_call,
+            accounts=await pool_of(
+                self._accounts, settings=lambda: self.settings, clock=self._clock
+            ),
         )
         app = App(
             responses=self._parts.responses,
@@ -172,6 +179,7 @@ class Gateway:
         async with running(parts, broken=self._broken):
             yield
         await self._store.close()
+        self._accounts.close()
 
     def _broken(self) -> None:
         # It stops, says so by its exit status, and is started again by whoever watches it.
@@ -218,6 +226,12 @@ class Gateway:
         for path in NEED_RESTART:
             if settings.values[path] != self.settings.values[path]:
                 self._logger.warning("setting_needs_restart", setting=path)
+        try:
+            declare(self._accounts, settings, now=self._clock.now())
+        except (ConfigInvalid, StoreFailed) as error:
+            self.reload_problem = str(error)
+            self._logger.error("reload_failed", why=str(error))
+            return
         self._targets.use(settings.target)
         self.settings = settings
         self._parts.executor.wake()

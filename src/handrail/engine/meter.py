@@ -63,13 +63,15 @@ class Attribution:
     """Whom a call is charged to.
 
     `mode` is that of the plan. `response_id` names the run or the request that the call is made
-    for: several calls may have one. `project` is the caller's own label.
+    for: several calls may have one. `project` is the caller's own label, `account` the name of
+    the account that the request demands.
     """
 
     caller: str
     mode: str
     response_id: str
     project: str | None = None
+    account: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

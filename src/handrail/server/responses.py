@@ -165,7 +165,12 @@ class Responses:
         return call
 
     def _attribution(self, plan: Plan, caller: Caller) -> Attribution:
-        return Attribution(caller=caller.policy.name, mode=plan.mode, response_id=self._new_id())
+        return Attribution(
+            caller=caller.policy.name,
+            mode=plan.mode,
+            response_id=self._new_id(),
+            account=plan.account,
+        )
 
     async def _answer_background(
         self, exchange: Exchange, plan: Plan, work: Accepted, *, caller: str

@@ -266,6 +266,18 @@ class UpstreamRefused(HandrailError):
         self.headers = headers
 
 
+class IssuerFailed(Exception):
+    """An OAuth issuer gave no answer that is of use. For the operator: no caller sees it.
+
+    The message is one line without a secret. `sent` is False only on proof that no complete
+    request reached the issuer; otherwise a credential that works once may be used up.
+    """
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
 class StoreFailed(HandrailError):
     """The run store cannot do what was asked of it: disk, lock or corruption.
 

@@ -26,6 +26,7 @@ from handrail.core.switch import Switch, resolve_switch
 from handrail.errors import ConfigInvalid
 from handrail.settings.catalogue import catalogue_of, read_tables
 from handrail.settings.model import Caller, Settings
+from handrail.settings.oauth import read_oauth
 from handrail.settings.options import (
     CALLER_KEY_VARIABLE,
     CALLER_OPTIONS,
@@ -91,6 +92,9 @@ def load(
     values, sources, switch = _values(flags, environment, tree=tree, file=where)
     callers = _callers(tree.pop("callers", {}), environment, where, missing=missing)
     models, defaults = read_tables(tree, where)
+    oauth = read_oauth(
+        tree.pop("oauth", {}), environment, file=where, values=values, sources=sources
+    )
     _refuse_unknown(tree, where)
     values["data_dir"] = values["data_dir"] or default_data_dir
     known = catalogue_of(PROFILES[values["upstream.profile"]], own=models, defaults=defaults)
@@ -104,6 +108,7 @@ def load(
     return Settings(
         **{name: values[path] for name, path in _AS_THEY_ARE.items()},
         target=target,
+        oauth=oauth,
         switch=switch,
         executor=Executor(values["background.executor"]),
         fast_session=_fast_session(values),

@@ -102,6 +102,32 @@ def _digest(target: Target) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OAuthSettings:
+    """An issuer of accounts, and as whom it is asked. `redirect_port` 0 is any free one.
+
+    `environment` holds the proxy variables alone: they are looked at when the issuer is called, so
+    that a proxy which serves nobody else stops no start.
+    """
+
+    issuer: str
+    client_id: str
+    originator: str
+    scopes: tuple[str, ...]
+    authorize_url: str
+    token_url: str
+    revoke_url: str
+    device_url: str
+    device_page: str
+    redirect_port: int
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def device_redirect(self) -> str:
+        """What the exchange of a device's code names as its redirect."""
+        return f"{self.issuer}/deviceauth/callback"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """Someone who may call: the SHA-256 of the key, and the policy.
 
@@ -129,6 +155,7 @@ class Settings:
     log_level: str
     data_dir: Path
     target: Target
+    oauth: OAuthSettings
     switch: Switch
     executor: Executor
     fast_session: FastSession

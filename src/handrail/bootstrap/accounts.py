@@ -6,15 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from handrail.core.credentials import pack, unpack
+from handrail.core.oauth_refusals import IssuerRefused
 from handrail.engine.accounts import Pool
 from handrail.engine.clock import Clock
-from handrail.engine.refresh import Refresher, RefreshFailed
-from handrail.errors import ConfigInvalid
+from handrail.engine.refresh import Exchange, Refresher, RefreshFailed
+from handrail.errors import ConfigInvalid, IssuerFailed
 from handrail.settings.load import ACCOUNTS_FILE
-from handrail.settings.model import Settings
+from handrail.settings.model import OAuthSettings, Settings
 from handrail.store.accounts import Renewal, SqliteAccounts
 from handrail.store.files import private_directory, read_private, replace_file
 from handrail.store.vault import KEY_BYTES
+from handrail.upstream.oauth import Issuer
 
 ACCOUNTS_KEY: Final = "accounts.key"
 
@@ -58,15 +61,15 @@ def _new_key(path: Path) -> bytes:
     return read_private(path) or b""
 
 
-def declare(store: SqliteAccounts, settings: Settings, *, now: float) -> None:
-    """Make the settings' accounts known, and see that there is a credential at all.
+def declare(store: SqliteAccounts, settings: Settings, *, now: float, needed: bool = True) -> None:
+    """Make the settings' accounts known, and if `needed` see that there is a credential at all.
 
     Raises ConfigInvalid when there is none although the upstream needs one.
     """
     target = settings.target
     store.declare(target.label, target.accounts.keys(), now=now)
     there = any(account.target == target.label for account in store.listed(now=now))
-    needs = target.profile.needs_credential
+    needs = needed and target.profile.needs_credential
     if needs and not there and target.api_key is None and not target.bearer_command:
         raise ConfigInvalid(
             f"upstream: a target of the profile {target.profile.name} needs a credential: an API "
@@ -76,7 +79,9 @@ def declare(store: SqliteAccounts, settings: Settings, *, now: float) -> None:
 
 async def pool_of(store: SqliteAccounts, *, settings: Callable[[], Settings], clock: Clock) -> Pool:
     """The accounts of a gateway, as they are now. Raises StoreFailed."""
-    refresher = Refresher(store, no_issuer, clock=clock, owner=secrets.token_hex(8))
+    refresher = Refresher(
+        store, exchange_at(lambda: settings().oauth, clock), clock=clock, owner=secrets.token_hex(8)
+    )
     pool = Pool(
         store,
         refresher,
@@ -88,6 +93,18 @@ async def pool_of(store: SqliteAccounts, *, settings: Callable[[], Settings], cl
     return pool
 
 
-async def no_issuer(credential: bytes) -> Renewal:
-    """There is nobody to ask."""
-    raise RefreshFailed("no issuer is configured")
+def exchange_at(settings: Callable[[], OAuthSettings], clock: Clock) -> Exchange:
+    """Asks the issuer of the settings, as they are at that moment."""
+
+    async def exchange(credential: bytes) -> Renewal:
+        grant = unpack(credential)
+        try:
+            async with Issuer(settings(), now=clock.now) as issuer:
+                new = await issuer.refresh(grant)
+        except IssuerRefused as error:
+            raise RefreshFailed(str(error), permanent=error.refusal.permanent) from None
+        except IssuerFailed as error:
+            raise RefreshFailed(str(error), lost=error.sent) from None
+        return Renewal(credential=pack(new), expires_at=new.expires_at, plan=new.plan)
+
+    return exchange

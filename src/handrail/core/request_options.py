@@ -21,7 +21,7 @@ PRIORITY: Final = "handrail-priority"
 RETENTION: Final = "handrail-retention"
 ACCOUNT: Final = "handrail-account"
 
-_ACCOUNT: Final = re.compile(r"[A-Za-z0-9_.@+-]{1,128}")
+_ACCOUNT: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 Word = TypeVar("Word", bound=StrEnum)
 

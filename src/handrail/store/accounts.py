@@ -284,6 +284,10 @@ class SqliteAccounts:
         """What `pinned` gives."""
         return self.file.now(_pinned)
 
+    def credential_now(self, account: str) -> Kept | None:
+        """What `credential` gives."""
+        return self.file.now(lambda c: self._kept(account, _one(c, "credential", id=account)))
+
     def keep(self, account: NewAccount, *, now: float) -> str:
         """Keep a new account, or put its credential into the one of that name; the id.
 

@@ -9,7 +9,6 @@ import asyncio
 import os
 import secrets
 import sys
-import webbrowser
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -79,7 +78,7 @@ class Person:
     """
 
     say: Callable[[str], None]
-    ask: Callable[[str], str]
+    ask: Callable[[str], Awaitable[str]]
     open_page: Callable[[str], bool]
 
 
@@ -153,7 +152,7 @@ class SignIn:
         self.person.say("The browser then ends at a page that it cannot reach. That is right.")
         for left in reversed(range(_TRIES)):
             try:
-                text = self.person.ask("Paste the address of that page (it is not shown)")
+                text = await self.person.ask("Paste the address of that page (it is not shown)")
                 code = read_callback(text, state=known.state)
             except CallbackRefused as error:
                 if error.final or not left:
@@ -257,6 +256,8 @@ def terminal(environment: Mapping[str, str]) -> Person:
     """The person at this process's terminal."""
 
     def open_page(url: str) -> bool:
+        import webbrowser  # noqa: PLC0415 - it looks for every browser there is
+
         return has_browser(environment, sys.platform) and webbrowser.open(url)
 
     return Person(say=click.echo, ask=_ask, open_page=open_page)
@@ -271,7 +272,8 @@ def has_browser(environment: Mapping[str, str], platform: str) -> bool:
     return bool(environment.get("DISPLAY") or environment.get("WAYLAND_DISPLAY"))
 
 
-def _ask(question: str) -> str:
+async def _ask(question: str) -> str:
+    # Waits for the person and for nothing else: nothing else is under way.
     if sys.stdin.isatty():
         # Hidden: an address with a code in it has no business in a terminal's scroll-back.
         answer: str = click.prompt(question, hide_input=True, prompt_suffix=": ")

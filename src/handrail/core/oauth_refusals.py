@@ -101,7 +101,12 @@ _BY_CODE: Final[Mapping[str, _Meaning]] = MappingProxyType(
         "refresh_token_revoked": _ENDED,
         "token_revoked": _ENDED,
         "token_invalidated": _ENDED,
-        "invalid_grant": _ENDED,
+        # Said of a code that is over as well as of a login.
+        "invalid_grant": _Meaning(
+            permanent=True,
+            reason="The issuer does not take this login or code, or not any more",
+            next_step=_SIGN_IN,
+        ),
         "invalid_client": _SETTINGS,
         "unauthorized_client": _SETTINGS,
         "access_denied": _Meaning(

@@ -263,3 +263,75 @@ async def test_no_name_or_key_of_an_account_reaches_a_caller(start: Start, gate:
             await ask(client)
         answer = caught.value.response
         assert "sk-canary" not in answer.text + str(answer.headers)
+
+
+REASONS: dict[str, Any] = {
+    "include": ["reasoning.encrypted_content"],
+    "extra_body": {"store": False},
+}
+
+
+async def reasoning(client: openai.AsyncOpenAI, **rest: Any) -> list[dict[str, Any]]:
+    """The output of a response with encrypted reasoning, to be sent back."""
+    answer = await client.responses.create(model="m", input="[[reasoning]]", **REASONS, **rest)
+    return [item.model_dump(exclude_none=True) for item in answer.output]
+
+
+async def test_encrypted_reasoning_goes_back_to_the_account_that_made_it(
+    start: Start, gate: Gate
+) -> None:
+    async with start(**OPTIONS) as gateway, gateway.client() as client:
+        made = {}
+        for _ in range(3):
+            before = Counter(gate.asked)
+            output: Any = await reasoning(client)
+            made[next(iter((gate.asked - before).elements()))] = output
+        assert sorted(made) == ["a", "b", "c"]
+        for name in ("c", "a", "b", "a"):
+            before = Counter(gate.asked)
+            await client.responses.create(model="m", input=made[name])
+            assert gate.asked - before == {name: 1}
+    # And after a restart.
+    async with start(**OPTIONS) as gateway, gateway.client() as client:
+        for name in ("b", "b", "c"):
+            before = Counter(gate.asked)
+            await client.responses.create(model="m", input=made[name], stream=False)
+            assert gate.asked - before == {name: 1}
+
+
+async def test_encrypted_reasoning_is_never_sent_with_another_account(
+    start: Start, gate: Gate
+) -> None:
+    async with start(**OPTIONS) as gateway, gateway.client() as client:
+        output: Any = await reasoning(client)
+        (maker,) = gate.asked
+        gate.refuse(maker, status=429, retry_after="60")
+        for _ in range(2):
+            with pytest.raises(openai.RateLimitError) as caught:
+                await client.responses.create(model="m", input=output)
+            assert 50 <= float(caught.value.response.headers["retry-after"]) <= 61
+    assert gate.asked == {maker: 2}
+
+
+async def test_encrypted_reasoning_is_dropped_where_the_settings_say_so(
+    start: Start, gate: Gate, upstream: Scripted
+) -> None:
+    toml = THREE + '[accounts]\nwhen_maker_is_gone = "drop"\n'
+    async with start(toml=toml, environment=ENVIRONMENT) as gateway, gateway.client() as client:
+        output: Any = await reasoning(client)
+        (maker,) = gate.asked
+        gate.refuse(maker, status=429, retry_after="60")
+        answer = await client.responses.with_raw_response.create(model="m", input=output)
+        assert "reasoning items left out" in answer.headers["handrail-decision"]
+    assert [item["type"] for item in upstream.last["input"]] == ["message"]
+    assert gate.asked[maker] == 2
+
+
+async def test_a_conversation_stays_with_its_account(start: Start, gate: Gate) -> None:
+    async with start(**OPTIONS) as gateway, gateway.client() as client:
+        for name in ("one", "two", "three"):
+            before = Counter(gate.asked)
+            for _ in range(4):
+                await ask(client, prompt_cache_key=name)
+            assert sorted((gate.asked - before).values()) == [4]
+    assert gate.asked == {"a": 4, "b": 4, "c": 4}

@@ -219,7 +219,7 @@ class Upstream:
         if script.reasoning:
             item: Json = {"type": "reasoning", "id": f"rs_{number}", "summary": []}
             if "reasoning.encrypted_content" in (body.get("include") or ()):
-                item["encrypted_content"] = "gAAAA-scripted"
+                item["encrypted_content"] = f"gAAAA-scripted-{number}"
             await answer.item(item)
         items = body["input"] if isinstance(body.get("input"), list) else []
         answered = any(str(item.get("type", "")).endswith("call_output") for item in items)

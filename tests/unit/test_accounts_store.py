@@ -41,7 +41,8 @@ def other(store: SqliteAccounts, tmp_path: Path) -> Iterator[SqliteAccounts]:
 
 
 def kept(store: SqliteAccounts, name: str = "work", **rest: Any) -> str:
-    values = {"target": "upstream", "kind": "oauth", "credential": SECRET, "expires_at": 2_000.0}
+    values: dict[str, Any] = {"target": "upstream", "kind": "oauth", "credential": SECRET}
+    values["expires_at"] = 2_000.0
     return store.keep(NewAccount(name=name, **values | rest), now=NOW)
 
 

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
-from handrail.core import limits
+from handrail.core import affinity, limits
 from handrail.core.credentials import OAUTH, SETTINGS, Shown, shown
 from handrail.core.failover import Consequence, consequence, is_open
 from handrail.core.limits import Cooldown
+from handrail.core.rewrite import UpstreamRequest
 from handrail.core.select import Candidate, Choice, Obstacle, State, Strategy, Wants, choose
 from handrail.engine.clock import Clock
+from handrail.engine.memory import Memory
 from handrail.engine.meter import CallRecord, Outcome
 from handrail.engine.refresh import AccountEnded, Refresher, RefreshFailed
 from handrail.engine.single import NoAccount, Single, Taken, no_credential, no_such
@@ -42,6 +44,7 @@ EARLY_SECONDS: Final = 300.0
 FOLLOW_SECONDS: Final = 1.0
 """How soon what another process has changed is known here."""
 
+_MAX_SEALED: Final = 64
 _EARLY_ROUNDS: Final = 30
 _TOO_MANY: Final = 429
 _WELL: Final = frozenset({Outcome.COMPLETED, Outcome.INCOMPLETE, Outcome.ACCEPTED})
@@ -87,6 +90,7 @@ class Pool:
         self._accounts: Sequence[Account] = ()
         self._pinned: str | None = None
         self._kept: dict[str, Kept] = {}
+        self._memory = Memory(store, clock=clock)
         self._live: defaultdict[str, _Live] = defaultdict(_Live)
         self._seen = -1
         self._writing: set[asyncio.Task[None]] = set()
@@ -165,6 +169,8 @@ class Pool:
                 await self._refresh_failed(account, error)
                 wants = replace(wants, tried=wants.tried | {account.id})
                 continue
+            if wants.conversation is not None:
+                self._memory.used(wants.conversation, account.id)
             live = self._live[account.id]
             live.running += 1
             live.calls += 1
@@ -178,6 +184,25 @@ class Pool:
         if wants.pin is not None and not choice.considered:
             raise no_such()
         raise NoAccount(_exhausted(choice, now=self._clock.now()))
+
+    async def bound(
+        self, target: Target, wants: Wants, request: UpstreamRequest, *, headers: Mapping[str, str]
+    ) -> Wants:
+        """What `request` wants beside: the account that alone can read it, or the last one."""
+        if len(self.of(target)) < 2:
+            return wants
+        named = affinity.conversation(headers, request.body)
+        bound = wants.bound
+        sealed = affinity.sealed_in_request(request.body)[:_MAX_SEALED]
+        if sealed and wants.pin is None:
+            bound = await self._memory.maker(sealed) or bound
+        last = None if named is None else self._memory.last(named)
+        return replace(wants, bound=bound, last=last, conversation=named)
+
+    def noted(self, taken: Taken, sealed: Sequence[str]) -> None:
+        """The answer holds what only this account can read."""
+        if taken.account is not None:
+            self._write(self._memory.made(taken.account, sealed))
 
     def other(self, target: Target, wants: Wants, *, model: str) -> bool:
         """Whether there is an account for another call, after those that were tried."""

@@ -166,6 +166,7 @@ class Dispatcher:
         known_as = request.models
         turn = Turn(self._accounts, place.target, place.wants(), model=known_as[-1])
         self._log.debug("rewritten", steps=request.steps)
+        await turn.read(request, place.headers)
         while True:
             made = place.call(request, known_as, cause=cause)
             try:
@@ -177,8 +178,10 @@ class Dispatcher:
             except HandrailError as error:
                 other = await turn.after(error)
                 better = mended(request, error, fallbacks=place.target.model_fallbacks)
+                if better is None and not other:
+                    better = turn.without_maker(request)
                 if better is not None:
-                    request, cause = better, Cause.MENDED
+                    request, cause = better, Cause.MENDED if calls else Cause.FIRST
                     self._log.info("upstream_call_mended", step=request.steps[-1])
                     continue
                 if other:
@@ -205,7 +208,8 @@ class Dispatcher:
         made: CallMade,
     ) -> Answered:
         meter = Meter(made, listener=self._heard_by(turn), clock=self._clock)
-        meter.account = taken.account and taken.name
+        if taken.account is not None:
+            meter.account, meter.sealed = taken.name, turn.noted
         try:
             reply = await self._call(
                 place.target,

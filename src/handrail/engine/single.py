@@ -1,12 +1,13 @@
 """The account of a call where there is only the settings' own credential, or none."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from handrail.core.credentials import SETTINGS, Shown
 from handrail.core.failover import Consequence
 from handrail.core.request_options import ACCOUNT
+from handrail.core.rewrite import UpstreamRequest
 from handrail.core.select import Wants
 from handrail.engine.meter import CallRecord
 from handrail.errors import (
@@ -46,6 +47,14 @@ class Accounts(Protocol):
     def other(self, target: Target, wants: Wants, *, model: str) -> bool:
         """Whether there is an account for another call, after those that were tried."""
 
+    async def bound(
+        self, target: Target, wants: Wants, request: UpstreamRequest, *, headers: Mapping[str, str]
+    ) -> Wants:
+        """What `request` wants beside: the account that alone can read it, or the last one."""
+
+    def noted(self, taken: Taken, sealed: Sequence[str]) -> None:
+        """The answer holds what only this account can read."""
+
     def done(self, taken: Taken, record: CallRecord | None) -> None:
         """The call is over; `record` says how, None when `failed` is told."""
 
@@ -78,6 +87,15 @@ class Single:
     def other(self, target: Target, wants: Wants, *, model: str) -> bool:
         """See the port."""
         return False
+
+    async def bound(
+        self, target: Target, wants: Wants, request: UpstreamRequest, *, headers: Mapping[str, str]
+    ) -> Wants:
+        """See the port."""
+        return wants
+
+    def noted(self, taken: Taken, sealed: Sequence[str]) -> None:
+        """See the port."""
 
     def done(self, taken: Taken, record: CallRecord | None) -> None:
         """See the port."""

@@ -1,12 +1,14 @@
 """The accounts that one request is tried with, one after another, under the never-twice rule."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
+from handrail.core.affinity import without_reasoning
+from handrail.core.rewrite import UpstreamRequest
 from handrail.core.select import Wants
 from handrail.engine.meter import CallRecord
-from handrail.engine.single import Accounts, Taken
+from handrail.engine.single import Accounts, NoAccount, Taken
 from handrail.errors import HandrailError
 from handrail.settings.model import Target
 
@@ -25,11 +27,34 @@ class Turn:
         self._taken: Taken | None = None
         self._renewed: set[str] = set()
         self._failovers = 0
+        self._did_not_run = False
+
+    async def read(self, request: UpstreamRequest, headers: Mapping[str, str]) -> None:
+        """See which account the request belongs to. Raises StoreFailed."""
+        self._wants = await self._accounts.bound(
+            self._target, self._wants, request, headers=headers
+        )
+
+    def without_maker(self, request: UpstreamRequest) -> UpstreamRequest | None:
+        """The request as any account can read it, if that is allowed and can be done.
+
+        Only after a failure that proves that the last call did not run.
+        """
+        bound = self._wants.bound is not None and self._did_not_run
+        if not bound or not self._target.drops_reasoning:
+            return None
+        self._wants = replace(self._wants, bound=None)
+        return without_reasoning(request)
 
     async def take(self) -> Taken:
         """The account for the next call. Raises HandrailError when there is none."""
         self._taken = await self._accounts.take(self._target, self._wants, model=self._model)
         return self._taken
+
+    def noted(self, sealed: Sequence[str]) -> None:
+        """The answer holds what only the account in use can read."""
+        if self._taken is not None:
+            self._accounts.noted(self._taken, sealed)
 
     def answered(self, headers: Mapping[str, str]) -> None:
         """The upstream has taken the call, and said this beside it."""
@@ -50,10 +75,11 @@ class Turn:
         """
         taken = self._taken
         if taken is None:  # there was no account to make it with
+            self._did_not_run = isinstance(error, NoAccount)
             return False
         self.over()
         means = await self._accounts.failed(taken, error, target=self._target, model=self._model)
-        account = taken.account
+        account, self._did_not_run = taken.account, means.again
         if account is None or not means.again or self._failovers == MAX_FAILOVERS:
             return False
         self._failovers += 1

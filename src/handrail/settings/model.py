@@ -54,7 +54,8 @@ class Target:
     `catalogue` is what is known about models there. `auth` says how the credential is shown, which
     is `api_key` or what `bearer_command` prints, kept for `bearer_seconds` if it does not say when
     it ends. `query` is a part of every URL, "" for none. `label` is what
-    accounts call it, `accounts` are the keys of the settings by the names of theirs. `rules` names
+    accounts call it, `accounts` are the keys of the settings by the names of theirs,
+    `drops_reasoning` is what becomes of reasoning whose account cannot be used. `rules` names
     what decides how a request to it is written: equal rules have equal names.
     """
 
@@ -74,6 +75,7 @@ class Target:
     query: str = ""
     label: str = "upstream"
     accounts: Mapping[str, Secret] = field(default_factory=dict, repr=False)
+    drops_reasoning: bool = False
     rules: str = field(init=False, repr=False, default="")
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """The literal table of all settings: the loader, `config explain` and the docs are held to it."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -23,6 +24,13 @@ CALLER_KEY_VARIABLE: Final = "HANDRAIL_CALLER_KEY"
 API_KEY_VARIABLE: Final = "HANDRAIL_UPSTREAM_API_KEY"
 OPENAI_KEY_VARIABLE: Final = "OPENAI_API_KEY"
 FILE_VARIABLE: Final = "HANDRAIL_CONFIG"
+
+
+class WhenMakerIsGone(StrEnum):
+    """What becomes of reasoning that only an account can read which cannot be used."""
+
+    REFUSE = "refuse"
+    DROP = "drop"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +170,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
         meaning="Which account a call is made with: the one with the most room (hybrid), the first "
         "by name until it is used up (drain_first), each in its turn (round_robin), or the one "
         "that has made the fewest calls (least_used).",
+    ),
+    Option(
+        path="accounts.when_maker_is_gone",
+        read=readers.word(*WhenMakerIsGone),
+        default=WhenMakerIsGone.REFUSE,
+        meaning="What becomes of a request with encrypted reasoning whose account cannot be used "
+        "now: refuse it with that account's reset, or drop the reasoning, say so, and go to "
+        "another account.",
     ),
     Option(
         path="upstream.api_version",

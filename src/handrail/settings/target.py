@@ -13,7 +13,7 @@ from handrail.core.proxies import proxy_variable
 from handrail.errors import ConfigInvalid
 from handrail.settings import readers
 from handrail.settings.model import Proxy, Secret, Target
-from handrail.settings.options import API_KEY_VARIABLE, OPENAI_KEY_VARIABLE
+from handrail.settings.options import API_KEY_VARIABLE, OPENAI_KEY_VARIABLE, WhenMakerIsGone
 from handrail.settings.proxy import proxy_of
 
 _PLAIN_URL: Final = re.compile(r"[^\x00-\x20?#\x7f-\U0010ffff]+")
@@ -63,6 +63,7 @@ def read_target(
         bearer_seconds=values["upstream.bearer_lifetime"],
         query="" if version is None else f"api-version={version}",
         accounts=_accounts(values, environment, missing=missing),
+        drops_reasoning=values["accounts.when_maker_is_gone"] == WhenMakerIsGone.DROP,
     )
 
 

@@ -5,6 +5,7 @@ one exchange) is guarded by a lease in the file and by the version of the creden
 second finds either the lease or the new version, and reads instead of asking the issuer again.
 """
 
+import hmac
 import secrets
 import sqlite3
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
@@ -139,6 +140,9 @@ class Accounts(Protocol):
     async def saw_quota(self, account: str, windows: Sequence[Window], *, now: float) -> None:
         """What the upstream said about its limits."""
 
+    def digest(self, sealed: str) -> bytes:
+        """What is kept in place of something that only one account can read."""
+
     async def made(self, account: str, digests: Sequence[bytes], *, until: float) -> None:
         """Which account made these."""
 
@@ -157,6 +161,7 @@ class SqliteAccounts:
 
     def __init__(self, path: Path, *, key: bytes) -> None:
         self._sealer = Sealer(key)
+        self._mark = hmac.digest(key, b"handrail/makers", "sha256")
         self.file = SharedFile(path, schema=SCHEMA)
 
     def open(self) -> None:
@@ -251,6 +256,9 @@ class SqliteAccounts:
             return next((str(row["account"]) for row in rows if row is not None), None)
 
         return await self.file.run(work)
+
+    def digest(self, sealed: str) -> bytes:
+        return hmac.digest(self._mark, sealed.encode(errors="replace"), "sha256")
 
     async def changes(self) -> int:
         return await self.file.changes()

@@ -20,6 +20,7 @@ from handrail.core.limits import Cooldown, Window
 from handrail.core.select import State
 from handrail.errors import ConfigInvalid
 from handrail.store.migrate import Schema
+from handrail.store.process_locks import ProcessLocks
 from handrail.store.queries import load, parse
 from handrail.store.shared import SharedFile
 from handrail.store.vault import Sealer
@@ -162,6 +163,7 @@ class SqliteAccounts:
     def __init__(self, path: Path, *, key: bytes) -> None:
         self._sealer = Sealer(key)
         self._mark = hmac.digest(key, b"handrail/makers", "sha256")
+        self._locks = ProcessLocks(path)
         self.file = SharedFile(path, schema=SCHEMA)
 
     def open(self) -> None:
@@ -169,8 +171,9 @@ class SqliteAccounts:
         self.file.open()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file, and of what is locked."""
         self.file.close()
+        self._locks.close()
 
     # --- for the engine --------------------------------------------------------------------
 
@@ -193,8 +196,10 @@ class SqliteAccounts:
                 return None
             if row["version"] != version:
                 return Renewed(kept=kept)
+            alone = self._locks.take(account, owner=owner)
             # An owner that asks again has lost its answer, and may have its lease again.
-            if row["lease_owner"] not in (None, owner) and row["lease_until"] > now:
+            others = row["lease_owner"] not in (None, owner) and row["lease_until"] > now
+            if others and not alone:
                 return Busy(until=row["lease_until"])
             values = {"id": account, "owner": owner, "until": now + seconds}
             connection.execute(SQL["lease"], values)
@@ -204,13 +209,18 @@ class SqliteAccounts:
 
     async def renew(self, account: str, *, version: int, renewal: Renewal, now: float) -> bool:
         values = self._renewal(account, renewal, now) | {"version": version}
-        return await self.file.run(lambda c: c.execute(SQL["renew"], values).rowcount == 1)
+        renewed = await self.file.run(lambda c: c.execute(SQL["renew"], values).rowcount == 1)
+        self._locks.give_back(account)
+        return renewed
 
     async def release(self, account: str, *, owner: str) -> None:
-        await self._do("release", id=account, owner=owner)
+        values = {"id": account, "owner": owner}
+        if await self.file.run(lambda c: c.execute(SQL["release"], values).rowcount):
+            self._locks.give_back(account)
 
     async def end(self, account: str, *, version: int, why: str) -> None:
         await self._do("end", id=account, version=version, why=why)
+        self._locks.give_back(account)
 
     async def cool(self, account: str, cooldown: Cooldown) -> None:
         await self._do(
@@ -377,6 +387,7 @@ class SqliteAccounts:
             connection.execute(SQL["remove"], {"id": account})
 
         self.file.now(work)
+        self._locks.forget(account)
 
     # --- inside ----------------------------------------------------------------------------
 

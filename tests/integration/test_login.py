@@ -149,7 +149,7 @@ async def test_every_sign_in_has_its_own_state_verifier_and_port(
         seen.append((query["state"][0], query["code_challenge"][0]))
         assert len(query["state"][0]) == 43
         assert query["code_challenge_method"] == ["S256"]
-        assert urlsplit(stage.back).hostname == "localhost"
+        assert urlsplit(stage.back).hostname == "127.0.0.1"
     assert len({*seen[0], *seen[1]}) == 4
 
 
@@ -283,7 +283,7 @@ async def test_the_port_of_the_settings_is_used(client: Client, issuer: Issuer) 
         port = free.getsockname()[1]
     stage = Stage(client, issuer, settings=settings_of(issuer.origin, redirect_port=port))
     await stage.run(Way.BROWSER)
-    assert stage.back == f"http://localhost:{port}/auth/callback"
+    assert stage.back == f"http://127.0.0.1:{port}/auth/callback"
 
 
 async def test_where_no_browser_opens_the_address_is_said_with_another_way(
@@ -345,7 +345,7 @@ async def test_a_sign_in_by_pasting(stage: Stage, issuer: Issuer, before: list[s
     await stage.run(Way.PASTE)
     (grant,) = stage.kept
     assert issuer.book.is_live(grant.access)
-    assert stage.back == "http://localhost:1455/auth/callback"
+    assert stage.back == "http://127.0.0.1:1455/auth/callback"
     assert stage.said[0] == "Sign in at"
     assert len([line for line in stage.said if line.startswith("Paste")]) == len(before) + 1
     assert stage.pages == []
@@ -367,7 +367,8 @@ async def test_an_address_with_an_error_ends_it_at_once(stage: Stage, issuer: Is
 
 
 async def test_pasting_names_the_port_of_the_settings(client: Client, issuer: Issuer) -> None:
-    stage = Stage(client, issuer, settings=settings_of(issuer.origin, redirect_port=4711))
+    settings = settings_of(issuer.origin, redirect_port=4711, redirect_host="localhost")
+    stage = Stage(client, issuer, settings=settings)
     pasting(stage, "{}")
     await stage.run(Way.PASTE)
     assert stage.back == "http://localhost:4711/auth/callback"

@@ -37,7 +37,8 @@ _PATTERNS: Final = tuple(
     re.compile(pattern)
     for pattern in (
         r"(?i)\bbearer\s+[^\s\"',;]{4,}",
-        r"\b(?:sk|hr|sess|whsec|rt|ac)[-_][A-Za-z0-9_\-]{8,}",
+        r"\b(?:sk|hr|sess|whsec)[-_][A-Za-z0-9_\-]{8,}",
+        r"\b(?:(?:rt|ac)[-_]|rt\.[0-9]\.)[A-Za-z0-9_.\-]{7,}[A-Za-z0-9_\-]",
         r"\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{4,}(?:\.[A-Za-z0-9_\-]*)?",
         r"\b[A-Za-z0-9._%+\-]{1,64}@[A-Za-z0-9.\-]{1,255}\.[A-Za-z]{2,24}\b",
     )

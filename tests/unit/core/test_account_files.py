@@ -89,6 +89,27 @@ def test_the_account_id_of_the_file_goes_over_that_of_the_documents() -> None:
     assert grant_of(read({"tokens": {**TOKENS, "account_id": "a b"}})).account_id == "acct-canary"
 
 
+@pytest.mark.parametrize(
+    ("provenance", "issuer"),
+    [
+        ({"issuer": "https://id.example", "client_id": "app_1"}, "https://id.example"),
+        ({"issuer": "https://id.example/"}, "https://id.example"),
+        ({"issuer": "x" * 320}, "x" * 320),
+        ({"issuer": "x" * 321}, None),
+        ({"issuer": "a b"}, None),
+        ({"issuer": 5}, None),
+        ({}, None),
+        ("https://id.example", None),
+        (None, None),
+    ],
+)
+def test_who_granted_a_login_is_told_where_the_file_says_so(
+    provenance: object, issuer: str | None
+) -> None:
+    (found,) = read({"tokens": {**TOKENS, "oauth_provenance": provenance}}).accounts
+    assert found.issuer == issuer
+
+
 def test_what_the_id_document_does_not_say_the_access_credential_does() -> None:
     access = jwt({"email": "b@canary.example", AUTH: {"chatgpt_account_is_fedramp": True}})
     for document in ({}, {"id_token": None}, {"id_token": "opaque"}):

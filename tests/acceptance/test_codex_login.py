@@ -23,7 +23,7 @@ from tests.issuer import Issuer
 
 CODEX = npm.modules("codex") / ".bin" / "codex"
 
-pytestmark = [*npm.needs(CODEX, called="Codex CLI"), pytest.mark.slow]
+pytestmark = npm.needs(CODEX, called="the Codex CLI")
 
 
 @pytest.fixture
@@ -96,6 +96,24 @@ async def test_what_is_sent_at_a_sign_in_is_what_codex_sends(home: Path) -> None
             await client.approved(approval)
         ours = [(seen["path"], seen["type"], shape(seen)) for seen in issuer.requests]
     assert ours == theirs
+
+
+async def test_what_is_sent_to_end_a_login_is_what_codex_sends(home: Path) -> None:
+    async with running() as issuer:
+        await signed_in(home, issuer)
+        grant = read_account_file((home / "auth.json").read_bytes()).accounts[0].grant
+        assert grant is not None
+        issuer.requests.clear()
+        address = f"{issuer.origin}/oauth/revoke"
+        assert "logged out" in await codex(home, "logout", CODEX_REVOKE_TOKEN_URL_OVERRIDE=address)
+        async with client_of(settings_of(issuer.origin)) as client:
+            await client.revoke(grant)
+        theirs, ours = issuer.requests
+    assert (ours["path"], ours["type"], ours["body"]) == (
+        theirs["path"],
+        theirs["type"],
+        theirs["body"],
+    )
 
 
 def shape(seen: dict[str, Any]) -> dict[str, Any]:

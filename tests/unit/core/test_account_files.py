@@ -68,6 +68,7 @@ def grant_of(file: AccountFile) -> Grant:
 def test_the_login_of_an_auth_json_is_taken(mode: dict[str, object]) -> None:
     file = read({**OFFICIAL, **mode})
     assert file.kind is Kind.CODEX
+    assert str(file.kind) == "Codex CLI"
     assert file.left_out == ()
     assert file.accounts == (
         Found(
@@ -168,6 +169,7 @@ def pool(*rows: Any) -> dict[str, Any]:
 def test_the_accounts_of_a_pool_are_taken() -> None:
     file = read(pool(ROW, {"refreshToken": "second", "enabled": False}))
     assert file.kind is Kind.CODEX_MULTI_AUTH
+    assert str(file.kind) == "codex-multi-auth"
     assert file.accounts == (
         Found(
             grant=Grant(
@@ -271,6 +273,9 @@ def test_an_account_that_cannot_be_taken_is_left_out_with_its_place(row: object,
         (b"", "The file is no JSON."),
         (b'{"canary":"\xff"}', "The file is no JSON."),
         (b'{"a":' * 5_000, "The file is no JSON."),
+        (5, "The file is neither an auth.json of Codex CLI nor an accounts file of"),
+        (["accounts", "tokens"], "The file is neither an auth.json of Codex CLI nor an accounts"),
+        ("accounts", "The file is neither an auth.json of Codex CLI nor an accounts file of"),
         ([ROW], "The file is neither an auth.json of Codex CLI nor an accounts file of"),
         ({"refresh-canary": 1}, "The file is neither an auth.json of Codex CLI nor an accounts"),
         (b" " * (MAX_BYTES + 1), f"The file is larger than {MAX_BYTES} bytes."),
@@ -289,6 +294,7 @@ def test_a_pool_has_at_most_a_thousand_accounts() -> None:
 
 
 def test_a_byte_order_mark_is_no_matter_and_four_mebibytes_are_read() -> None:
+    assert MAX_BYTES == 4_194_304
     data = b"\xef\xbb\xbf" + json.dumps(POOL).encode()
     assert read(data) == read(POOL)
     assert read(data.ljust(MAX_BYTES)) == read(POOL)

@@ -45,6 +45,7 @@ class Code(StrEnum):
     HOST_NOT_ALLOWED = "host_not_allowed"
     UPGRADE_REQUIRED = "upgrade_required"
     QUEUE_FULL = "queue_full"
+    ACCOUNTS_EXHAUSTED = "accounts_exhausted"
     STORAGE_QUOTA_EXCEEDED = "storage_quota_exceeded"
     HEADERS_TOO_LARGE = "headers_too_large"
     INTERNAL_ERROR = "internal_error"
@@ -110,6 +111,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = MappingProxyType(
         Code.HOST_NOT_ALLOWED: _caller(421),
         Code.UPGRADE_REQUIRED: _caller(426),
         Code.QUEUE_FULL: Entry(status=429, type="rate_limit_error", retry_after=5),
+        # The type that Codex CLI knows: it tells its user when the limit is over, and stops asking.
+        Code.ACCOUNTS_EXHAUSTED: Entry(status=429, type="usage_limit_reached", retry_after=60),
         # Room comes when something is deleted or expires: an SDK's own repeats would only knock.
         Code.STORAGE_QUOTA_EXCEEDED: Entry(
             status=429, type="rate_limit_error", retry_after=60, should_retry=False
@@ -243,11 +246,24 @@ class UpstreamFailed(HandrailError):
 
 
 class UpstreamRefused(HandrailError):
-    """The upstream answered with an error of its own; `upstream_status` is what it said."""
+    """The upstream answered with an error of its own; `upstream_status` is what it said.
 
-    def __init__(self, fault: Fault, *, upstream_status: int) -> None:
+    `said` is its code and words, `headers` those of its reply: for rules about accounts. They may
+    name one, so they go nowhere.
+    """
+
+    def __init__(
+        self,
+        fault: Fault,
+        *,
+        upstream_status: int,
+        said: str = "",
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         super().__init__(fault)
         self.upstream_status = upstream_status
+        self.said = said
+        self.headers = headers
 
 
 class IssuerFailed(Exception):

@@ -21,6 +21,7 @@ from handrail.core.steps import Step
 from handrail.core.tool_schemas import PLACEHOLDER
 from handrail.engine.compaction import Compactor
 from handrail.engine.dispatch import Dispatcher
+from handrail.engine.meter import Attribution
 from handrail.errors import RequestRejected
 from handrail.settings.model import Secret, Target
 from tests.conformance.known import catalogue
@@ -120,7 +121,8 @@ def response_compaction(row: Row) -> Outcome:
     )
     compactor = Compactor(Dispatcher(upstream, clock=StoppedClock()))
     target = _target(url.partition("/responses")[0])
-    done = asyncio.run(compactor.fulfilled(target, request, headers={}))
+    charged = Attribution(caller="default", mode="stateless", response_id="resp_ours")
+    done = asyncio.run(compactor.fulfilled(target, request, headers={}, attribution=charged))
     left = json.loads(wire.encode(done.body["input"]))
     mode = "trimmed" if len(left) < len(body["input"]) else "unchanged"
     if "compacted by the upstream instead" in [step.action for step in done.steps]:

@@ -12,6 +12,7 @@ from handrail.core.switch import Switch
 from handrail.engine.dispatch import Dispatcher
 from handrail.engine.foreground import Foreground, prepare
 from handrail.engine.history import Conversation
+from handrail.engine.meter import Attribution
 from handrail.settings.catalogue import catalogue_of
 from handrail.settings.model import Secret, Target
 from handrail.upstream.client import UpstreamCall
@@ -110,7 +111,7 @@ async def answered(
         plan=decide(request, switch=switch, caller=CallerPolicy(name="default")),
         target=target,
         headers=headers or {},
-        response_id="resp_ours",
+        attribution=Attribution(caller="default", mode="stateless", response_id="resp_ours"),
         created_at=int(NOW),
     )
     foreground = Foreground(Dispatcher(upstream, clock=clock), clock=clock, heartbeat_seconds=15.0)

@@ -73,6 +73,11 @@ class Issuer:
         """What was counted."""
         return self.book.counts
 
+    @property
+    def busy(self) -> int:
+        """How many requests for credentials are under way."""
+        return self._under_way.total()
+
     def app(self) -> web.Application:
         """The aiohttp application."""
         app = web.Application()

@@ -16,6 +16,7 @@ from handrail.core.shaping import Shaping
 from handrail.engine.clock import SystemClock
 from handrail.engine.compaction import Compactor
 from handrail.engine.dispatch import Dispatcher
+from handrail.engine.meter import Attribution
 from handrail.errors import Code, UpstreamFailed
 from handrail.settings.model import Target
 from handrail.upstream.client import UpstreamCall
@@ -35,6 +36,7 @@ TARGET = Target(
     proxy=None,
 )
 TALK = [{"type": "message", "role": "assistant", "content": "a"}] * 20
+CHARGED = Attribution(caller="ann", mode="stateless", response_id="resp_1")
 LAST = {"type": "message", "role": "user", "content": "and\nnow"}
 SEALED = {"type": "compaction", "encrypted_content": "x"}
 
@@ -79,7 +81,9 @@ async def fulfilled(
     """What becomes of it over these replies."""
     upstream = Upstream(list(replies))
     compactor = Compactor(Dispatcher(upstream, clock=SystemClock()))
-    done = await compactor.fulfilled(TARGET, request(seconds), headers={"x-of": "caller"})
+    done = await compactor.fulfilled(
+        TARGET, request(seconds), headers={"x-of": "caller"}, attribution=CHARGED
+    )
     assert done.compaction is None
     return done, upstream
 
@@ -99,7 +103,7 @@ async def test_a_request_without_a_wish_costs_no_call() -> None:
     upstream = Upstream([])
     compactor = Compactor(Dispatcher(upstream, clock=SystemClock()))
     plain = request(given=[LAST])
-    assert await compactor.fulfilled(TARGET, plain, headers={}) is plain
+    assert await compactor.fulfilled(TARGET, plain, headers={}, attribution=CHARGED) is plain
     assert upstream.calls == []
 
 

@@ -7,12 +7,14 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from handrail.bootstrap.accounts import declare, open_accounts, pool_of
 from handrail.bootstrap.data_dir import DATABASE, STORE_KEY, take_lock, with_caller_key
 from handrail.bootstrap.descriptors import make_room
 from handrail.bootstrap.loops import running
 from handrail.bootstrap.parts import NewClient, Parts, build, new_request_id
 from handrail.core.quota import Quota
 from handrail.engine.clock import Clock, SystemClock
+from handrail.engine.meter import CallListener, unheard
 from handrail.engine.targets import Targets
 from handrail.errors import ConfigInvalid, StoreFailed
 from handrail.server.app import App
@@ -64,7 +66,7 @@ class Gateway:
 
     Building it takes the directory's lock, opens the store and binds the socket, so whatever is
     wrong shows as ConfigInvalid before anything is served. Ports that are not given are the
-    machine's clock, SQLite and aiohttp.
+    machine's clock, SQLite and aiohttp. `on_call` is told of every upstream call that is over.
     """
 
     def __init__(
@@ -74,10 +76,12 @@ class Gateway:
         clock: Clock | None = None,
         open_store: OpenStore = open_sqlite,
         new_client: NewClient = AiohttpClient,
+        on_call: CallListener = unheard,
     ) -> None:
         self._load = load
         self._clock = clock or SystemClock()
         self._new_client = new_client
+        self._on_call = on_call
         self._logger = get_logger()
         self.reload_problem: str | None = None
         self.draining = False
@@ -101,6 +105,9 @@ class Gateway:
                 quota=lambda: self.settings.quota,
                 monotonic=self._clock.monotonic,
             )
+            self._accounts = open_accounts(settings.data_dir)
+            undo.callback(self._accounts.close)
+            declare(self._accounts, self.settings, now=self._clock.now())
             undo.pop_all()
 
     @property
@@ -122,6 +129,10 @@ class Gateway:
             new_client=self._new_client,
             targets=self._targets,
             clock=self._clock,
+            on_call=self._on_call,
+            accounts=await pool_of(
+                self._accounts, settings=lambda: self.settings, clock=self._clock
+            ),
         )
         app = App(
             responses=self._parts.responses,
@@ -168,6 +179,7 @@ class Gateway:
         async with running(parts, broken=self._broken):
             yield
         await self._store.close()
+        self._accounts.close()
 
     def _broken(self) -> None:
         # It stops, says so by its exit status, and is started again by whoever watches it.
@@ -214,6 +226,12 @@ class Gateway:
         for path in NEED_RESTART:
             if settings.values[path] != self.settings.values[path]:
                 self._logger.warning("setting_needs_restart", setting=path)
+        try:
+            declare(self._accounts, settings, now=self._clock.now())
+        except (ConfigInvalid, StoreFailed) as error:
+            self.reload_problem = str(error)
+            self._logger.error("reload_failed", why=str(error))
+            return
         self._targets.use(settings.target)
         self.settings = settings
         self._parts.executor.wake()

@@ -31,10 +31,14 @@ async def running(parts: Parts, *, broken: Callable[[], None]) -> AsyncIterator[
         "replies": parts.background.replies.loop,
         "recovery": parts.recovery.loop,
     }
+    if parts.accounts is not None:
+        loops["accounts"] = parts.accounts.loop
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(watched(name, loop), name=name) for name, loop in loops.items()]
         yield
         parts.tails.close()
         for task in tasks:
             task.cancel()
+    if parts.accounts is not None:
+        await parts.accounts.settle()
     await parts.client.close()

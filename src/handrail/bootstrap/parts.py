@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from handrail.engine.accounts import Pool
 from handrail.engine.background import Background
 from handrail.engine.clock import Clock
 from handrail.engine.dispatch import Dispatcher
@@ -14,6 +15,7 @@ from handrail.engine.foreground import Foreground
 from handrail.engine.history import Histories
 from handrail.engine.journal import Journal
 from handrail.engine.kept import KeptForeground
+from handrail.engine.meter import CallListener, unheard
 from handrail.engine.recovery import Recovery
 from handrail.engine.retention import Retention
 from handrail.engine.tail import Tails
@@ -51,6 +53,7 @@ class Parts:
     background: Background
     responses: Responses
     models: Models
+    accounts: Pool | None = None
 
 
 def build(
@@ -60,14 +63,18 @@ def build(
     new_client: NewClient,
     targets: Targets,
     clock: Clock,
+    on_call: CallListener = unheard,
+    accounts: Pool | None = None,
 ) -> Parts:
     """Everything between the store and the routes.
 
     `settings` gives the snapshot of the moment: limits follow it, all else is that of the start.
+    `on_call` gets a record of every upstream call. Without `accounts` there is the credential of
+    the settings alone.
     """
     heartbeat = float(settings().heartbeat_seconds)
     client = new_client(idle_seconds=_KEEP_ALIVE_SECONDS.get(targets.current.profile.name, 15.0))
-    dispatcher = Dispatcher(client, clock=clock)
+    dispatcher = Dispatcher(client, clock=clock, listener=on_call, accounts=accounts)
     tails = Tails(store, heartbeat_seconds=heartbeat)
     journal = Journal(store=store, tails=tails, clock=clock)
     execution, executor = _execution(
@@ -80,12 +87,8 @@ def build(
         foreground=Foreground(dispatcher, clock=clock, heartbeat_seconds=heartbeat),
         background=background,
         kept=_kept(execution, executor, store=store, journal=journal, tails=tails, clock=clock),
-        upstream_runs=UpstreamRuns(
-            dispatcher=dispatcher,
-            store=store,
-            targets=targets,
-            clock=clock,
-            heartbeat_seconds=heartbeat,
+        upstream_runs=_upstream_runs(
+            dispatcher, store=store, targets=targets, heartbeat=heartbeat, clock=clock
         ),
         histories=Histories(store),
         clock=clock,
@@ -102,6 +105,7 @@ def build(
         background=background,
         responses=responses,
         models=Models(dispatcher),
+        accounts=accounts,
     )
 
 
@@ -150,6 +154,18 @@ def _kept(
         tails=tails,
         clock=clock,
         new_id=new_response_id,
+    )
+
+
+def _upstream_runs(
+    dispatcher: Dispatcher, *, store: Store, targets: Targets, clock: Clock, heartbeat: float
+) -> UpstreamRuns:
+    return UpstreamRuns(
+        dispatcher=dispatcher,
+        store=store,
+        targets=targets,
+        clock=clock,
+        heartbeat_seconds=heartbeat,
     )
 
 

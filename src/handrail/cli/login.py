@@ -213,7 +213,7 @@ def _is_clear(error: Exception) -> bool:
 
 # --- the command ----------------------------------------------------------------------------------
 
-Keep = Callable[[Settings, Grant], None]
+Keep = Callable[[Settings, Grant, str | None], None]
 Opened = Callable[[OAuthSettings], AbstractAsyncContextManager[Exchanges]]
 
 
@@ -223,9 +223,10 @@ def login_command(keep: Keep) -> click.Command:
     @click.command(name="login")
     @click.option("--config", "config_file", metavar="FILE", help="Settings file (TOML).")
     @click.option("--data-dir", metavar="DIR", help="Where accounts are kept.")
+    @click.option("--name", help="What to call the account.")
     @click.option("--paste", is_flag=True, help="Paste the address at which the browser ends.")
     @click.option("--device-code", is_flag=True, help="Type a code in, in any browser.")
-    def login(*, paste: bool, device_code: bool, **parameters: Any) -> None:
+    def login(*, name: str | None, paste: bool, device_code: bool, **parameters: Any) -> None:
         """Sign in to an account, with a browser of this machine unless told otherwise.
 
         Over SSH, in a container or without a browser: --device-code, or --paste.
@@ -235,7 +236,7 @@ def login_command(keep: Keep) -> click.Command:
         settings = load_settings(parameters, credentials=False)
         way = Way.PASTE if paste else Way.DEVICE_CODE if device_code else Way.BROWSER
         try:
-            asyncio.run(_signed_in(settings, way, keep=lambda grant: keep(settings, grant)))
+            asyncio.run(_signed_in(settings, way, keep=lambda grant: keep(settings, grant, name)))
         except (SignInFailed, IssuerFailed, IssuerRefused) as error:
             raise click.ClickException(str(error)) from None
 

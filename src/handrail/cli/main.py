@@ -5,6 +5,7 @@ import sys
 import click
 
 from handrail import __version__
+from handrail.cli.accounts import accounts
 from handrail.cli.config import config
 from handrail.cli.db import db
 from handrail.cli.explain import explain
@@ -22,6 +23,7 @@ cli.add_command(serve)
 cli.add_command(config)
 cli.add_command(explain)
 cli.add_command(db)
+cli.add_command(accounts)
 
 
 def main() -> None:

@@ -160,6 +160,7 @@ class Plan:
     background responses itself. `crash` and `priority` have a meaning only for what the gateway
     itself runs. `outlives_reader`: a foreground stream goes on when its reader leaves. `rules`
     names those that a run's upstream request is made by, "" where that is done at once.
+    `account` is the name of the account that the request demands.
     """
 
     mode: Mode
@@ -172,6 +173,7 @@ class Plan:
     priority: Priority = Priority.NORMAL
     outlives_reader: bool = False
     rules: str = ""
+    account: str | None = None
 
     def header(self) -> str:
         """The value of the `handrail-decision` reply header; holds no content of the request."""

@@ -173,7 +173,8 @@ def refusal(
         problem = _translated(status, headers, error, rule=rule, now=now, secrets=secrets)
         # Words that are no error object are not passed on, but may well say how long to wait.
         problem = replace(problem, retry_after=retry_after(headers, said, now=now))
-    return UpstreamRefused(problem, upstream_status=status)
+    words = f"{_text(error.get('code'))} {error.get('message')}"[:MAX_MESSAGE]
+    return UpstreamRefused(problem, upstream_status=status, said=words, headers=headers)
 
 
 def failure(error: RunError, *, now: float) -> HandrailError:

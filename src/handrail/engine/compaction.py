@@ -11,7 +11,9 @@ from typing import Final
 
 from handrail.core.profiles import Endpoint
 from handrail.core.rewrite import UpstreamRequest
+from handrail.core.wire import Body
 from handrail.engine.dispatch import Dispatcher
+from handrail.engine.meter import Attribution
 from handrail.engine.reading import MAX_REPLY_BYTES, read_response
 from handrail.errors import HandrailError
 from handrail.settings.model import Target
@@ -26,7 +28,12 @@ class Compactor:
         self._dispatcher = dispatcher
 
     async def fulfilled(
-        self, target: Target, request: UpstreamRequest, *, headers: Mapping[str, str]
+        self,
+        target: Target,
+        request: UpstreamRequest,
+        *,
+        headers: Mapping[str, str],
+        attribution: Attribution,
     ) -> UpstreamRequest:
         """`request` with nothing left to wish for. Raises nothing that is the upstream's doing."""
         wish = request.compaction
@@ -34,8 +41,10 @@ class Compactor:
             return request
         try:
             async with asyncio.timeout(wish.seconds):
-                answer = await self._ask(target, request.to_compact(wish), headers=headers)
-            value = wish.input(read_response(answer))
+                answer = await self._ask(
+                    target, request.to_compact(wish), headers=headers, attribution=attribution
+                )
+            value = wish.input(answer)
         except TimeoutError:
             return request.compacted(None, reason=f"no answer within {wish.seconds:g} s")
         except HandrailError as error:
@@ -46,10 +55,22 @@ class Compactor:
         return request.compacted(value, reason=INSTEAD)
 
     async def _ask(
-        self, target: Target, request: UpstreamRequest, *, headers: Mapping[str, str]
-    ) -> bytes:
+        self,
+        target: Target,
+        request: UpstreamRequest,
+        *,
+        headers: Mapping[str, str],
+        attribution: Attribution,
+    ) -> Body:
         async with self._dispatcher.create(
-            target, request, headers=headers, path=Endpoint.COMPACT.path
+            target,
+            request,
+            headers=headers,
+            attribution=attribution,
+            path=Endpoint.COMPACT.path,
         ) as answered:
             idle = target.idle_seconds
-            return await answered.reply.read(limit=MAX_REPLY_BYTES, idle_seconds=idle)
+            said = await answered.reply.read(limit=MAX_REPLY_BYTES, idle_seconds=idle)
+            body = read_response(said)
+            answered.meter.read(body)
+            return body

@@ -18,9 +18,10 @@ from handrail.core.retry import Cause, Verdict, attempt_verdict
 from handrail.core.rewrite import UpstreamRequest, upstream_request
 from handrail.engine.clock import Clock
 from handrail.engine.closing import object_of, plan_of
-from handrail.engine.dispatch import BeforeSend, Dispatcher, Said
+from handrail.engine.dispatch import Answered, BeforeSend, Dispatcher, Said
 from handrail.engine.history import Histories
 from handrail.engine.journal import Journal, RunLog
+from handrail.engine.meter import Attribution
 from handrail.engine.reading import EventReader
 from handrail.engine.shield import to_the_end
 from handrail.engine.targets import Targets
@@ -35,7 +36,6 @@ from handrail.errors import (
 from handrail.settings.model import Target
 from handrail.store.base import Run, Store
 from handrail.telemetry import get_logger
-from handrail.upstream.client import UpstreamReply
 
 _RETRY_CLOSE_SECONDS: Final = 1.0
 
@@ -58,6 +58,7 @@ class RunCall:
 
     target: Target
     request: UpstreamRequest
+    attribution: Attribution
     before_send: BeforeSend
     headers: Mapping[str, str] = field(default_factory=dict)
     persistent: bool = True
@@ -233,7 +234,12 @@ class Execution:
             if not await _may_send(log, cause if why is Cause.FIRST else why):
                 raise Fenced
 
-        call = RunCall(target=target, request=request, before_send=before_send)
+        call = RunCall(
+            target=target,
+            request=request,
+            attribution=attribution_of(run),
+            before_send=before_send,
+        )
         return await self._exchange(log, call)
 
     async def carry_out(self, log: RunLog, call: RunCall) -> Outcome:
@@ -256,23 +262,23 @@ class Execution:
             call.target,
             call.request,
             headers=call.headers,
+            attribution=call.attribution,
             before_send=call.before_send,
             persistent=call.persistent,
         ) as answered:
             call.answered(answered.said)
             target = call.target
             del call  # a long stream must not keep a large request alive
-            return await self._read(log.run, log, target=target, reply=answered.reply)
+            return await self._read(log.run, log, target=target, answered=answered)
 
-    async def _read(
-        self, run: Run, log: RunLog, *, target: Target, reply: UpstreamReply
-    ) -> Outcome:
+    async def _read(self, run: Run, log: RunLog, *, target: Target, answered: Answered) -> Outcome:
         completes = target.profile.completes
         reader = EventReader(
-            reply,
+            answered.reply,
             clock=self._clock,
             idle_seconds=target.idle_seconds,
             completer=Completer(responses.in_progress(object_of(run))) if completes else None,
+            meter=answered.meter,
         )
         while True:
             batch = await reader.read(patience=target.idle_seconds)
@@ -292,6 +298,12 @@ class Execution:
                 return State.FAILED, RunError(cause="output_too_large", message=message)
             if log.crowded:
                 await log.flush()
+
+
+def attribution_of(run: Run) -> Attribution:
+    """Whom the calls of a run are charged to."""
+    plan = plan_of(run)
+    return Attribution(caller=run.caller, mode=plan.mode, response_id=run.id, account=plan.account)
 
 
 async def _may_send(log: RunLog, cause: Cause) -> bool:

@@ -20,10 +20,10 @@ from handrail.engine.clock import Clock
 from handrail.engine.compaction import Compactor
 from handrail.engine.dispatch import Answered, Dispatcher, Said
 from handrail.engine.history import Conversation
+from handrail.engine.meter import Attribution
 from handrail.engine.reading import MAX_REPLY_BYTES, EventReader, read_response
 from handrail.engine.relay import Relay, RelayManner
 from handrail.settings.model import Target
-from handrail.upstream.client import UpstreamReply
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,6 +35,7 @@ class StatelessCall:
 
     target: Target
     headers: Mapping[str, str]
+    attribution: Attribution
     manner: RelayManner
     _outgoing: UpstreamRequest | None
 
@@ -56,15 +57,15 @@ def prepare(
     plan: Plan,
     target: Target,
     headers: Mapping[str, str],
-    response_id: str,
+    attribution: Attribution,
     created_at: int,
     shaping: Shaping = UNSHAPED,
 ) -> StatelessCall:
-    """The call for a create; `response_id` is for when the upstream never gives one.
+    """The call for a create; the attribution's id is for when the upstream never gives one.
 
     Raises RequestRejected for what the target's profile cannot take.
     """
-    request = conversation.own
+    request, response_id = conversation.own, attribution.response_id
     base: Callable[[], Body] = partial(
         responses.unopened, model=request.model, response_id=response_id, created_at=created_at
     )
@@ -76,6 +77,7 @@ def prepare(
     return StatelessCall(
         target=target,
         headers=headers,
+        attribution=attribution,
         manner=RelayManner(
             base=base,
             completes=target.profile.completes,
@@ -100,6 +102,7 @@ class EndpointCall:
 
     target: Target
     headers: Mapping[str, str]
+    attribution: Attribution
     path: str
     outgoing: UpstreamRequest
 
@@ -118,10 +121,11 @@ class Foreground:
         async with self._open(call) as answered:
             reply = answered.reply
             if "event-stream" in reply.headers.get("content-type", ""):
-                body = await self._collect(call, reply)
+                body = await self._collect(call, answered)
             else:
                 idle = call.target.idle_seconds
                 body = read_response(await reply.read(limit=MAX_REPLY_BYTES, idle_seconds=idle))
+                answered.meter.read(body)
                 completer = _completer(call)
                 body = completer.response(body) if completer else body
             return wire.encode(call.manner.stamped(body)), answered.said
@@ -129,26 +133,31 @@ class Foreground:
     async def pass_on(self, call: EndpointCall) -> tuple[bytes, Said]:
         """The upstream's JSON object, and what was said beside it. Raises HandrailError."""
         async with self._dispatcher.create(
-            call.target, call.outgoing, headers=call.headers, path=call.path
+            call.target,
+            call.outgoing,
+            headers=call.headers,
+            attribution=call.attribution,
+            path=call.path,
         ) as answered:
             idle = call.target.idle_seconds
             said = await answered.reply.read(limit=MAX_REPLY_BYTES, idle_seconds=idle)
-            return wire.encode(read_response(said)), answered.said
+            body = read_response(said)
+            answered.meter.read(body)
+            return wire.encode(body), answered.said
 
     @asynccontextmanager
     async def stream(self, call: StatelessCall) -> AsyncIterator[tuple[Relay, Said]]:
         """A relay of the upstream's events. Raises HandrailError on opening."""
         async with self._open(call) as answered:
-            reply = answered.reply
             relay = Relay(
-                self._reader(call, reply),
+                self._reader(call, answered),
                 manner=call.manner,
                 clock=self._clock,
                 patience=self._heartbeat_seconds,
             )
             yield relay, answered.said
             # The caller has everything by now; this only saves the next call a handshake.
-            await reply.finish()
+            await answered.reply.finish()
 
     @asynccontextmanager
     async def _open(self, call: StatelessCall) -> AsyncIterator[Answered]:
@@ -156,22 +165,27 @@ class Foreground:
             call.target,
             # Given a name here, the request would live as long as the stream.
             await self._compactor.fulfilled(
-                call.target, call.take_outgoing(), headers=call.headers
+                call.target,
+                call.take_outgoing(),
+                headers=call.headers,
+                attribution=call.attribution,
             ),
             headers=call.headers,
+            attribution=call.attribution,
         ) as answered:
             yield answered
 
-    def _reader(self, call: StatelessCall, reply: UpstreamReply) -> EventReader:
+    def _reader(self, call: StatelessCall, answered: Answered) -> EventReader:
         return EventReader(
-            reply,
+            answered.reply,
             clock=self._clock,
             idle_seconds=call.target.idle_seconds,
             completer=_completer(call),
+            meter=answered.meter,
         )
 
-    async def _collect(self, call: StatelessCall, reply: UpstreamReply) -> Body:
-        reader = self._reader(call, reply)
+    async def _collect(self, call: StatelessCall, answered: Answered) -> Body:
+        reader = self._reader(call, answered)
         whole = Collector()
         while (batch := await reader.read(patience=call.target.idle_seconds)) is not None:
             if any(whole.take(event) for event in batch):

@@ -23,7 +23,14 @@ from handrail.core.upstream_errors import failure
 from handrail.engine.clock import Clock
 from handrail.engine.closing import object_of
 from handrail.engine.dispatch import Said
-from handrail.engine.execution import Execution, Fenced, Outcome, RunCall, run_error
+from handrail.engine.execution import (
+    Execution,
+    Fenced,
+    Outcome,
+    RunCall,
+    attribution_of,
+    run_error,
+)
 from handrail.engine.executors import Adopter
 from handrail.engine.history import Conversation
 from handrail.engine.journal import Journal, RunLog
@@ -271,6 +278,7 @@ class KeptForeground:
         return RunCall(
             target=call.target,
             request=call.take_outgoing(),
+            attribution=attribution_of(run),
             before_send=before_send,
             headers=call.headers,
             persistent=False,  # whoever waits decides itself whether to try again

@@ -11,17 +11,22 @@ from handrail.core.complete import Completer
 from handrail.core.events import Event, MalformedEvent
 from handrail.core.lifecycle import TERMINAL_EVENT, State
 from handrail.engine.clock import Clock
+from handrail.engine.meter import Meter
 from handrail.errors import Code, UpstreamFailed
 from handrail.upstream.client import UpstreamReply
 
 MAX_REPLY_BYTES: Final = 64 << 20
+
+# The only events that a meter is told of.
+_TOLD: Final = events.CLOSING | {events.ERROR}
 
 
 class EventReader:
     """The events of one upstream reply, in order.
 
     A server that answers a streaming request with one JSON object is understood too: its object
-    becomes the terminal event.
+    becomes the terminal event. `meter` is shown what the upstream itself said, before anything is
+    filled in.
     """
 
     def __init__(
@@ -31,11 +36,13 @@ class EventReader:
         clock: Clock,
         idle_seconds: float,
         completer: Completer | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self._reply = reply
         self._clock = clock
         self._idle_seconds = idle_seconds
         self._completer = completer
+        self._meter = meter
         self._decoder = sse.Decoder(limit=MAX_EVENT_BYTES)
         self._heard = clock.monotonic()
         self._is_json = "json" in reply.headers.get("content-type", "")
@@ -82,6 +89,8 @@ class EventReader:
                 event = events.read(frame)
                 if event is None or self._is_repeated(event):
                     continue
+                if event.type in _TOLD and self._meter is not None:
+                    self._meter.heard(event)
                 if self._completer is not None:
                     event = self._completer.complete(event)
                 found.append(event)
@@ -103,6 +112,8 @@ class EventReader:
         body = await self._reply.read(limit=MAX_REPLY_BYTES, idle_seconds=self._idle_seconds)
         self._ended = True
         response = read_response(body)
+        if self._meter is not None:
+            self._meter.read(response)
         status = wire.string(response, "status")
         if status in (State.QUEUED, State.IN_PROGRESS):
             raise UpstreamFailed(

@@ -22,6 +22,7 @@ from handrail.core.wire import Body
 from handrail.engine.clock import Clock
 from handrail.engine.dispatch import Answered, Dispatcher, Said
 from handrail.engine.history import Conversation
+from handrail.engine.meter import Attribution
 from handrail.engine.reading import MAX_REPLY_BYTES, EventReader, read_response
 from handrail.engine.targets import Targets
 from handrail.errors import (
@@ -51,7 +52,7 @@ Query = Sequence[tuple[str, str]]
 class UpstreamRun:
     """One create to be run by the upstream, ready to leave."""
 
-    caller: str
+    attribution: Attribution
     target: Target
     headers: Mapping[str, str]
     outgoing: UpstreamRequest
@@ -81,7 +82,7 @@ class UpstreamRuns:
         conversation: Conversation,
         *,
         plan: Plan,
-        caller: str,
+        attribution: Attribution,
         target: Target,
         headers: Mapping[str, str],
     ) -> UpstreamRun:
@@ -94,29 +95,32 @@ class UpstreamRuns:
             continues=conversation.continues,
             catalogue=target.catalogue,
         )
-        return UpstreamRun(caller=caller, target=target, headers=headers, outgoing=outgoing)
+        return UpstreamRun(
+            attribution=attribution, target=target, headers=headers, outgoing=outgoing
+        )
 
     async def create(self, run: UpstreamRun) -> tuple[bytes, Said]:
         """The response as the upstream gave it, as JSON; its place is durable by then."""
         async with self._opened(run) as answered:
-            body = await self._read(answered.reply, run.target)
-            await self._remember(body, run)
+            body = await self._read(answered, run.target)
+            await self._remember(body, run, account=answered.account)
             return wire.encode(body), answered.said
 
     @asynccontextmanager
     async def stream(self, run: UpstreamRun) -> AsyncIterator[tuple[AsyncGenerator[bytes], Said]]:
         """The upstream's events; the place is durable before the first one is given."""
         async with self._opened(run) as answered:
-            yield self._events(answered.reply, run.target, run=run), answered.said
+            events = self._events(answered.reply, run.target, run=run, answered=answered)
+            yield events, answered.said
 
     @asynccontextmanager
     async def _opened(self, run: UpstreamRun) -> AsyncIterator[Answered]:
         async with self._dispatcher.create(
-            run.target, run.outgoing, headers=run.headers
+            run.target, run.outgoing, headers=run.headers, attribution=run.attribution
         ) as answered:
             yield answered
 
-    async def _remember(self, body: Body, run: UpstreamRun) -> None:
+    async def _remember(self, body: Body, run: UpstreamRun, *, account: str | None) -> None:
         response_id = items.item_id(body) or ""
         now = self._clock.now()
         if not _ID.fullmatch(response_id):
@@ -125,14 +129,17 @@ class UpstreamRuns:
             )
         remote = Remote(
             id=response_id,
-            caller=run.caller,
+            caller=run.attribution.caller,
             target=run.target.name,
             created_at=now,
             expires_at=now + REMEMBERED_SECONDS,
+            account=account,
         )
         try:
             if await self._store.remember(remote):
-                self._logger.info("upstream_run_made", run=response_id, caller=run.caller)
+                self._logger.info(
+                    "upstream_run_made", run=response_id, caller=run.attribution.caller
+                )
                 return
         except StoreFailed:
             # Nobody could ever poll it: better that it does not run than that it is lost.
@@ -145,7 +152,9 @@ class UpstreamRuns:
     async def _give_up(self, remote: Remote, target: Target) -> None:
         try:
             path = _path(remote, "/cancel")
-            await self._dispatcher.ask(target, path, method="POST", limit=MAX_REPLY_BYTES)
+            await self._dispatcher.ask(
+                target, path, method="POST", limit=MAX_REPLY_BYTES, account=remote.account
+            )
         except HandrailError as error:
             self._logger.error("upstream_run_lost", run=remote.id, why=error.fault.code)
 
@@ -181,7 +190,9 @@ class UpstreamRuns:
         """Its events from where the query says, as the upstream replays them."""
         target = self._target(remote)
         try:
-            async with self._dispatcher.listen(target, _path(remote, query=query)) as reply:
+            async with self._dispatcher.listen(
+                target, _path(remote, query=query), account=remote.account
+            ) as reply:
                 yield self._events(reply, target, run=None)
         except UpstreamRefused as error:
             raise _said_of(remote, error) from error
@@ -198,7 +209,9 @@ class UpstreamRuns:
         target = self._target(remote)
         try:
             path = _path(remote, part, query)
-            said = await self._dispatcher.ask(target, path, method=method, limit=MAX_REPLY_BYTES)
+            said = await self._dispatcher.ask(
+                target, path, method=method, limit=MAX_REPLY_BYTES, account=remote.account
+            )
         except UpstreamRefused as error:
             # A part that is not found may only be a route that the server does not have.
             raise (error if part else _said_of(remote, error)) from error
@@ -220,9 +233,10 @@ class UpstreamRuns:
 
     # --- reading ---------------------------------------------------------------------------
 
-    async def _read(self, reply: UpstreamReply, target: Target) -> Body:
-        said = await reply.read(limit=MAX_REPLY_BYTES, idle_seconds=target.idle_seconds)
-        body = read_response(said)
+    async def _read(self, answered: Answered, target: Target) -> Body:
+        idle = target.idle_seconds
+        body = read_response(await answered.reply.read(limit=MAX_REPLY_BYTES, idle_seconds=idle))
+        answered.meter.read(body)
         completer = self._completer(target)
         return completer.response(body) if completer else body
 
@@ -231,7 +245,12 @@ class UpstreamRuns:
         return Completer(base) if target.profile.completes else None
 
     async def _events(
-        self, reply: UpstreamReply, target: Target, *, run: UpstreamRun | None
+        self,
+        reply: UpstreamReply,
+        target: Target,
+        *,
+        run: UpstreamRun | None,
+        answered: Answered | None = None,
     ) -> AsyncGenerator[bytes]:
         """The frames of a stream as they come. `run`: a new one, to be remembered first.
 
@@ -243,13 +262,15 @@ class UpstreamRuns:
             clock=self._clock,
             idle_seconds=target.idle_seconds,
             completer=self._completer(target),
+            meter=answered.meter if answered else None,
         )
         while True:
             batch = await reader.read(patience=self._heartbeat_seconds)
             if batch is None:
                 return
             if run is not None and batch:
-                await self._remember(_opening(batch[0]), run)
+                account = answered.account if answered else None
+                await self._remember(_opening(batch[0]), run, account=account)
                 run = None
             yield b"".join(event.frame for event in batch) or COMMENT
 

@@ -26,6 +26,7 @@ from handrail.engine.dispatch import Said
 from handrail.engine.foreground import EndpointCall, Foreground, StatelessCall, prepare
 from handrail.engine.history import Conversation, Histories
 from handrail.engine.kept import KeptCall, KeptForeground
+from handrail.engine.meter import Attribution
 from handrail.engine.relay import Relay
 from handrail.engine.upstream_runs import UpstreamRun, UpstreamRuns
 from handrail.errors import Code, HandrailError, RequestRejected, ResponseNotFound, fault
@@ -134,9 +135,10 @@ class Responses:
     ) -> StatelessCall | KeptCall | UpstreamRun:
         target, name = settings.target, caller.policy.name
         headers = _forwarded(exchange, target.profile.headers)
+        attribution = self._attribution(plan, caller)
         if plan.mode is Mode.UPSTREAM:
             return self._upstream_runs.prepare(
-                conversation, plan=plan, caller=name, target=target, headers=headers
+                conversation, plan=plan, attribution=attribution, target=target, headers=headers
             )
         if plan.mode is Mode.KEPT:
             self._refuse_while_draining()
@@ -154,13 +156,21 @@ class Responses:
             plan=plan,
             target=target,
             headers=headers,
-            response_id=self._new_id(),
+            attribution=attribution,
             created_at=int(self._clock.now()),
             shaping=Shaping(fast=settings.fast_session.under(caller.policy.fast_session)),
         )
         if _is_codex(exchange):
             call.number_heartbeats()
         return call
+
+    def _attribution(self, plan: Plan, caller: Caller) -> Attribution:
+        return Attribution(
+            caller=caller.policy.name,
+            mode=plan.mode,
+            response_id=self._new_id(),
+            account=plan.account,
+        )
 
     async def _answer_background(
         self, exchange: Exchange, plan: Plan, work: Accepted, *, caller: str
@@ -265,6 +275,7 @@ class Responses:
         call = EndpointCall(
             target=target,
             headers=_forwarded(exchange, target.profile.headers),
+            attribution=self._attribution(plan, caller),
             path=endpoint.path,
             outgoing=outgoing,
         )

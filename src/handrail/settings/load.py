@@ -61,8 +61,14 @@ _AS_THEY_ARE: Final = MappingProxyType(
         "max_output_bytes": "background.max_output_bytes",
         "max_stored_bytes": "background.max_stored_bytes",
         "max_history_bytes": "background.max_history_bytes",
+        "account_strategy": "accounts.strategy",
     }
 )
+
+ACCOUNTS_FILE: Final = "accounts.db"
+"""In the data directory: what several processes change."""
+
+_KEY: Final = "upstream.api_key"
 
 Tree = dict[str, Any]
 
@@ -93,6 +99,9 @@ def load(
     values["data_dir"] = values["data_dir"] or default_data_dir
     known = catalogue_of(PROFILES[values["upstream.profile"]], own=models, defaults=defaults)
     target = read_target(values, sources, environment, missing=missing, catalogue=known)
+    if (values["data_dir"] / ACCOUNTS_FILE).exists():
+        # Somebody may have signed in; whether there is an account is seen when that file is open.
+        sources.update({path: missing.pop(path) for path in list(missing) if path == _KEY})
     if missing and credentials:
         raise ConfigInvalid(next(iter(missing.values())))
     sources.update(missing)

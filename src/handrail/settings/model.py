@@ -16,6 +16,7 @@ from handrail.core.policy import CallerPolicy, Executor
 from handrail.core.profiles import Auth, Profile
 from handrail.core.quota import Quota
 from handrail.core.redact import masked
+from handrail.core.select import Strategy
 from handrail.core.switch import Switch
 
 
@@ -53,8 +54,10 @@ class Target:
 
     `catalogue` is what is known about models there. `auth` says how the credential is shown, which
     is `api_key` or what `bearer_command` prints, kept for `bearer_seconds` if it does not say when
-    it ends. `query` is a part of every URL, "" for none. `rules` names what decides how a request
-    to it is written: equal rules have equal names.
+    it ends. `query` is a part of every URL, "" for none. `label` is what
+    accounts call it, `accounts` are the keys of the settings by the names of theirs,
+    `drops_reasoning` is what becomes of reasoning whose account cannot be used. `rules` names
+    what decides how a request to it is written: equal rules have equal names.
     """
 
     url: str
@@ -71,6 +74,9 @@ class Target:
     bearer_command: tuple[str, ...] = ()
     bearer_seconds: float = 300.0
     query: str = ""
+    label: str = "upstream"
+    accounts: Mapping[str, Secret] = field(default_factory=dict, repr=False)
+    drops_reasoning: bool = False
     rules: str = field(init=False, repr=False, default="")
 
     def __post_init__(self) -> None:
@@ -170,6 +176,7 @@ class Settings:
     max_output_bytes: int
     max_stored_bytes: int
     max_history_bytes: int
+    account_strategy: Strategy
     file: Path | None
     values: Mapping[str, Any]
     sources: Mapping[str, str]

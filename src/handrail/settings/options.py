@@ -1,6 +1,7 @@
 """The literal table of all settings: the loader, `config explain` and the docs are held to it."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from handrail.core.policy import (
     WhenLeft,
 )
 from handrail.core.profiles import PROFILES, AddReasoning, Auth, ToolCleanUp
+from handrail.core.select import Strategy as AccountStrategy
 from handrail.core.switch import SWITCH_VARIABLES
 from handrail.settings import readers
 
@@ -22,6 +24,13 @@ CALLER_KEY_VARIABLE: Final = "HANDRAIL_CALLER_KEY"
 API_KEY_VARIABLE: Final = "HANDRAIL_UPSTREAM_API_KEY"
 OPENAI_KEY_VARIABLE: Final = "OPENAI_API_KEY"
 FILE_VARIABLE: Final = "HANDRAIL_CONFIG"
+
+
+class WhenMakerIsGone(StrEnum):
+    """What becomes of reasoning that only an account can read which cannot be used."""
+
+    REFUSE = "refuse"
+    DROP = "drop"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +155,29 @@ OPTIONS: Final[tuple[Option, ...]] = (
         read=readers.duration(1, 86_400),
         default=300,
         meaning="How long a credential of that command is used if it does not say when it ends.",
+    ),
+    Option(
+        path="upstream.accounts",
+        read=readers.secrets,
+        default=MappingProxyType({}),
+        meaning="Further API keys, as a table of names: each is `env:VARIABLE` or `file:PATH`. "
+        "Calls are spread over them, and over the accounts of `handrail accounts`.",
+    ),
+    Option(
+        path="accounts.strategy",
+        read=readers.word(*AccountStrategy),
+        default=AccountStrategy.HYBRID,
+        meaning="Which account a call is made with: the one with the most room (hybrid), the first "
+        "by name until it is used up (drain_first), each in its turn (round_robin), or the one "
+        "that has made the fewest calls (least_used).",
+    ),
+    Option(
+        path="accounts.when_maker_is_gone",
+        read=readers.word(*WhenMakerIsGone),
+        default=WhenMakerIsGone.REFUSE,
+        meaning="What becomes of a request with encrypted reasoning whose account cannot be used "
+        "now: refuse it with that account's reset, or drop the reasoning, say so, and go to "
+        "another account.",
     ),
     Option(
         path="upstream.api_version",

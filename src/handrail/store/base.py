@@ -148,13 +148,17 @@ class Slice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remote:
-    """A response that an upstream runs and keeps: whose it is and where. Times in unix seconds."""
+    """A response that an upstream runs and keeps: whose it is and where. Times in unix seconds.
+
+    `account` is the id of the one that it was made with, None for the settings' own credential.
+    """
 
     id: str
     caller: str
     target: str
     created_at: float
     expires_at: float
+    account: str | None = None
 
 
 Visit = Callable[[Run], None]

@@ -195,8 +195,8 @@ on conflict (name) do update set value = excluded.value;
 
 -- name: remember
 -- Where an upstream's response is; an id that another caller has is not taken over.
-insert into remotes (id, caller, target, created_at, expires_at)
-values (:id, :caller, :target, :created_at, :expires_at)
+insert into remotes (id, caller, target, created_at, expires_at, account)
+values (:id, :caller, :target, :created_at, :expires_at, :account)
 on conflict (id) do update set created_at = excluded.created_at, expires_at = excluded.expires_at
 where caller = excluded.caller and target = excluded.target;
 

@@ -4,7 +4,7 @@ create table accounts (
     id            text    not null primary key,
     name          text    not null unique,
     target        text    not null,
-    kind          text    not null check (kind in ('key', 'oauth')),
+    kind          text    not null check (kind in ('key', 'oauth', 'settings')),
     credential    blob    not null,
     version       integer not null default 1,
     expires_at    real,
@@ -17,8 +17,7 @@ create table accounts (
     added_at      real    not null,
     refreshed_at  real,
     lease_owner   text,
-    lease_until   real,
-    lease_version integer
+    lease_until   real
 ) strict, without rowid;
 
 -- Until when an account is not to be used for a scope: everything ('') or one model.
@@ -27,6 +26,7 @@ create table cooldowns (
     scope   text not null,
     until   real not null,
     reason  text not null,
+    guessed integer not null,
     primary key (account, scope)
 ) strict, without rowid;
 

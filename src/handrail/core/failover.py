@@ -1,0 +1,109 @@
+"""What a failed call means for the account that it was made with.
+
+Whether the call may be made once more, with another account, is the never-twice rule: only on proof
+that it did not run, which is a 401, 429 or 503, or a failure before the request was handed over.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from handrail.core.limits import ALL
+from handrail.core.upstream_errors import LASTING
+from handrail.errors import HandrailError, UpstreamFailed, UpstreamRefused
+
+BREAKER_FAILURES: Final = 3
+BREAKER_WINDOW: Final = 60.0
+BREAKER_SECONDS: Final = 30.0
+"""So many failures within so many seconds put an account behind the others for so long."""
+
+_UNREACHED: Final = 6.0
+_OVERLOADED: Final = 4.0
+_REFUSED: Final = 30.0
+_FORBIDDEN: Final = 300.0
+_LIMIT: Final = 2.0
+_LONGEST_GUESS: Final = 60.0
+_SPENT: Final = 300.0
+
+# Words of an issuer or upstream that has withdrawn a credential for good. Trying the other
+# accounts after that looks like somebody who goes through a list of stolen ones.
+_WITHDRAWN: Final = re.compile(
+    "token_invalidated|token_revoked|account_deactivated|has been (?:invalidated|revoked|disabled)"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consequence:
+    """What becomes of an account, and of the call.
+
+    `seconds` is how long it is not to be used for `scope`, 0 for not at all; `guessed` when only we
+    say so. `ended`: it is over until somebody signs in again. `renew`: its credential may merely
+    be old. `again`: the call has not run. `fails` counts for the breaker.
+    """
+
+    reason: str
+    again: bool = False
+    scope: str = ALL
+    seconds: float = 0.0
+    guessed: bool = True
+    ended: bool = False
+    renew: bool = False
+    fails: bool = False
+
+
+def consequence(error: HandrailError, *, model: str, limited: int = 0) -> Consequence:
+    """What `error`, which ended a call for `model`, means for its account.
+
+    `limited` is how many 429 in a row it has had before without being told how long to wait.
+    """
+    if isinstance(error, UpstreamFailed):
+        if error.sent:
+            return Consequence(reason="its call was lost", fails=True)
+        return Consequence(reason="not reached", again=True, seconds=_UNREACHED, fails=True)
+    if not isinstance(error, UpstreamRefused):
+        return Consequence(reason="no word about the account")
+    match error.upstream_status:
+        case 401:
+            return _unauthorized(error)
+        case 402 | 403:
+            return Consequence(reason="refused by the upstream", seconds=_FORBIDDEN)
+        case 404 | 429 if error.fault.status == 429:
+            return _limited(error, model=model, before=limited)
+        case 503:
+            wait = error.fault.retry_after
+            return Consequence(
+                reason="overloaded", again=True, seconds=wait or _OVERLOADED, fails=True
+            )
+        case status:
+            return Consequence(reason=f"answered {status}", fails=status >= 500)
+
+
+def _unauthorized(error: UpstreamRefused) -> Consequence:
+    if _WITHDRAWN.search(error.said.lower()):
+        return Consequence(reason="its credential was withdrawn; sign in again", ended=True)
+    return Consequence(reason="credential refused", again=True, seconds=_REFUSED, renew=True)
+
+
+def _limited(error: UpstreamRefused, *, model: str, before: int) -> Consequence:
+    lasting = bool(LASTING & {error.fault.type, error.fault.code})
+    wait = error.fault.retry_after
+    guess = _SPENT if lasting else min(_LIMIT * 2.0**before, _LONGEST_GUESS)
+    return Consequence(
+        reason=str(error.fault.code or error.fault.type),
+        again=True,
+        scope=ALL if lasting else model,
+        seconds=wait or guess,
+        guessed=wait is None,
+    )
+
+
+def is_open(failures: tuple[float, ...], *, now: float) -> float | None:
+    """Until when the breaker holds an account back, by the times of its last failures.
+
+    None when it does not. A success empties the list (defect D-35 of the reference).
+    """
+    recent = [moment for moment in failures if moment > now - BREAKER_WINDOW - BREAKER_SECONDS]
+    for first, last in zip(recent, recent[BREAKER_FAILURES - 1 :], strict=False):
+        if last - first <= BREAKER_WINDOW and last + BREAKER_SECONDS > now:
+            return recent[-1] + BREAKER_SECONDS
+    return None

@@ -1,0 +1,62 @@
+"""What an upstream says that a call has used, read from the response that ended it.
+
+By OpenAI's reference of the Responses API, `input_tokens` includes the cached ones and
+`output_tokens` includes those of reasoning: the parts are told, and never added to the whole
+(defect D-20 of the reference).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Counts of one call, 0 or more; None for what was not told, which is not 0.
+
+    `cached` are inside `input`, `reasoning` inside `output`.
+    """
+
+    input: int | None = None
+    cached: int | None = None
+    output: int | None = None
+    reasoning: int | None = None
+
+    @property
+    def total(self) -> int | None:
+        """Input and output together; None unless both were told."""
+        if self.input is None or self.output is None:
+            return None
+        return self.input + self.output
+
+
+def read_usage(response: Mapping[str, Raw]) -> Usage | None:
+    """The usage in a response object; None when it holds none that can be read.
+
+    A count that is no whole number from 0 on was not told.
+    """
+    found = _object(response.get("usage"))
+    usage = Usage(
+        input=_count(found, "input_tokens"),
+        cached=_count(found.get("input_tokens_details"), "cached_tokens"),
+        output=_count(found, "output_tokens"),
+        reasoning=_count(found.get("output_tokens_details"), "reasoning_tokens"),
+    )
+    return None if usage == Usage() else usage
+
+
+def _object(value: Raw | None) -> dict[str, Any]:
+    try:
+        found = {} if value is None else msgspec.json.decode(value)
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _count(holder: Any, name: str) -> int | None:
+    value = holder.get(name) if isinstance(holder, dict) else None
+    # `True` is an int to Python.
+    return value if type(value) is int and value >= 0 else None

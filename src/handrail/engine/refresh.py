@@ -1,0 +1,160 @@
+"""One exchange of a refresh credential per expiry, whoever asks, in however many processes.
+
+A refresh credential is good for one exchange, and an issuer that sees it twice may end the whole
+account. So inside a process everybody waits for one task; between processes the store gives out one
+lease, and whoever comes second reads what the first has kept. An exchange that has begun goes on
+although nobody waits for it any more, and its result is durable before anybody uses it.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from handrail.engine.clock import Clock
+from handrail.engine.shield import to_the_end
+from handrail.store.accounts import Accounts, Busy, Kept, Leased, Renewal, Renewed
+from handrail.telemetry import get_logger
+
+LEASE_SECONDS: Final = 60.0
+"""How long an exchange may take before another process may try."""
+
+_POLL_SECONDS: Final = 0.1
+_TRIES: Final = 2
+
+
+class RefreshFailed(Exception):
+    """An exchange gave no credential; the message is for the operator and holds no secret.
+
+    `permanent`: the issuer will never take this refresh credential again. `lost`: it may have taken
+    it, and its answer was lost.
+    """
+
+    def __init__(self, why: str, *, permanent: bool = False, lost: bool = False) -> None:
+        super().__init__(why)
+        self.permanent = permanent
+        self.lost = lost
+
+
+class Exchange(Protocol):
+    """Asks an issuer for a new credential. Raises RefreshFailed."""
+
+    async def __call__(self, credential: bytes) -> Renewal:
+        """What takes the place of the kept `credential`."""
+
+
+class AccountEnded(Exception):
+    """The account is over until somebody signs in again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    account: str
+    version: int
+
+
+class Refresher:
+    """Refreshes accounts of one store. `owner` names this process in leases."""
+
+    def __init__(self, store: Accounts, exchange: Exchange, *, clock: Clock, owner: str) -> None:
+        self._store = store
+        self._exchange = exchange
+        self._clock = clock
+        self._owner = owner
+        self._under_way: dict[_Asked, asyncio.Task[Kept]] = {}
+        self._logger = get_logger()
+
+    async def fresh(self, account: str, *, version: int) -> Kept:
+        """The credential that comes after `version`.
+
+        Raises AccountEnded, RefreshFailed for now, and StoreFailed.
+        """
+        asked = _Asked(account=account, version=version)
+        task = self._under_way.get(asked)
+        if task is None:
+            task = asyncio.create_task(self._fresh(asked), name=f"refresh {account}")
+            self._under_way[asked] = task
+            task.add_done_callback(lambda done: self._over(asked, done))
+        # Whoever waits may leave; the exchange goes on.
+        return await asyncio.shield(task)
+
+    def _over(self, asked: _Asked, task: asyncio.Task[Kept]) -> None:
+        del self._under_way[asked]
+        if not task.cancelled():
+            task.exception()  # whoever waited has it; nobody may have
+
+    async def settle(self) -> None:
+        """Wait for the exchanges that are under way."""
+        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+
+    async def _fresh(self, asked: _Asked) -> Kept:
+        while True:
+            leased = await self._store.lease(
+                asked.account,
+                version=asked.version,
+                owner=self._owner,
+                now=self._clock.now(),
+                seconds=LEASE_SECONDS,
+            )
+            if leased is None:
+                raise AccountEnded(asked.account)
+            if isinstance(leased, Renewed):
+                return leased.kept
+            if isinstance(leased, Leased):
+                return await to_the_end(self._exchanged(asked, leased.kept))
+            await self._wait(leased)
+
+    async def _wait(self, busy: Busy) -> None:
+        left = max(busy.until - self._clock.now(), 0.0)
+        await self._clock.sleep(min(left, _POLL_SECONDS))
+
+    async def _exchanged(self, asked: _Asked, kept: Kept) -> Kept:
+        try:
+            renewal = await self._answer(kept.credential)
+        except RefreshFailed as error:
+            self._logger.error(
+                "refresh_failed", account=asked.account, why=str(error), permanent=error.permanent
+            )
+            if error.permanent:
+                await self._store.end(asked.account, version=asked.version, why=str(error))
+                raise AccountEnded(asked.account) from None
+            await self._store.release(asked.account, owner=self._owner)
+            raise
+        except BaseException:
+            await self._store.release(asked.account, owner=self._owner)
+            raise
+        await self._keep(asked, renewal)
+        self._logger.info("refreshed", account=asked.account)
+        return Kept(credential=renewal.credential, version=asked.version + 1)
+
+    async def _answer(self, credential: bytes) -> Renewal:
+        """An answer whose loss may have used the credential up is asked for once more.
+
+        An issuer that takes it again has not; one that has says so, and nothing else helps then.
+        """
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return await self._exchange(credential)
+            except RefreshFailed as error:
+                if not error.lost or tries == _TRIES:
+                    raise
+
+    async def _keep(self, asked: _Asked, renewal: Renewal) -> None:
+        # What is not kept is lost for good: a store that cannot be written now is tried again
+        # for as long as the lease keeps the others away.
+        until = self._clock.monotonic() + LEASE_SECONDS / 2
+        while True:
+            try:
+                await self._store.renew(
+                    asked.account,
+                    version=asked.version,
+                    renewal=renewal,
+                    now=self._clock.now(),
+                )
+                return
+            except Exception as error:
+                self._logger.error("refresh_not_kept", account=asked.account, exc_info=error)
+                if self._clock.monotonic() > until:
+                    raise
+                await self._clock.sleep(_POLL_SECONDS)

@@ -1,0 +1,139 @@
+"""The account of a call where there is only the settings' own credential, or none."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from handrail.core.credentials import SETTINGS, Shown
+from handrail.core.failover import Consequence
+from handrail.core.request_options import ACCOUNT
+from handrail.core.rewrite import UpstreamRequest
+from handrail.core.select import Wants
+from handrail.engine.meter import CallRecord
+from handrail.errors import (
+    Code,
+    HandrailError,
+    RequestRejected,
+    UpstreamFailed,
+    UpstreamRefused,
+)
+from handrail.settings.model import Target
+from handrail.upstream.credentials import Credentials
+
+_UNAUTHORIZED: Final = 401
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What one call is made with. `account` is None for the only credential of the settings."""
+
+    account: str | None
+    name: str
+    shown: Shown | None = field(repr=False)
+    version: int = 0
+    reason: str = ""
+
+
+class NoAccount(HandrailError):
+    """No account may be used for a call now."""
+
+
+class Accounts(Protocol):
+    """Gives each upstream call what it is made with."""
+
+    async def take(self, target: Target, wants: Wants, *, model: str) -> Taken:
+        """The account for a call; it is given back with `done`. Raises HandrailError."""
+
+    def other(self, target: Target, wants: Wants, *, model: str) -> bool:
+        """Whether there is an account for another call, after those that were tried."""
+
+    async def bound(
+        self, target: Target, wants: Wants, request: UpstreamRequest, *, headers: Mapping[str, str]
+    ) -> Wants:
+        """What `request` wants beside: the account that alone can read it, or the last one."""
+
+    def noted(self, taken: Taken, sealed: Sequence[str]) -> None:
+        """The answer holds what only this account can read."""
+
+    def done(self, taken: Taken, record: CallRecord | None) -> None:
+        """The call is over; `record` says how, None when `failed` is told."""
+
+    def shown(self, error: HandrailError, target: Target, *, model: str) -> HandrailError:
+        """What a caller hears after `error`, when no other account is left for the call."""
+
+    def answered(self, taken: Taken, headers: Mapping[str, str]) -> None:
+        """The upstream has taken the call, and said this beside it."""
+
+    async def failed(
+        self, taken: Taken, error: HandrailError, *, target: Target, model: str
+    ) -> Consequence:
+        """What `error` means for the account."""
+
+
+class Single:
+    """`Accounts` where there are none: the credential of the settings, for every call."""
+
+    def __init__(self, *, now: Callable[[], float]) -> None:
+        self._credentials = Credentials(now=now)
+
+    async def take(self, target: Target, wants: Wants, *, model: str) -> Taken:
+        """See the port."""
+        if wants.pin is not None:
+            raise no_such()
+        secret = await self._credentials.of(target)
+        show = None if secret is None else Shown(secret=secret.reveal())
+        return Taken(account=None, name=SETTINGS, shown=show)
+
+    def other(self, target: Target, wants: Wants, *, model: str) -> bool:
+        """See the port."""
+        return False
+
+    async def bound(
+        self, target: Target, wants: Wants, request: UpstreamRequest, *, headers: Mapping[str, str]
+    ) -> Wants:
+        """See the port."""
+        return wants
+
+    def noted(self, taken: Taken, sealed: Sequence[str]) -> None:
+        """See the port."""
+
+    def done(self, taken: Taken, record: CallRecord | None) -> None:
+        """See the port."""
+
+    def shown(self, error: HandrailError, target: Target, *, model: str) -> HandrailError:
+        """See the port."""
+        return error
+
+    def answered(self, taken: Taken, headers: Mapping[str, str]) -> None:
+        """See the port."""
+
+    async def failed(
+        self,
+        taken: Taken,
+        error: HandrailError,
+        *,
+        target: Target,
+        model: str,
+    ) -> Consequence:
+        """See the port."""
+        if isinstance(error, UpstreamRefused) and error.upstream_status == _UNAUTHORIZED:
+            self._credentials.forget(target)
+        return Consequence(reason="there is no other credential")
+
+
+def no_such() -> RequestRejected:
+    """A request demands an account that is not there."""
+    return RequestRejected(
+        Code.INVALID_VALUE,
+        f"'{ACCOUNT}' names no account of this gateway.",
+        param=ACCOUNT,
+    )
+
+
+def no_credential() -> UpstreamFailed:
+    """There is no credential that could be shown."""
+    return UpstreamFailed(
+        Code.UPSTREAM_CREDENTIALS_REJECTED,
+        "The gateway has no credential for its upstream; its operator has to mend that.",
+        sent=False,
+    )

@@ -1,0 +1,125 @@
+-- name: all
+-- Every account, by name.
+select id, name, target, kind, version, expires_at, plan, state, why_ended, weight, tags,
+       added_at, refreshed_at
+from accounts order by name;
+
+-- name: cooldowns
+-- What is not over yet.
+select account, scope, until, reason, guessed from cooldowns where until > :now;
+
+-- name: quota
+-- The windows of all accounts.
+select account, name, used_percent, resets_at, seconds, seen_at from quota order by name;
+
+-- name: credential
+-- What is sealed, and which writing of it this is.
+select credential, version from accounts where id = :id;
+
+-- name: add
+-- A new account.
+insert into accounts (id, name, target, kind, credential, expires_at, plan, added_at)
+values (:id, :name, :target, :kind, :credential, :expires_at, :plan, :added_at);
+
+-- name: declare
+-- One whose credential stands in the settings.
+insert into accounts (id, name, target, kind, credential, added_at)
+values (:id, :name, :target, 'settings', x'', :now);
+
+-- name: by_name
+-- One account by what the operator calls it.
+select id, target, kind from accounts where name = :name;
+
+-- name: set_state
+-- What the operator wants of it; who is active again has no past.
+update accounts set state = :state, why_ended = null where id = :id;
+
+-- name: set_weight
+-- Its share.
+update accounts set weight = :weight where id = :id;
+
+-- name: remove
+-- It, and what is known about it.
+delete from accounts where id = :id;
+
+-- name: end
+-- It is over until somebody signs in again; not if its credential has changed in between.
+update accounts set state = 'ended', why_ended = :why, lease_owner = null, lease_until = null
+where id = :id and version = :version;
+
+-- name: lease_state
+-- What a refresh must know first.
+select credential, version, state, lease_owner, lease_until from accounts where id = :id;
+
+-- name: lease
+-- Only this owner may refresh now.
+update accounts set lease_owner = :owner, lease_until = :until where id = :id;
+
+-- name: release
+-- Somebody else may try.
+update accounts set lease_owner = null, lease_until = null
+where id = :id and lease_owner = :owner;
+
+-- name: renew
+-- A new credential takes the place of the one that it was made from.
+update accounts
+set credential = :credential, version = version + 1, expires_at = :expires_at,
+    plan = coalesce(:plan, plan), refreshed_at = :now, lease_owner = null, lease_until = null
+where id = :id and version = :version;
+
+-- name: sign_in
+-- A new credential from outside: it is what it was before, and may be used.
+update accounts
+set credential = :credential, version = version + 1, expires_at = :expires_at,
+    plan = coalesce(:plan, plan), refreshed_at = :now, lease_owner = null, lease_until = null,
+    state = case state when 'ended' then 'active' else state end, why_ended = null
+where id = :id;
+
+-- name: cool
+-- Not to be used for a scope; what was said holds over what is guessed, then the later end.
+insert into cooldowns (account, scope, until, reason, guessed)
+select id, :scope, :until, :reason, :guessed from accounts where id = :id
+on conflict (account, scope) do update
+set until = excluded.until, reason = excluded.reason, guessed = excluded.guessed
+where excluded.guessed < guessed or (excluded.guessed = guessed and excluded.until > until);
+
+-- name: warm
+-- It may be used again, for everything.
+delete from cooldowns where account = :id;
+
+-- name: forget_cooldowns
+-- What is over.
+delete from cooldowns where until <= :now;
+
+-- name: saw_quota
+-- What the upstream last said about one window.
+insert into quota (account, name, used_percent, resets_at, seconds, seen_at)
+values (:id, :name, :used_percent, :resets_at, :seconds, :now)
+on conflict (account, name) do update set used_percent = excluded.used_percent,
+    resets_at = excluded.resets_at, seconds = excluded.seconds, seen_at = excluded.seen_at;
+
+-- name: made
+-- Which account made it.
+insert into makers (digest, account, until) values (:digest, :id, :until)
+on conflict (digest) do update set account = excluded.account, until = excluded.until;
+
+-- name: maker
+-- Who made it, if that is still known.
+select account from makers where digest = :digest and until > :now;
+
+-- name: forget_makers
+-- What is over, a few at a time.
+delete from makers where digest in (select digest from makers where until <= :now limit 10000);
+
+-- name: get_setting
+-- One value about all accounts.
+select value from settings where name = :name;
+
+-- name: set_setting
+-- The same, written.
+insert into settings (name, value) values (:name, :value)
+on conflict (name) do update set value = excluded.value;
+
+-- name: unset
+-- No such value any more.
+delete from settings where name = :name;

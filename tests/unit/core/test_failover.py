@@ -1,0 +1,114 @@
+"""What a failed call means for its account, and whether the call may be made once more."""
+
+from typing import Any
+
+import pytest
+
+from handrail.core.failover import Consequence, consequence, is_open
+from handrail.core.limits import ALL
+from handrail.core.upstream_errors import refusal
+from handrail.errors import Code, HandrailError, UpstreamFailed, fault
+
+NOW = 1_000.0
+
+
+def refused(status: int, error: dict[str, Any] | None = None, **headers: str) -> HandrailError:
+    import msgspec
+
+    body = msgspec.json.encode({"error": error or {"message": "no"}})
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return refusal(status, named, body, now=NOW)
+
+
+def of(error: HandrailError, **rest: Any) -> Consequence:
+    return consequence(error, model="m", **rest)
+
+
+def test_what_was_never_reached_may_be_asked_elsewhere() -> None:
+    means = of(UpstreamFailed(Code.UPSTREAM_UNREACHABLE, "no", sent=False))
+    assert means.again
+    assert (means.scope, means.seconds, means.guessed, means.fails) == (ALL, 6.0, True, True)
+
+
+def test_a_lost_call_may_have_run_and_is_not_made_again() -> None:
+    means = of(UpstreamFailed(Code.UPSTREAM_ENDED_EARLY, "no"))
+    assert (means.again, means.seconds, means.fails) == (False, 0.0, True)
+
+
+def test_what_is_not_the_upstreams_word_says_nothing_about_the_account() -> None:
+    means = of(HandrailError(fault(Code.INTERNAL_ERROR, "no")))
+    assert means == Consequence(reason="no word about the account")
+
+
+def test_a_refused_credential_may_be_an_old_one() -> None:
+    means = of(refused(401))
+    assert means.again
+    assert means.renew
+    assert means.seconds == 30.0
+    assert not means.ended
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "Your authentication token has been invalidated"},
+        {"message": "no", "code": "token_revoked"},
+        {"message": "no", "code": "account_deactivated"},
+    ],
+)
+def test_a_withdrawn_credential_ends_the_account_and_no_other_is_tried(
+    error: dict[str, Any],
+) -> None:
+    means = of(refused(401, error))
+    assert means.ended
+    assert not means.again
+    assert not means.renew
+
+
+@pytest.mark.parametrize("status", [402, 403])
+def test_an_account_that_may_not_is_set_aside_for_a_while(status: int) -> None:
+    means = of(refused(status))
+    assert (means.again, means.seconds, means.guessed) == (False, 300.0, True)
+
+
+def test_a_limit_with_its_end_holds_for_its_model() -> None:
+    means = of(refused(429, {"message": "slow", "code": "rate_limit_exceeded"}, retry_after="7"))
+    assert means == Consequence(
+        reason="rate_limit_exceeded", again=True, scope="m", seconds=7.0, guessed=False
+    )
+
+
+def test_a_spent_quota_holds_for_every_model() -> None:
+    error = {"message": "spent", "type": "usage_limit_reached", "resets_at": 4_600}
+    means = of(refused(429, error))
+    assert (means.scope, means.seconds, means.guessed) == (ALL, 3_600.0, False)
+    assert means.reason == "usage_limit_reached"
+    means = of(refused(404, {"message": "m", "code": "usage_limit_reached"}))
+    assert (means.again, means.seconds, means.guessed) == (True, 300.0, True)
+
+
+def test_a_limit_without_its_end_is_guessed_longer_each_time() -> None:
+    error = refused(429)
+    guesses = [of(error, limited=before).seconds for before in range(7)]
+    assert guesses == [2, 4, 8, 16, 32, 60, 60]
+    assert of(error).guessed
+
+
+def test_an_overloaded_upstream_may_be_asked_through_another_account() -> None:
+    means = of(refused(503))
+    assert (means.again, means.seconds, means.guessed, means.fails) == (True, 4.0, True, True)
+    assert of(refused(503, retry_after="9")).seconds == 9.0
+
+
+@pytest.mark.parametrize(("status", "fails"), [(400, False), (404, False), (500, True)])
+def test_another_answer_is_an_answer(status: int, fails: bool) -> None:
+    means = of(refused(status))
+    assert (means.again, means.seconds, means.fails) == (False, 0.0, fails)
+
+
+def test_three_failures_in_a_minute_hold_an_account_back_for_half_a_minute() -> None:
+    assert is_open((10.0, 20.0), now=21.0) is None
+    assert is_open((10.0, 20.0, 30.0), now=31.0) == 60.0
+    assert is_open((10.0, 20.0, 30.0), now=60.0) is None
+    assert is_open((10.0, 20.0, 71.0), now=72.0) is None
+    assert is_open((10.0, 20.0, 30.0, 50.0), now=51.0) == 80.0

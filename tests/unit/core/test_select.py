@@ -1,0 +1,240 @@
+"""Which account a call is made with, and the reason that is given."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handrail.core.select import (
+    Candidate,
+    Choice,
+    Obstacle,
+    State,
+    Strategy,
+    Wants,
+    choose,
+    score,
+)
+
+NOW = 1_000.0
+SAID = Obstacle(reason="usage_limit_reached", until=NOW + 60)
+GUESSED = Obstacle(reason="its last calls have failed", until=NOW + 30, guessed=True)
+
+
+def account(name: str, **rest: Any) -> Candidate:
+    return Candidate(id=f"acct_{name}", name=name, **rest)
+
+
+def chosen(
+    *candidates: Candidate,
+    wants: Wants | None = None,
+    strategy: Strategy = Strategy.HYBRID,
+    pinned: str | None = None,
+) -> Choice:
+    return choose(candidates, wants or Wants(), strategy=strategy, now=NOW, pinned=pinned)
+
+
+def name_of(choice: Choice) -> str | None:
+    return None if choice.account is None else choice.account.removeprefix("acct_")
+
+
+def test_without_an_account_there_is_nothing_to_choose() -> None:
+    choice = chosen()
+    assert (choice.account, choice.reason) == (None, "there is no account")
+
+
+def test_the_only_one_is_taken_whatever_the_strategy() -> None:
+    for strategy in Strategy:
+        choice = chosen(account("a"), strategy=strategy)
+        assert (name_of(choice), choice.reason) == ("a", "the only one that may be used")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected"),
+    [
+        (Strategy.HYBRID, "c"),
+        (Strategy.DRAIN_FIRST, "a"),
+        (Strategy.ROUND_ROBIN, "b"),
+        (Strategy.LEAST_USED, "d"),
+    ],
+)
+def test_each_strategy_takes_its_own(strategy: Strategy, expected: str) -> None:
+    choice = chosen(
+        account("d", used_at=9.0, calls=1, left=0.1),
+        account("c", used_at=8.0, calls=5, left=0.9),
+        account("b", used_at=1.0, calls=5, left=0.2),
+        account("a", used_at=7.0, calls=9, left=0.3),
+        strategy=strategy,
+    )
+    assert name_of(choice) == expected
+    assert choice.reason.startswith(f"{strategy}: ")
+    assert choice.reason.endswith(" of 4")
+
+
+def test_equal_room_goes_to_the_longest_unused_so_that_steady_traffic_spreads() -> None:
+    used = {"a": 0.0, "b": 0.0, "c": 0.0}
+    taken = []
+    for moment in range(1, 10):
+        choice = chosen(*(account(name, used_at=at) for name, at in used.items()))
+        name = str(name_of(choice))
+        used[name] = float(moment)
+        taken.append(name)
+    assert taken == ["a", "b", "c"] * 3
+
+
+def test_room_is_weight_times_what_is_left_over_what_runs() -> None:
+    assert score(account("a", weight=3.0, left=0.5, running=2)) == pytest.approx(0.5)
+    assert score(account("a", left=0.0)) > 0
+    assert name_of(chosen(account("a", running=1), account("b", weight=0.6))) == "b"
+
+
+def test_what_is_over_stands_against_nobody() -> None:
+    over = Obstacle(reason="usage_limit_reached", until=NOW)
+    assert name_of(chosen(account("a", obstacles=(over,)))) == "a"
+
+
+@pytest.mark.parametrize("state", [State.PAUSED, State.DRAINING, State.ENDED])
+def test_who_is_not_active_is_not_chosen_and_the_answer_says_why(state: State) -> None:
+    choice = chosen(account("a", state=state), account("b"))
+    assert name_of(choice) == "b"
+    obstacle = choice.considered[0].obstacle
+    assert obstacle is not None
+    assert obstacle.reason == state.value
+    assert name_of(chosen(account("a", state=state))) is None
+
+
+def test_a_limit_that_the_upstream_named_holds_also_for_the_last_one() -> None:
+    later = Obstacle(reason="usage_limit_reached", until=NOW + 900)
+    choice = chosen(account("a", obstacles=(later,)), account("b", obstacles=(SAID,)))
+    assert choice.account is None
+    assert choice.reason == "no account may be used now"
+    assert choice.until == NOW + 60
+
+
+def test_a_guess_puts_an_account_behind_the_others() -> None:
+    assert name_of(chosen(account("a", obstacles=(GUESSED,)), account("b", running=9))) == "b"
+
+
+def test_the_last_one_is_never_refused_by_a_guess() -> None:
+    longer = Obstacle(reason="not reached", until=NOW + 99, guessed=True)
+    choice = chosen(
+        account("a", obstacles=(longer,)),
+        account("b", obstacles=(GUESSED,)),
+        account("c", obstacles=(SAID, GUESSED)),
+        account("d", state=State.PAUSED),
+    )
+    assert name_of(choice) == "b"
+    assert choice.reason == "the last one that may answer, although its last calls have failed"
+
+
+def test_a_guess_without_an_end_is_over_at_once_for_the_last_one() -> None:
+    endless = Obstacle(reason="its quota is used to 99 %", guessed=True)
+    choice = chosen(account("a", obstacles=(GUESSED,)), account("b", obstacles=(endless,)))
+    assert name_of(choice) == "b"
+
+
+def test_of_several_obstacles_what_was_said_and_then_the_longest_is_told() -> None:
+    endless = Obstacle(reason="endless")
+    longest = Obstacle(reason="longest", until=NOW + 600)
+    choice = chosen(account("a", obstacles=(GUESSED, SAID, endless, longest)))
+    obstacle = choice.considered[0].obstacle
+    assert obstacle is not None
+    assert obstacle.reason == "longest"
+
+
+def test_whose_call_has_just_failed_is_not_asked_again_for_the_same_request() -> None:
+    wants = Wants(tried=frozenset({"acct_a"}))
+    assert name_of(chosen(account("a"), account("b"), wants=wants)) == "b"
+    choice = chosen(account("a"), wants=wants)
+    assert choice.account is None
+    assert choice.until is None
+    assert chosen(account("a", obstacles=(GUESSED,)), wants=wants).account is None
+
+
+def test_a_conversation_stays_with_its_account_while_that_may_be_used() -> None:
+    wants = Wants(last="acct_b")
+    choice = chosen(account("a"), account("b", running=9), wants=wants)
+    assert (name_of(choice), choice.reason) == ("b", "its conversation used it last")
+    assert name_of(chosen(account("a"), account("b", obstacles=(SAID,)), wants=wants)) == "a"
+    assert name_of(chosen(account("a"), wants=wants)) == "a"
+
+
+def test_what_only_one_can_read_goes_to_that_one_also_while_it_drains() -> None:
+    wants = Wants(bound="acct_b", last="acct_a")
+    for state in (State.ACTIVE, State.DRAINING):
+        choice = chosen(account("a"), account("b", state=state), wants=wants)
+        assert (name_of(choice), choice.reason) == ("b", "only it can read what is sent back")
+
+
+def test_what_only_one_can_read_is_never_sent_to_another() -> None:
+    wants = Wants(bound="acct_b")
+    choice = chosen(account("a"), account("b", obstacles=(SAID,)), wants=wants)
+    assert choice.account is None
+    assert choice.until == NOW + 60
+    assert choice.reason.endswith("but it cannot be used: usage_limit_reached")
+    assert chosen(account("a"), wants=wants).reason.endswith("but there is no such account")
+
+
+def test_a_demanded_account_is_taken_or_the_request_fails() -> None:
+    wants = Wants(pin="b", bound="acct_a")
+    choice = chosen(account("a"), account("b"), wants=wants, pinned="acct_a")
+    assert (name_of(choice), choice.reason) == ("b", "the request demands it")
+    assert chosen(account("a"), wants=wants).account is None
+    assert chosen(account("b", state=State.PAUSED), account("a"), wants=wants).account is None
+
+
+def test_a_guess_does_not_refuse_what_was_demanded_but_a_failed_call_does() -> None:
+    wants = Wants(pin="a")
+    assert name_of(chosen(account("a", obstacles=(GUESSED,)), wants=wants)) == "a"
+    tried = Wants(pin="a", tried=frozenset({"acct_a"}))
+    assert chosen(account("a", obstacles=(GUESSED,)), wants=tried).account is None
+    assert chosen(account("a"), wants=tried).account is None
+
+
+def test_the_operators_pin_holds_for_all_that_is_bound_to_nobody() -> None:
+    choice = chosen(account("a"), account("b"), pinned="acct_b", wants=Wants(last="acct_a"))
+    assert (name_of(choice), choice.reason) == ("b", "the operator pinned it")
+    assert name_of(chosen(account("a"), account("b"), pinned="acct_b", wants=Wants(pin="a"))) == "a"
+    assert chosen(account("a"), account("b", obstacles=(SAID,)), pinned="acct_b").account is None
+
+
+obstacles = st.builds(
+    Obstacle,
+    reason=st.sampled_from(["one", "two"]),
+    until=st.none() | st.floats(0, 2_000),
+    guessed=st.booleans(),
+)
+accounts = st.builds(
+    Candidate,
+    id=st.sampled_from(["1", "2", "3"]),
+    name=st.sampled_from(["a", "b", "c"]),
+    state=st.sampled_from(State),
+    obstacles=st.lists(obstacles, max_size=3).map(tuple),
+    weight=st.floats(0, 10),
+    left=st.floats(0, 1),
+    running=st.integers(0, 9),
+    used_at=st.floats(0, 2_000),
+)
+
+
+@given(
+    st.lists(accounts, max_size=4, unique_by=lambda each: each.id),
+    st.builds(Wants, bound=st.none() | st.just("2"), last=st.none() | st.just("1")),
+    st.sampled_from(Strategy),
+)
+def test_whoever_is_chosen_is_there_and_nobody_said_otherwise(
+    candidates: list[Candidate], wants: Wants, strategy: Strategy
+) -> None:
+    choice = choose(candidates, wants, strategy=strategy, now=NOW)
+    assert choice.reason
+    found = [each for each in candidates if each.id == choice.account]
+    if choice.account is not None:
+        assert found[0].state in (State.ACTIVE, State.DRAINING)
+        standing = [o for o in found[0].obstacles if o.until is None or o.until > NOW]
+        assert all(obstacle.guessed for obstacle in standing)
+        assert wants.bound in (None, choice.account)
+    elif wants.bound is None:
+        for each in candidates:
+            said = [o for o in each.obstacles if not o.guessed]
+            assert each.state is not State.ACTIVE or said

@@ -140,7 +140,7 @@ def test_the_command_signs_in_with_a_browser(tmp_path: Path, issuer: Issuer) -> 
 def test_the_command_signs_in_by_pasting(tmp_path: Path, issuer: Issuer) -> None:
     login = Login(tmp_path, issuer, "--paste")
     status, location, _ = ask(login.until(r"http\S+/oauth/authorize\S+"), follow=False)
-    assert (status, location.startswith("http://localhost:1455/")) == (302, True)
+    assert (status, location.startswith("http://127.0.0.1:1455/")) == (302, True)
     assert login.end(f"{location}\n") == 0
     check_kept(login, issuer)
 

@@ -1,93 +1,26 @@
-"""Signing in, over real sockets: an HTTP client plays the browser, the mock issuer the issuer."""
+"""Signing in with a browser: a real HTTP client plays it, and the mock issuer the issuer."""
 
 import asyncio
 import contextlib
-import re
 import socket
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator
 from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
 import pytest
 
-from handrail.cli.login import Person, SignIn, SignInFailed, Way, has_browser
-from handrail.core.oauth import Grant
+from handrail.cli.login import Person, SignIn, Way, has_browser
 from handrail.core.oauth_refusals import IssuerRefused
-from handrail.errors import IssuerFailed
 from handrail.upstream.oauth import Issuer as Client
-from tests.integration.issuers import CANARY, client_of, running, settings_of, told
+from tests.integration.issuers import client_of, running, settings_of
+from tests.integration.sign_ins import Page, Stage, check_said, page, refusal
 from tests.issuer import Issuer
-
-Page = tuple[int, dict[str, str], str]
 
 
 @pytest.fixture
 async def issuer() -> AsyncIterator[Issuer]:
     async with running() as server:
         yield server
-
-
-class Stage:
-    """One sign-in: what was said, what was kept, and which pages the browser has seen."""
-
-    def __init__(self, client: Client, issuer: Issuer, **options: Any) -> None:
-        self.issuer = issuer
-        self.said: list[str] = []
-        self.kept: list[Grant] = []
-        self.pages: list[Page] = []
-        self.pauses: list[float] = []
-        self.answers: list[str] = []
-        self.settings = options.pop("settings", None) or settings_of(issuer.origin)
-        self.browse: Callable[[str], Any] = self.follow
-        self._browsing: list[asyncio.Task[None]] = []
-        person = Person(say=self.said.append, ask=self.ask, open_page=self.open_page)
-        self.sign_in = SignIn(
-            issuer=client, settings=self.settings, person=person, pause=self.pause, **options
-        )
-
-    async def run(self, way: Way, *, keep: Callable[[Grant], None] | None = None) -> None:
-        """The sign-in, until the browser has seen its last page as well."""
-        try:
-            await self.sign_in.run(way, keep=keep or self.kept.append)
-        finally:
-            await asyncio.gather(*self._browsing)
-
-    def open_page(self, url: str) -> bool:
-        self._browsing.append(asyncio.create_task(self.browse(url)))
-        return True
-
-    async def ask(self, question: str) -> str:
-        self.said.append(question)
-        return self.answers.pop(0).replace("{}", await where_it_ends(self.url))
-
-    async def pause(self, seconds: float) -> None:
-        self.pauses.append(seconds)
-        await asyncio.sleep(0)
-
-    async def follow(self, url: str) -> None:
-        """Go wherever the issuer says, as a browser does."""
-        self.pages.append(await page(url))
-
-    @property
-    def url(self) -> str:
-        """The address to sign in at, as it was said."""
-        (found,) = re.findall(r"http\S+authorize\S+", "\n".join(self.said))
-        return str(found)
-
-    @property
-    def back(self) -> str:
-        """Where the issuer is asked to send the browser."""
-        return parse_qs(urlsplit(self.url).query)["redirect_uri"][0]
-
-
-async def page(url: str, *, method: str = "GET", **headers: str) -> Page:
-    async with (
-        aiohttp.ClientSession() as session,
-        session.request(method, url, headers=headers) as reply,
-    ):
-        shown = {name.lower(): value for name, value in reply.headers.items()}
-        return reply.status, shown, await reply.text()
 
 
 @pytest.fixture
@@ -99,21 +32,6 @@ async def client(issuer: Issuer) -> AsyncIterator[Client]:
 @pytest.fixture
 def stage(client: Client, issuer: Issuer) -> Stage:
     return Stage(client, issuer)
-
-
-async def refusal(stage: Stage, way: Way) -> str:
-    with pytest.raises(SignInFailed) as caught:
-        await stage.run(way)
-    assert stage.kept == []
-    assert CANARY not in told(caught.value)
-    check_said(stage)
-    return str(caught.value)
-
-
-def check_said(stage: Stage) -> None:
-    """Nothing that was said or shown holds a credential, a code or anybody's name."""
-    shown = "\n".join(stage.said) + "".join(f"{head}{text}" for _, head, text in stage.pages)
-    assert CANARY not in shown
 
 
 # --- browser --------------------------------------------------------------------------------------
@@ -149,7 +67,7 @@ async def test_every_sign_in_has_its_own_state_verifier_and_port(
         seen.append((query["state"][0], query["code_challenge"][0]))
         assert len(query["state"][0]) == 43
         assert query["code_challenge_method"] == ["S256"]
-        assert urlsplit(stage.back).hostname == "localhost"
+        assert urlsplit(stage.back).hostname == "127.0.0.1"
     assert len({*seen[0], *seen[1]}) == 4
 
 
@@ -283,7 +201,7 @@ async def test_the_port_of_the_settings_is_used(client: Client, issuer: Issuer) 
         port = free.getsockname()[1]
     stage = Stage(client, issuer, settings=settings_of(issuer.origin, redirect_port=port))
     await stage.run(Way.BROWSER)
-    assert stage.back == f"http://localhost:{port}/auth/callback"
+    assert stage.back == f"http://127.0.0.1:{port}/auth/callback"
 
 
 async def test_where_no_browser_opens_the_address_is_said_with_another_way(
@@ -320,141 +238,3 @@ def test_a_browser_is_opened_only_where_there_is_a_screen(
     environment: dict[str, str], platform: str, opens: bool
 ) -> None:
     assert has_browser(environment, platform) is opens
-
-
-# --- paste ----------------------------------------------------------------------------------------
-
-
-async def where_it_ends(url: str) -> str:
-    """The address that the browser of another machine shows in the end."""
-    async with (
-        aiohttp.ClientSession() as session,
-        session.get(url, allow_redirects=False) as reply,
-    ):
-        return reply.headers["location"]
-
-
-def pasting(stage: Stage, *answers: str) -> None:
-    """Have these pasted in turn; {} in one is where the browser has ended."""
-    stage.answers = list(answers)
-
-
-@pytest.mark.parametrize("before", [[], ["", "http://localhost:1455/auth/callback?code=x"]])
-async def test_a_sign_in_by_pasting(stage: Stage, issuer: Issuer, before: list[str]) -> None:
-    pasting(stage, *before, "  {}\n")
-    await stage.run(Way.PASTE)
-    (grant,) = stage.kept
-    assert issuer.book.is_live(grant.access)
-    assert stage.back == "http://localhost:1455/auth/callback"
-    assert stage.said[0] == "Sign in at"
-    assert len([line for line in stage.said if line.startswith("Paste")]) == len(before) + 1
-    assert stage.pages == []
-    check_said(stage)
-
-
-async def test_the_third_wrong_address_ends_it_with_what_is_wrong(stage: Stage) -> None:
-    pasting(stage, "code-canary", "{}&state=2", "?code=canary&state=b")
-    said = await refusal(stage, Way.PASTE)
-    assert said.startswith("The state in that address belongs to another sign-in")
-    assert "has neither a code nor an error" in "\n".join(stage.said)
-
-
-async def test_an_address_with_an_error_ends_it_at_once(stage: Stage, issuer: Issuer) -> None:
-    issuer.manners.deny = True
-    pasting(stage, "{}")
-    said = await refusal(stage, Way.PASTE)
-    assert said == "The issuer ended the sign-in: access_denied (The user said no)."
-
-
-async def test_pasting_names_the_port_of_the_settings(client: Client, issuer: Issuer) -> None:
-    stage = Stage(client, issuer, settings=settings_of(issuer.origin, redirect_port=4711))
-    pasting(stage, "{}")
-    await stage.run(Way.PASTE)
-    assert stage.back == "http://localhost:4711/auth/callback"
-
-
-# --- device code ----------------------------------------------------------------------------------
-
-
-async def test_a_sign_in_by_a_device_code(stage: Stage, issuer: Issuer) -> None:
-    issuer.manners.pending = 3
-    await stage.run(Way.DEVICE_CODE)
-    (grant,) = stage.kept
-    assert issuer.book.is_live(grant.access)
-    assert stage.pauses == [1.0] * 4
-    (device,) = issuer.devices.values()
-    assert stage.said[:2] == [
-        f"Open   {issuer.origin}/codex/device",
-        f"Enter  {device.user_code}",
-    ]
-    check_said(stage)
-
-
-@pytest.mark.parametrize("manner", ["fail", "drop", "busy"])
-async def test_polls_that_go_wrong_are_repeated(stage: Stage, issuer: Issuer, manner: str) -> None:
-    setattr(issuer.manners, manner, 4)
-    await stage.run(Way.DEVICE_CODE)
-    assert len(stage.kept) == 1
-    assert len(stage.pauses) == 5
-
-
-async def test_polls_that_go_on_going_wrong_end_it(stage: Stage, issuer: Issuer) -> None:
-    issuer.manners.fail = 5
-    with pytest.raises(IssuerRefused, match="is ill"):
-        await stage.run(Way.DEVICE_CODE)
-    assert len(stage.pauses) == 5
-    assert stage.kept == []
-
-
-async def test_a_device_code_that_is_declined_ends_it_at_once(stage: Stage, issuer: Issuer) -> None:
-    issuer.manners.deny = True
-    with pytest.raises(IssuerRefused, match="was declined"):
-        await stage.run(Way.DEVICE_CODE)
-    assert stage.pauses == [1.0]
-
-
-async def test_a_device_code_that_nobody_enters_ends_with_the_way_to_begin_again(
-    client: Client, issuer: Issuer
-) -> None:
-    issuer.manners.pending = 1_000_000
-    said = await refusal(Stage(client, issuer, device_seconds=0.5), Way.DEVICE_CODE)
-    assert said.endswith("handrail accounts login --device-code.")
-
-
-# --- keeping --------------------------------------------------------------------------------------
-
-
-async def test_a_login_that_cannot_be_kept_is_ended_at_the_issuer(
-    stage: Stage, issuer: Issuer
-) -> None:
-    def keep(_: Grant) -> None:
-        raise OSError("the disk is full")
-
-    with pytest.raises(OSError, match="disk is full"):
-        await stage.run(Way.DEVICE_CODE, keep=keep)
-    assert issuer.counts["revocations"] == 1
-    assert [login.ended for login in issuer.book.logins] == ["refresh_token_invalidated"]
-
-
-async def test_a_login_that_can_be_neither_kept_nor_ended_is_told(
-    stage: Stage, issuer: Issuer
-) -> None:
-    def keep(_: Grant) -> None:
-        issuer.manners.fail = 1
-        raise OSError("the disk is full")
-
-    with pytest.raises(OSError, match="disk is full"):
-        await stage.run(Way.DEVICE_CODE, keep=keep)
-    assert stage.said[-1].startswith("The login could not be kept, and is still valid: ")
-    check_said(stage)
-
-
-async def test_an_exchange_whose_answer_is_lost_is_told_and_not_repeated(
-    stage: Stage, issuer: Issuer
-) -> None:
-    issuer.manners.lose = 1
-    with pytest.raises(IssuerFailed) as caught:
-        await stage.run(Way.BROWSER)
-    assert caught.value.sent
-    assert CANARY not in told(caught.value)
-    assert issuer.counts["requests"] == 1

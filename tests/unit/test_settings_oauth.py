@@ -23,7 +23,7 @@ def test_by_default_the_issuer_is_that_of_codex(read: Read) -> None:
     assert oauth.device_url == "https://auth.openai.com/api/accounts/deviceauth"
     assert oauth.device_page == "https://auth.openai.com/codex/device"
     assert oauth.device_redirect == "https://auth.openai.com/deviceauth/callback"
-    assert oauth.redirect_port == 1455
+    assert oauth.redirect_uri(oauth.redirect_port) == "http://127.0.0.1:1455/auth/callback"
 
 
 def test_another_issuer_moves_every_address_and_allows_any_port(read: Read) -> None:
@@ -49,6 +49,7 @@ GIVEN: dict[str, tuple[str, Any]] = {
     "device_url": ('"https://d.example"', "https://d.example"),
     "device_page": ('"https://d.example/page"', "https://d.example/page"),
     "redirect_port": ("0", 0),
+    "redirect_host": ('"localhost"', "localhost"),
 }
 
 
@@ -77,6 +78,7 @@ def test_a_setting_of_the_issuer_is_read_and_explained(read: Read, name: str) ->
         ('[oauth]\n"a\\nb" = 5', "unknown setting 'oauth.a\\nb'."),
         ("[oauth]\nissuer = 5", "oauth.issuer: must be a text that is not empty."),
         ("[oauth]\nredirect_port = 65536", "oauth.redirect_port: must be a whole number"),
+        ('[oauth]\nredirect_host = "0.0.0.0"', "oauth.redirect_host: must be one of 127.0.0.1, "),
         ("[oauth]\nscopes = []", "oauth.scopes: must be printable ASCII without spaces"),
         ('[oauth]\nscopes = ["a b"]', "oauth.scopes: must be printable ASCII without spaces"),
         ('[oauth]\nclient_id = "a\\nb"', "oauth.client_id: must be printable ASCII"),

@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from handrail.core.callback_url import CallbackRefused, read_callback
-
-PATH: Final = "/auth/callback"
+from handrail.core.callback_url import CALLBACK_PATH, CallbackRefused, read_callback
 
 _HOST: Final = "127.0.0.1"
 _MAX_HEAD: Final = 32 * 1024
@@ -57,11 +55,6 @@ class Callback:
         self._code: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.port = 0
 
-    @property
-    def redirect_uri(self) -> str:
-        """What the issuer is told to send the browser to."""
-        return f"http://localhost:{self.port}{PATH}"
-
     async def code(self) -> str:
         """The authorization code. Raises CallbackRefused when the issuer ended the sign-in."""
         return await self._code
@@ -94,7 +87,7 @@ class Callback:
             # A name that somebody else owns and points at this machine (DNS rebinding).
             return _Answer(status=HTTPStatus.MISDIRECTED_REQUEST, text="This is another host.")
         path, _, query = words[1].partition("?")
-        if path != PATH:
+        if path != CALLBACK_PATH:
             return _Answer(status=HTTPStatus.NOT_FOUND, text="There is nothing here.")
         if self._code.done():
             return _Answer(status=HTTPStatus.GONE, text="This sign-in is over.")

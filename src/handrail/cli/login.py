@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 import click
 
-from handrail.cli.callback import PATH, PortTaken, listening
+from handrail.cli.callback import PortTaken, listening
 from handrail.cli.serve import load_settings
 from handrail.core.callback_url import CallbackRefused, read_callback
 from handrail.core.device_code import SECONDS as DEVICE_SECONDS
@@ -129,7 +129,8 @@ class SignIn:
             async with listening(
                 self.settings.redirect_port, state=known.state, refused=self.person.say
             ) as callback:
-                self._show(known, callback.redirect_uri, opens=True)
+                redirect_uri = self.settings.redirect_uri(callback.port)
+                self._show(known, redirect_uri, opens=True)
                 async with asyncio.timeout(self.browser_seconds):
                     code = await callback.code()
         except TimeoutError:
@@ -139,15 +140,13 @@ class SignIn:
             ) from None
         except (CallbackRefused, PortTaken) as error:
             raise SignInFailed(str(error)) from None
-        return await self.issuer.exchange(
-            code, verifier=known.verifier, redirect_uri=callback.redirect_uri
-        )
+        return await self.issuer.exchange(code, verifier=known.verifier, redirect_uri=redirect_uri)
 
     async def by_paste(self) -> Grant:
         """With a browser anywhere, whose last address is pasted here."""
         known = Secrets()
         # Nothing listens there: the page cannot be reached, and its address is all that is wanted.
-        redirect_uri = f"http://localhost:{self.settings.redirect_port or DEFAULT_PORT}{PATH}"
+        redirect_uri = self.settings.redirect_uri(self.settings.redirect_port or DEFAULT_PORT)
         self._show(known, redirect_uri, opens=False)
         self.person.say("The browser then ends at a page that it cannot reach. That is right.")
         for left in reversed(range(_TRIES)):

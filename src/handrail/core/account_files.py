@@ -35,12 +35,16 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """One account: a grant or an API key, never both. `label` is what its owner called it."""
+    """One account: a grant or an API key, never both. `label` is what its owner called it.
+
+    `issuer` is who granted it, None where the file does not say: nobody else can refresh it.
+    """
 
     grant: Grant | None = None
     api_key: str | None = field(default=None, repr=False)
     label: str | None = field(default=None, repr=False)
     enabled: bool = True
+    issuer: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +95,14 @@ def _official(said: Mapping[str, Any]) -> AccountFile:
         )
     if not isinstance(tokens, dict):
         raise NoAccounts("tokens: must be an object.")
-    return AccountFile(kind=Kind.CODEX, accounts=(Found(grant=_of_tokens(tokens)),))
+    found = Found(grant=_of_tokens(tokens), issuer=_issuer(tokens.get("oauth_provenance")))
+    return AccountFile(kind=Kind.CODEX, accounts=(found,))
+
+
+def _issuer(provenance: object) -> str | None:
+    # Codex CLI 0.169 writes down where a login is from.
+    said = provenance.get("issuer") if isinstance(provenance, dict) else None
+    return str(said).rstrip("/") if is_credential(said) and len(str(said)) <= _NAMES * 4 else None
 
 
 def _key(key: object) -> Found:

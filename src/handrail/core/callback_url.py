@@ -6,6 +6,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from handrail.core.redact import scrub
 
+CALLBACK_PATH: Final = "/auth/callback"
+
 _MAX: Final = 16 * 1024
 _MAX_CODE: Final = 4 * 1024
 _MAX_WORDS: Final = 200

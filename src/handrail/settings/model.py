@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from handrail.core.admission import Limits
+from handrail.core.callback_url import CALLBACK_PATH
 from handrail.core.catalogue import Catalogue, Entries, Options
 from handrail.core.fast_session import FastSession
 from handrail.core.policy import CallerPolicy, Executor
@@ -120,8 +121,13 @@ class OAuthSettings:
     revoke_url: str
     device_url: str
     device_page: str
+    redirect_host: str
     redirect_port: int
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def redirect_uri(self, port: int) -> str:
+        """Where the issuer sends a browser back to, on this machine."""
+        return f"http://{self.redirect_host}:{port}{CALLBACK_PATH}"
 
     @property
     def device_redirect(self) -> str:

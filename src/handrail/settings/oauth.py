@@ -89,6 +89,13 @@ OAUTH_OPTIONS: Final[tuple[Option, ...]] = (
         "free one. By default 1455 for the default issuer, which allows no other, and 0 for "
         "others.",
     ),
+    Option(
+        path="redirect_host",
+        read=readers.word("127.0.0.1", "localhost"),
+        default="127.0.0.1",
+        meaning="The name of this machine in that address. Codex CLI 0.169 says 127.0.0.1, as RFC "
+        "8252 has it; older versions said localhost.",
+    ),
 )
 
 _PATHS: Final[Mapping[str, str]] = MappingProxyType(

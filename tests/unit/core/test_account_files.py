@@ -68,6 +68,7 @@ def grant_of(file: AccountFile) -> Grant:
 def test_the_login_of_an_auth_json_is_taken(mode: dict[str, object]) -> None:
     file = read({**OFFICIAL, **mode})
     assert file.kind is Kind.CODEX
+    assert str(file.kind) == "Codex CLI"
     assert file.left_out == ()
     assert file.accounts == (
         Found(
@@ -87,6 +88,27 @@ def test_the_login_of_an_auth_json_is_taken(mode: dict[str, object]) -> None:
 def test_the_account_id_of_the_file_goes_over_that_of_the_documents() -> None:
     assert grant_of(read({"tokens": {**TOKENS, "account_id": "own"}})).account_id == "own"
     assert grant_of(read({"tokens": {**TOKENS, "account_id": "a b"}})).account_id == "acct-canary"
+
+
+@pytest.mark.parametrize(
+    ("provenance", "issuer"),
+    [
+        ({"issuer": "https://id.example", "client_id": "app_1"}, "https://id.example"),
+        ({"issuer": "https://id.example/"}, "https://id.example"),
+        ({"issuer": "x" * 320}, "x" * 320),
+        ({"issuer": "x" * 321}, None),
+        ({"issuer": "a b"}, None),
+        ({"issuer": 5}, None),
+        ({}, None),
+        ("https://id.example", None),
+        (None, None),
+    ],
+)
+def test_who_granted_a_login_is_told_where_the_file_says_so(
+    provenance: object, issuer: str | None
+) -> None:
+    (found,) = read({"tokens": {**TOKENS, "oauth_provenance": provenance}}).accounts
+    assert found.issuer == issuer
 
 
 def test_what_the_id_document_does_not_say_the_access_credential_does() -> None:
@@ -147,6 +169,7 @@ def pool(*rows: Any) -> dict[str, Any]:
 def test_the_accounts_of_a_pool_are_taken() -> None:
     file = read(pool(ROW, {"refreshToken": "second", "enabled": False}))
     assert file.kind is Kind.CODEX_MULTI_AUTH
+    assert str(file.kind) == "codex-multi-auth"
     assert file.accounts == (
         Found(
             grant=Grant(
@@ -250,6 +273,9 @@ def test_an_account_that_cannot_be_taken_is_left_out_with_its_place(row: object,
         (b"", "The file is no JSON."),
         (b'{"canary":"\xff"}', "The file is no JSON."),
         (b'{"a":' * 5_000, "The file is no JSON."),
+        (5, "The file is neither an auth.json of Codex CLI nor an accounts file of"),
+        (["accounts", "tokens"], "The file is neither an auth.json of Codex CLI nor an accounts"),
+        ("accounts", "The file is neither an auth.json of Codex CLI nor an accounts file of"),
         ([ROW], "The file is neither an auth.json of Codex CLI nor an accounts file of"),
         ({"refresh-canary": 1}, "The file is neither an auth.json of Codex CLI nor an accounts"),
         (b" " * (MAX_BYTES + 1), f"The file is larger than {MAX_BYTES} bytes."),
@@ -268,6 +294,7 @@ def test_a_pool_has_at_most_a_thousand_accounts() -> None:
 
 
 def test_a_byte_order_mark_is_no_matter_and_four_mebibytes_are_read() -> None:
+    assert MAX_BYTES == 4_194_304
     data = b"\xef\xbb\xbf" + json.dumps(POOL).encode()
     assert read(data) == read(POOL)
     assert read(data.ljust(MAX_BYTES)) == read(POOL)

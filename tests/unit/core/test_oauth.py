@@ -99,6 +99,13 @@ def test_a_jwt_may_be_as_long_as_four_credentials() -> None:
     assert read_claims(body + "c" * (4 * MAX_CREDENTIAL - len(body) + 1)) == Claims()
 
 
+@pytest.mark.parametrize("plan", ["p", "pl", "pla", "plan", "~~?>", "ÿÿÿ>>>???"])
+def test_a_jwt_is_base64url_without_padding_of_any_length(plan: str) -> None:
+    document = jwt(json.dumps({AUTH: {"chatgpt_plan_type": plan}}, ensure_ascii=False).encode())
+    assert "=" not in document
+    assert read_claims(document).plan == plan
+
+
 @pytest.mark.parametrize("value", ["", 5, None, [], {}, "two\nlines", "\x1b[2J", "x" * 321])
 def test_a_claim_that_cannot_be_shown_is_none(value: object) -> None:
     said = read_claims(
@@ -107,8 +114,9 @@ def test_a_claim_that_cannot_be_shown_is_none(value: object) -> None:
     assert said == Claims()
 
 
-def test_a_claim_may_have_320_characters() -> None:
-    assert read_claims(jwt(email="x" * 320)).email == "x" * 320
+@pytest.mark.parametrize("size", [1, 320])
+def test_a_claim_may_have_320_characters(size: int) -> None:
+    assert read_claims(jwt(email="x" * size)).email == "x" * size
 
 
 @pytest.mark.parametrize("value", ["a b", "käse"])
@@ -147,7 +155,7 @@ def test_the_address_to_sign_in_at_has_what_codex_sends() -> None:
         scopes=("openid", "offline_access"),
         originator="codex_cli_rs",
         state="st&te",
-        challenge="ch",
+        challenge="chall",
     )
     url = urlsplit(authorize_url("https://issuer.example/oauth/authorize", asking))
     assert f"{url.scheme}://{url.netloc}{url.path}" == "https://issuer.example/oauth/authorize"
@@ -156,7 +164,7 @@ def test_the_address_to_sign_in_at_has_what_codex_sends() -> None:
         "client_id": "app_1",
         "redirect_uri": "http://localhost:1455/auth/callback",
         "scope": "openid offline_access",
-        "code_challenge": "ch",
+        "code_challenge": "chall",
         "code_challenge_method": "S256",
         "id_token_add_organizations": "true",
         "codex_cli_simplified_flow": "true",
@@ -164,6 +172,7 @@ def test_the_address_to_sign_in_at_has_what_codex_sends() -> None:
         "originator": "codex_cli_rs",
     }
     assert "st&te" not in repr(asking)
+    assert "chall" not in repr(asking)
 
 
 def test_what_is_sent_is_what_codex_sends() -> None:
@@ -308,9 +317,13 @@ def test_an_answer_that_cannot_be_used_says_why_and_nothing_else(answer: object,
     assert str(caught.value) == why
 
 
-@pytest.mark.parametrize("value", ["x", "!", "~", "x" * MAX_CREDENTIAL])
+@pytest.mark.parametrize("value", ["x", "!", "~", "x" * 16_384])
 def test_a_credential_is_visible_ascii(value: str) -> None:
     assert is_credential(value)
+
+
+def test_a_credential_has_at_most_16_kibibytes() -> None:
+    assert MAX_CREDENTIAL == 16_384
 
 
 @pytest.mark.parametrize("value", ["", " ", "a b", "ü", "\x7f", "a\n", "x" * 16_385, 5, None, b"x"])

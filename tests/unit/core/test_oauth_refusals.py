@@ -43,6 +43,7 @@ def test_these_codes_end_an_account_wherever_they_stand(code: str, status: int) 
         assert said.permanent
         assert (said.code, said.status) == (code, status)
         assert "handrail accounts login" in said.next_step
+        assert said.reason.startswith(("The login has ", "The login was ", "The issuer "))
         assert said.retry_after is None
 
 
@@ -50,7 +51,8 @@ def test_these_codes_end_an_account_wherever_they_stand(code: str, status: int) 
 def test_any_401_ends_an_account(body: object) -> None:
     said = refusal(401, body)
     assert said.permanent
-    assert "sign in again" in said.next_step
+    assert said.reason == "The issuer takes this login no more"
+    assert said.next_step == "sign in again: handrail accounts login"
 
 
 @pytest.mark.parametrize("status", [400, 401, 403])
@@ -96,7 +98,10 @@ def test_what_passes_is_told_with_its_next_step(
 def test_an_unknown_client_at_401_asks_for_the_settings_first() -> None:
     said = refusal(401, {"error": "invalid_client"})
     assert said.permanent
-    assert said.next_step.index("oauth.client_id") < said.next_step.index("sign in again")
+    assert said.next_step == (
+        "compare oauth.issuer and oauth.client_id with what the issuer gave you, then sign in "
+        "again: handrail accounts login"
+    )
 
 
 @pytest.mark.parametrize(("status", "wait"), [(429, 7.0), (503, 7.0), (400, 7.0)])

@@ -1,5 +1,6 @@
 """The reference pages, held against the code: all that exists is described, and nothing else."""
 
+import json
 import re
 from pathlib import Path
 
@@ -39,8 +40,8 @@ def shown(value: object) -> str:
         return "—"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
-    if value == ():
-        return "`[]`"
+    if isinstance(value, tuple):
+        return f"`{json.dumps(value)}`"
     return "`{}`" if value == {} else f"`{value}`"
 
 

@@ -4,18 +4,29 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from handrail.bootstrap.data_dir import DATABASE, STORE_KEY, take_lock, with_caller_key
+from handrail.bootstrap.data_dir import (
+    DATABASE,
+    STORE_KEY,
+    admin_key_digest,
+    open_shared,
+    take_lock,
+    with_caller_key,
+)
 from handrail.bootstrap.descriptors import make_room
+from handrail.bootstrap.keys import caller_keys
 from handrail.bootstrap.loops import running
 from handrail.bootstrap.parts import NewClient, Parts, build, new_request_id
 from handrail.core.quota import Quota
 from handrail.engine.clock import Clock, SystemClock
 from handrail.engine.targets import Targets
 from handrail.errors import ConfigInvalid, StoreFailed
-from handrail.server.app import App
+from handrail.server.admin import Admin, Operation, Reloaded
+from handrail.server.app import App, handlers_of
+from handrail.server.callers import Callers
 from handrail.server.listen import Listener, bind, guard_rules
 from handrail.settings.model import Settings
 from handrail.store.base import Store
@@ -88,9 +99,13 @@ class Gateway:
             self._lock = take_lock(settings.data_dir)
             undo.callback(self._lock.release)
             self.settings = with_caller_key(settings)
+            self._admin_digest = admin_key_digest(self.settings)
             self._targets = Targets(self.settings.target)
             self.socket = bind(self.settings)
             undo.callback(self.socket.close)
+            self._shared = open_shared(self.settings)
+            undo.callback(self._shared.close)
+            self._keys = caller_keys(self._shared, clock=self._clock)
             database = settings.data_dir / DATABASE
             settle(settings.data_dir / STORE_KEY, database=database)
             key = load_store_key(settings.data_dir / STORE_KEY, database=database)
@@ -124,8 +139,9 @@ class Gateway:
             clock=self._clock,
         )
         app = App(
-            responses=self._parts.responses,
-            models=self._parts.models,
+            handlers=handlers_of(self._parts.responses, self._parts.models),
+            callers=Callers(self._keys),
+            admin=self._admin(self._parts),
             settings=lambda: self.settings,
             ready=self.ready,
             running=lambda: self._running(self._parts),
@@ -156,6 +172,19 @@ class Gateway:
             self._lock.release()
         return self.exit_status
 
+    def _admin(self, parts: Parts) -> Admin:
+        return Admin(
+            Operation(
+                digest=self._admin_digest,
+                keys=self._keys,
+                store=self._store,
+                background=parts.background,
+                clock=self._clock,
+                reload=self.reload,
+                problem=lambda: self.reload_problem,
+            )
+        )
+
     def _connections(self) -> int:
         wanted = self.settings.max_connections
         admitted = make_room(wanted, runs=self.settings.max_running)
@@ -165,8 +194,11 @@ class Gateway:
 
     @asynccontextmanager
     async def _running(self, parts: Parts) -> AsyncIterator[None]:
-        async with running(parts, broken=self._broken):
+        await self._keys.look()  # before the first request, or it would find no key
+        async with running(parts, broken=self._broken, beside={"keys": self._keys.loop}):
             yield
+        await self._keys.close()
+        await asyncio.to_thread(self._shared.close)
         await self._store.close()
 
     def _broken(self) -> None:
@@ -198,25 +230,29 @@ class Gateway:
         # Kept, because a task that nobody refers to can be collected before it has run.
         self._reloading = asyncio.get_running_loop().create_task(self.reload(), name="reload")
 
-    async def reload(self) -> None:
+    async def reload(self) -> Reloaded:
         """Take a new snapshot for new requests; keep the old one if the new is invalid.
 
         Requests under way and waiting runs keep what was decided for them. Unfinished runs of
-        callers who are gone are cancelled.
+        callers who are gone are cancelled. The keys of callers are read again too.
         """
         try:
             settings = with_caller_key(self._load())
+            admin_key_digest(replace(settings, data_dir=self.settings.data_dir))
         except (ConfigInvalid, OSError) as error:
             self.reload_problem = str(error)
             self._logger.error("reload_failed", why=str(error))
-            return
+            return Reloaded(problem=self.reload_problem)
         self.reload_problem = None
-        for path in NEED_RESTART:
-            if settings.values[path] != self.settings.values[path]:
-                self._logger.warning("setting_needs_restart", setting=path)
+        changed = [
+            path for path in NEED_RESTART if settings.values[path] != self.settings.values[path]
+        ]
+        for path in changed:
+            self._logger.warning("setting_needs_restart", setting=path)
         self._targets.use(settings.target)
         self.settings = settings
         self._parts.executor.wake()
+        await self._keys.look()
         try:
             revoked = await self._parts.background.revoke_all_but(settings.callers)
         except StoreFailed as error:
@@ -224,6 +260,9 @@ class Gateway:
             self._parts.recovery.wake()
             revoked = 0
         self._logger.info("reloaded", callers=len(settings.callers), runs_revoked=revoked)
+        return Reloaded(
+            callers=len(settings.callers), runs_revoked=revoked, needs_restart=tuple(changed)
+        )
 
     async def ready(self) -> Mapping[str, Any]:
         """What /readyz says: whether to send requests here, and whether settings are stale.
@@ -238,5 +277,6 @@ class Gateway:
         return {
             "status": "draining" if self.draining else "ready",
             "store": store,
+            "keys": "stale" if self._keys.stale else "current",
             "settings": "current" if self.reload_problem is None else "stale",
         }

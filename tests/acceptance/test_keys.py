@@ -134,8 +134,7 @@ def test_no_key_stands_in_any_log_listing_error_or_file(world: World, tmp_path: 
         world.said.append(str(refused.value) + repr(refused.value.body))
     world.said += [done.stdout + done.stderr for done in (world.keys("list"),)]
     for arguments in (["create", key], ["rotate", other], ["revoke", key]):
-        assert "hr_" in world.keys(*arguments, status=2).stderr
-        world.said.pop()  # it was typed there, and is shown to whoever typed it
+        assert "'[redacted]'" in world.keys(*arguments, status=2).stderr
     world.gateway.stop()
     log = world.gateway.log.read_text()
     assert key_id in log

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Final
 
 from handrail.core.durations import read_duration
+from handrail.core.redact import scrub
 from handrail.errors import Code, RequestRejected
 
 MAX_LABEL: Final = 80
@@ -121,12 +122,17 @@ def _read_seconds(text: str, *, low: int, high: int, param: str) -> int:
 def check_caller(caller: str, callers: Collection[str]) -> None:
     """Raise RequestRejected for a caller whom the settings do not name."""
     if caller not in callers:
-        shown = caller[:64].encode("unicode_escape").decode()
+        shown = shown_name(caller)
         raise _refused(
             f"There is no caller '{shown}' in the settings, which have "
             f"{', '.join(sorted(callers)) or 'none'}. Add [callers.NAME] first.",
             "caller",
         )
+
+
+def shown_name(text: str) -> str:
+    """What somebody gave as a name, fit to be shown; a key that stands there by mistake is not."""
+    return scrub(text)[:64].encode("unicode_escape").decode()
 
 
 def made(wish: Wish, *, key_id: str, digest: bytes, now: float) -> CallerKey:

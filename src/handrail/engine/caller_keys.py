@@ -13,6 +13,7 @@ from handrail.core.caller_keys import (
     check_caller,
     key_digest,
     made,
+    shown_name,
 )
 from handrail.engine.clock import Clock
 from handrail.errors import Code, RequestRejected, StoreFailed
@@ -210,5 +211,5 @@ class CallerKeys:
 
 
 def _not_found(key_id: str) -> RequestRejected:
-    shown = key_id[:64].encode("unicode_escape").decode()
-    return RequestRejected(Code.NOT_FOUND, f"There is no key '{shown}'.", param="id")
+    words = f"There is no key '{shown_name(key_id)}'."
+    return RequestRejected(Code.NOT_FOUND, words, param="id")

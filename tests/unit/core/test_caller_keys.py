@@ -147,6 +147,12 @@ def test_a_caller_must_be_in_the_settings() -> None:
     assert f"'{'e' * 64}' in" in caught.value.fault.message
 
 
+def test_a_key_that_stands_in_the_place_of_a_name_is_not_repeated() -> None:
+    with pytest.raises(RequestRejected, match=r"no caller '\[redacted\]' in") as caught:
+        check_caller("hr_m-Jg04LwVQTgDLsYxx9W6DOLEEQ2JZN_VceuPLOyX0U", ["ann"])
+    assert "JZN_Vceu" not in caught.value.fault.message
+
+
 @pytest.mark.parametrize(("lifetime", "end"), [(None, None), (DAY, 5_000.0 + DAY)])
 def test_a_new_key_is_what_was_wished_for(lifetime: int | None, end: float | None) -> None:
     wish = Wish(caller="ann", label="ci", lifetime=lifetime)

@@ -169,6 +169,23 @@ async def test_what_the_admin_api_changes_holds_from_its_reply_on(start: Start) 
             assert (await offered(gateway, key["key"])).status == 401
 
 
+async def test_a_caller_without_any_key_is_named_in_the_log_at_the_start_and_at_a_reload(
+    start: Start,
+) -> None:
+    stream = io.StringIO()
+    telemetry.configure("warning", stream=stream)
+    async with start(toml=TOML) as gateway:
+        admin = Admin(gateway)
+        await admin.key("ann")
+        await admin.done("POST", "/admin/reload")
+        await admin.key("bob")
+        await admin.done("POST", "/admin/reload")
+    telemetry.configure("error")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    told = [line["callers"] for line in lines if line["event"] == "callers_without_key"]
+    assert told == [["ann", "bob"], ["bob"]]
+
+
 async def test_a_reload_reads_the_keys_at_once(start: Start) -> None:
     async with start(toml=TOML) as gateway:
         for _ in range(5):

@@ -286,6 +286,18 @@ async def test_what_cannot_be_made_is_refused_and_leaves_nothing(world: World) -
     assert [key.id for key in await world.gateway.listed()] == [key_id]
 
 
+async def test_callers_without_a_key_that_opens_anything_are_known(world: World) -> None:
+    assert world.gateway.without(CALLERS) == ["ann", "bob"]
+    await world.key("bob", lifetime=60)
+    key_id, _ = await world.key("ann")
+    await world.gateway.look()
+    assert world.gateway.without(("eve", *CALLERS)) == ["eve"]
+    await world.elsewhere.revoke(key_id)
+    await world.gateway.look()
+    world.clock.passes(60)
+    assert world.gateway.without(CALLERS) == ["ann", "bob"]
+
+
 async def test_a_key_shows_in_no_repr(world: World) -> None:
     issued = await world.gateway.create(Wish(caller="ann"), callers=CALLERS)
     assert issued.secret.reveal().startswith("hr_canary-")

@@ -195,6 +195,7 @@ class Gateway:
     @asynccontextmanager
     async def _running(self, parts: Parts) -> AsyncIterator[None]:
         await self._keys.look()  # before the first request, or it would find no key
+        self._tell_keyless()
         async with running(parts, broken=self._broken, beside={"keys": self._keys.loop}):
             yield
         await self._keys.close()
@@ -253,6 +254,7 @@ class Gateway:
         self.settings = settings
         self._parts.executor.wake()
         await self._keys.look()
+        self._tell_keyless()
         try:
             revoked = await self._parts.background.revoke_all_but(settings.callers)
         except StoreFailed as error:
@@ -263,6 +265,13 @@ class Gateway:
         return Reloaded(
             callers=len(settings.callers), runs_revoked=revoked, needs_restart=tuple(changed)
         )
+
+    def _tell_keyless(self) -> None:
+        # Not an error, because the keys may be made next; but a caller without one cannot call.
+        callers = self.settings.callers
+        keyless = self._keys.without([n for n in callers if callers[n].digest is None])
+        if keyless:
+            self._logger.warning("callers_without_key", callers=keyless)
 
     async def ready(self) -> Mapping[str, Any]:
         """What /readyz says: whether to send requests here, and whether settings are stale.

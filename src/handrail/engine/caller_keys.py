@@ -100,6 +100,12 @@ class CallerKeys:
             why = "caller_gone" if standing is Standing.ACTIVE else standing.value
             self._logger.warning("key_refused", key_id=key.id, caller=key.caller, why=why)
 
+    def without(self, callers: Collection[str]) -> list[str]:
+        """Those of `callers` who have no key here that opens anything."""
+        now = self._clock.now()
+        active = (key for key in self._known.values() if key.standing(now) is Standing.ACTIVE)
+        return sorted(set(callers) - {key.caller for key in active})
+
     # --- the snapshot ----------------------------------------------------------------------
 
     async def loop(self) -> None:

@@ -26,7 +26,8 @@ class Admin:
         data = (
             body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         )
-        options = {"key": admin_key(self.gateway), **options}
+        if "key" not in options:
+            options["key"] = admin_key(self.gateway)
         if body is None:
             options.setdefault("kind", None)
         if data or method == "POST":

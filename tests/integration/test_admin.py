@@ -309,6 +309,17 @@ async def test_a_reload_cancels_what_callers_who_are_gone_have_running(
         await eventually(lambda: upstream.seen.open == 0)
 
 
+async def test_the_admin_key_is_changed_by_deleting_its_file_and_reloading(start: Start) -> None:
+    async with start() as gateway:
+        admin, old = Admin(gateway), admin_key(gateway)
+        (gateway.gateway.settings.data_dir / "admin.key").unlink()
+        reply = await admin.ask("POST", "/admin/reload", key=old)
+        assert reply.status == 200
+        assert admin_key(gateway) != old
+        assert (await admin.ask("GET", "/admin/keys", key=old)).status == 401
+        assert (await admin.ask("GET", "/admin/keys")).status == 200
+
+
 async def test_a_caller_may_not_have_the_admin_key(start: Start) -> None:
     async with start(toml="") as gateway:
         admin, key, file = Admin(gateway), admin_key(gateway), gateway.gateway.settings.file

@@ -258,6 +258,21 @@ async def test_before_the_keys_could_be_read_there_are_none(world: World) -> Non
     assert world.gateway.caller_of(digest, CALLERS) is None
 
 
+async def test_what_could_not_be_read_after_a_change_is_read_at_the_next_look(
+    world: World,
+) -> None:
+    await world.gateway.look()
+    issued = await world.gateway.create(Wish(caller="ann"), callers=CALLERS)
+    digest = key_digest(issued.secret.reveal())
+    world.counted.sick = True
+    with pytest.raises(StoreFailed):
+        await world.gateway.refresh()
+    world.counted.sick = False
+    assert world.gateway.caller_of(digest, CALLERS) is None
+    await world.gateway.look()
+    assert world.gateway.caller_of(digest, CALLERS) == "ann"
+
+
 async def test_a_successor_belongs_to_the_same_caller_and_the_old_key_overlaps(
     world: World,
 ) -> None:

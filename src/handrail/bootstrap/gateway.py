@@ -175,7 +175,7 @@ class Gateway:
     def _admin(self, parts: Parts) -> Admin:
         return Admin(
             Operation(
-                digest=self._admin_digest,
+                digest=lambda: self._admin_digest,
                 keys=self._keys,
                 store=self._store,
                 background=parts.background,
@@ -239,7 +239,7 @@ class Gateway:
         """
         try:
             settings = with_caller_key(self._load())
-            admin_key_digest(replace(settings, data_dir=self.settings.data_dir))
+            admin_digest = admin_key_digest(replace(settings, data_dir=self.settings.data_dir))
         except (ConfigInvalid, OSError) as error:
             self.reload_problem = str(error)
             self._logger.error("reload_failed", why=str(error))
@@ -252,6 +252,7 @@ class Gateway:
             self._logger.warning("setting_needs_restart", setting=path)
         self._targets.use(settings.target)
         self.settings = settings
+        self._admin_digest = admin_digest
         self._parts.executor.wake()
         await self._keys.look()
         self._tell_keyless()

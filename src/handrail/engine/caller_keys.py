@@ -67,6 +67,7 @@ class CallerKeys:
         self._written: dict[str, float] = {}  # monotonic
         self._refused: dict[str, float] = {}  # monotonic
         self._failing = False
+        self._due = True
         self._renewing = asyncio.Lock()
         self._logger = get_logger()
 
@@ -120,7 +121,7 @@ class CallerKeys:
         When the file cannot be read the old snapshot stays, and `stale` says so.
         """
         try:
-            if self.stale or await self._keys.changes() != self._seen:
+            if self._due or self._failing or await self._keys.changes() != self._seen:
                 await self.refresh()
             await self._write_uses(at_once=False)
             self._failing = False
@@ -130,7 +131,11 @@ class CallerKeys:
             self._failing = True
 
     async def refresh(self) -> None:
-        """Renew the snapshot. Raises StoreFailed."""
+        """Renew the snapshot, after this process has changed the file. Raises StoreFailed.
+
+        If that fails it is made up for at the next look.
+        """
+        self._due = True
         async with self._renewing:  # or an older reading could replace a newer one
             seen = await self._keys.changes()  # first: what comes in between is seen next time
             keys = await self._keys.all()
@@ -138,6 +143,7 @@ class CallerKeys:
             self._ring = Keyring.of(keys)
             self._known = {key.id: key for key in keys}
             self._seen = seen
+            self._due = False
 
     def _log_changes(self, keys: Sequence[CallerKey]) -> None:
         if self._seen is None:

@@ -4,10 +4,11 @@ Nothing here shows a prompt, an output or a key, but for a new key in the reply 
 """
 
 import asyncio
+import contextlib
 import hmac
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from handrail.core.caller_keys import CallerKey, key_digest
 from handrail.engine.background import Background
 from handrail.engine.caller_keys import CallerKeys
 from handrail.engine.clock import Clock
-from handrail.errors import Code, RequestRejected
+from handrail.errors import Code, RequestRejected, StoreFailed
 from handrail.server import queries
 from handrail.server.callers import incorrect, offered_key
 from handrail.server.exchange import Exchange, require_json
@@ -61,12 +62,12 @@ class Reloaded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """What the admin API works on. `digest` is that of the admin key, never a caller's.
+    """What the admin API works on. `digest` gives that of the admin key, never a caller's.
 
     `problem` says why the settings in force are not those of the file, None while they are.
     """
 
-    digest: bytes = field(repr=False)
+    digest: Callable[[], bytes]
     keys: CallerKeys
     store: Store
     background: Background
@@ -113,7 +114,7 @@ class Admin:
 
     def check_key(self, exchange: Exchange) -> None:
         """Raise RequestRejected (401) unless a header carries the admin key."""
-        if not hmac.compare_digest(self._at.digest, key_digest(offered_key(exchange))):
+        if not hmac.compare_digest(self._at.digest(), key_digest(offered_key(exchange))):
             raise incorrect()
 
     # --- callers and keys ------------------------------------------------------------------
@@ -155,7 +156,8 @@ class Admin:
         require_json(exchange)
         wish = read_new_key(await self._body(exchange))
         issued = await self._at.keys.create(wish, callers=settings.callers)
-        await self._at.keys.refresh()
+        with contextlib.suppress(StoreFailed):  # it is made, and only this reply can show it
+            await self._at.keys.refresh()
         shown = self._shown(issued.key, settings)
         await _reply(exchange, {**shown, "key": issued.secret.reveal()})
 

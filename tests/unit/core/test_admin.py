@@ -48,6 +48,11 @@ def test_anything_else_is_refused_and_named(body: bytes, code: str, param: str |
     assert (caught.value.fault.code, caught.value.fault.param) == (code, param)
 
 
+def test_the_refusal_of_a_key_for_nobody_says_what_is_missing() -> None:
+    with pytest.raises(RequestRejected, match="Missing required parameter: 'caller'"):
+        wish({"label": "x"})
+
+
 def test_a_request_without_fields_may_have_an_empty_body_or_an_empty_object() -> None:
     read_nothing(b"")
     read_nothing(b" {} ")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from handrail.core import wire
-from handrail.core.model_access import check_model, may_use
+from handrail.core.model_access import ANY_MODEL, check_model, may_use
 from handrail.core.policy import CallerPolicy, decide, decide_endpoint
 from handrail.core.profiles import Endpoint
 from handrail.core.switch import resolve_switch
@@ -39,6 +39,11 @@ def test_a_glob_fits_the_whole_name_as_it_is_written(
     model: str, globs: list[str], may: bool
 ) -> None:
     assert may_use(model, globs) is may
+
+
+def test_by_default_any_model_may_be_used() -> None:
+    assert may_use("anything", ANY_MODEL)
+    assert may_use("", ANY_MODEL)
 
 
 def test_a_glob_with_many_stars_is_no_work_without_end() -> None:

@@ -48,6 +48,8 @@ def test_the_type_says_whose_fault_it_is(code: Code) -> None:
         wanted = "invalid_request_error"
     if entry.status == 429:
         wanted = "rate_limit_error"
+    if code is Code.ACCOUNTS_EXHAUSTED:  # the type by which Codex CLI knows such a limit
+        wanted = "usage_limit_reached"
     assert entry.type == wanted
 
 

@@ -30,6 +30,7 @@ class Code(StrEnum):
     RESPONSE_NOT_COMPLETED = "response_not_completed"
     HISTORY_TOO_LARGE = "history_too_large"
     ITEM_NOT_FOUND = "item_reference_not_found"
+    SETTINGS_INVALID = "settings_invalid"
     MALFORMED_REQUEST = "malformed_request"
     INVALID_API_KEY = "invalid_api_key"
     ORIGIN_NOT_ALLOWED = "origin_not_allowed"
@@ -96,6 +97,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = MappingProxyType(
         Code.RESPONSE_NOT_COMPLETED: _caller(400),
         Code.HISTORY_TOO_LARGE: _caller(400),
         Code.ITEM_NOT_FOUND: _caller(400),
+        # The operator's own file, told to the operator: nothing here has failed.
+        Code.SETTINGS_INVALID: _caller(400),
         Code.MALFORMED_REQUEST: _caller(400),
         Code.INVALID_API_KEY: _caller(401),
         Code.ORIGIN_NOT_ALLOWED: _caller(403),

@@ -13,6 +13,7 @@ from handrail.core.profiles import PROFILES
 from handrail.core.proxies import PROXY_VARIABLES
 from handrail.core.switch import SWITCH_VARIABLES
 from handrail.errors import CATALOGUE, Code
+from handrail.server.admin import ADMIN_ROUTES
 from handrail.server.app import OPEN, ROUTES
 from handrail.settings.catalogue import MEANINGS
 from handrail.settings.oauth import OAUTH_OPTIONS
@@ -115,9 +116,16 @@ def test_every_route_has_its_row(path: str) -> None:
         assert f"| `{method} {path}` | {key} |" in page("reference/routes.md")
 
 
+@pytest.mark.parametrize("path", ADMIN_ROUTES)
+def test_every_route_of_the_admin_api_has_its_row(path: str) -> None:
+    for method in ADMIN_ROUTES[path]:
+        assert f"| `{method} {path}` | admin |" in page("reference/routes.md")
+
+
 def test_no_route_is_described_that_does_not_exist() -> None:
     described = re.findall(r"^\| `([A-Z]+) (/\S+)` \|", page("reference/routes.md"), re.MULTILINE)
-    assert set(described) == {(method, path) for path in ROUTES for method in ROUTES[path]}
+    every = {**ROUTES, **ADMIN_ROUTES}
+    assert set(described) == {(method, path) for path in every for method in every[path]}
 
 
 @pytest.mark.parametrize("name", PROFILES)

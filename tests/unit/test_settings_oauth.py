@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from handrail.cli.config import explained
+from handrail.settings.explained import explained
 from handrail.settings.oauth import OAUTH_OPTIONS
 from tests.unit.reading import FILE, KEYS, Read, refusal
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from handrail.bootstrap.data_dir import open_shared
 from handrail.core.credentials import pack, unpack
 from handrail.core.oauth_refusals import IssuerRefused
 from handrail.engine.accounts import Pool
@@ -14,8 +15,9 @@ from handrail.engine.refresh import Exchange, Refresher, RefreshFailed
 from handrail.errors import ConfigInvalid, IssuerFailed
 from handrail.settings.load import ACCOUNTS_FILE
 from handrail.settings.model import OAuthSettings, Settings
-from handrail.store.accounts import Renewal, SqliteAccounts
+from handrail.store.accounts import Renewal, SqliteAccounts, sealed_in
 from handrail.store.files import private_directory, read_private, replace_file
+from handrail.store.shared import SharedFile
 from handrail.store.vault import KEY_BYTES
 from handrail.upstream.oauth import Issuer
 
@@ -23,26 +25,34 @@ ACCOUNTS_KEY: Final = "accounts.key"
 
 
 def open_accounts(data_dir: Path) -> SqliteAccounts:
-    """The accounts in `data_dir`, made at the first time. Raises ConfigInvalid.
+    """The accounts of a data directory, made at the first time. Raises ConfigInvalid."""
+    private_directory(data_dir)
+    file = open_shared(data_dir)
+    try:
+        return accounts_in(file, data_dir)
+    except ConfigInvalid:
+        file.close()
+        raise
 
-    Their key is one of its own: several processes use it at once, so it is not exchanged together
+
+def accounts_in(file: SharedFile, data_dir: Path) -> SqliteAccounts:
+    """The accounts in an open file. Raises ConfigInvalid when their key is not there.
+
+    They have a key of their own: several processes use it at once, so it is not exchanged together
     with that of the run store.
     """
-    private_directory(data_dir)
-    store = SqliteAccounts(data_dir / ACCOUNTS_FILE, key=_key(data_dir))
-    store.open()
-    return store
+    path = data_dir / ACCOUNTS_KEY
+    if sealed_in(file) and not path.exists():
+        raise ConfigInvalid(
+            f"{path}: the key of the accounts is missing but {ACCOUNTS_FILE} has some; restore the "
+            "key file, or move the database away to sign in anew."
+        )
+    return SqliteAccounts(file, key=_key(path))
 
 
-def _key(data_dir: Path) -> bytes:
-    path, database = data_dir / ACCOUNTS_KEY, data_dir / ACCOUNTS_FILE
+def _key(path: Path) -> bytes:
     key = read_private(path)
     if key is None:
-        if database.exists():
-            raise ConfigInvalid(
-                f"{path}: the key of the accounts is missing but {database.name} exists; restore "
-                "the key file, or move the database away to sign in anew."
-            )
         key = _new_key(path)
     if len(key) != KEY_BYTES:
         raise ConfigInvalid(f"{path}: is not a key of {KEY_BYTES} bytes.")

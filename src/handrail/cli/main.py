@@ -9,6 +9,7 @@ from handrail.cli.accounts import accounts
 from handrail.cli.config import config
 from handrail.cli.db import db
 from handrail.cli.explain import explain
+from handrail.cli.keys import keys
 from handrail.cli.serve import serve
 from handrail.errors import ConfigInvalid
 
@@ -24,6 +25,7 @@ cli.add_command(config)
 cli.add_command(explain)
 cli.add_command(db)
 cli.add_command(accounts)
+cli.add_command(keys)
 
 
 def main() -> None:

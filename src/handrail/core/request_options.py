@@ -56,10 +56,11 @@ def read_options(header: Callable[[str], str]) -> RequestOptions:
     )
 
 
-def with_options(plan: Plan, options: RequestOptions) -> Plan:
+def with_options(plan: Plan, options: RequestOptions, *, highest: Priority = Priority.HIGH) -> Plan:
     """The plan, with what the options change of it.
 
-    Raises RequestRejected for a retention that is longer than the caller's.
+    Raises RequestRejected for a retention that is longer than the caller's, and for a priority
+    above `highest`.
     """
     if options.account is not None:
         text = "The request demands the account that its calls are made with."
@@ -70,6 +71,12 @@ def with_options(plan: Plan, options: RequestOptions) -> Plan:
     if plan.mode is not Mode.BACKGROUND:
         return _ignored(plan, options)
     crash, priority = options.crash or plan.crash, options.priority or plan.priority
+    if priority.above(highest):
+        raise RequestRejected(
+            Code.INVALID_VALUE,
+            f"'{PRIORITY}' can be {highest} at the highest for this caller.",
+            param=PRIORITY,
+        )
     reasons = list(plan.reasons)
     if crash is CrashPolicy.RETRY:
         text = "An attempt whose answer is lost is followed by another while nothing is visible."

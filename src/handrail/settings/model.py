@@ -137,9 +137,10 @@ class OAuthSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Someone who may call: the SHA-256 of the key, and the policy.
+    """Someone who may call: the SHA-256 of the key that the settings give, and the policy.
 
-    `digest` is None for the caller whose key is generated at the first start.
+    `digest` is None where they give none: the caller `default` has a generated key then, and any
+    caller may have keys in the data directory.
     """
 
     policy: CallerPolicy

@@ -11,6 +11,7 @@ from handrail.core.policy import (
     CallerPolicy,
     CrashPolicy,
     Executor,
+    Priority,
     StoreFalsePolicy,
     StorePolicy,
     WhenLeft,
@@ -331,13 +332,14 @@ CALLER_OPTIONS: Final[tuple[Option, ...]] = (
         path="key_env",
         read=readers.text,
         default=None,
-        meaning="Name of the environment variable that holds the caller's key.",
+        meaning="Name of the environment variable that holds a key of the caller; more are made "
+        "with handrail keys create.",
     ),
     Option(
         path="key_sha256",
         read=readers.text,
         default=None,
-        meaning="SHA-256 of the caller's key, as 64 hexadecimal digits.",
+        meaning="SHA-256 of such a key instead, as 64 hexadecimal digits.",
     ),
     Option(
         path="background",
@@ -411,5 +413,31 @@ CALLER_OPTIONS: Final[tuple[Option, ...]] = (
         default=_POLICY.weight,
         meaning="The caller's share of what runs when several callers wait: one of weight 3 has "
         "three runs under way where one of weight 1 has one.",
+    ),
+    Option(
+        path="executor",
+        read=readers.word(*Executor),
+        default=_POLICY.executor,
+        meaning="Who runs this caller's background responses, gateway or upstream; by default "
+        "background.executor.",
+    ),
+    Option(
+        path="models",
+        read=readers.texts,
+        default=_POLICY.models,
+        meaning="Globs of the models that the caller may use, by the names that its requests say; "
+        "any other is a 404, as if it did not exist. An empty list allows none.",
+    ),
+    Option(
+        path="priority",
+        read=readers.word(*Priority),
+        default=_POLICY.priority,
+        meaning="Priority of background responses that name none, among the caller's own.",
+    ),
+    Option(
+        path="max_priority",
+        read=readers.word(*Priority),
+        default=_POLICY.max_priority,
+        meaning="The highest priority that a request of the caller may name.",
     ),
 )

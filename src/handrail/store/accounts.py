@@ -10,7 +10,6 @@ import secrets
 import sqlite3
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -19,7 +18,6 @@ from handrail.core.credentials import SETTINGS
 from handrail.core.limits import Cooldown, Window
 from handrail.core.select import State
 from handrail.errors import ConfigInvalid
-from handrail.store.migrate import Schema
 from handrail.store.process_locks import ProcessLocks
 from handrail.store.queries import load, parse
 from handrail.store.shared import SharedFile
@@ -27,7 +25,6 @@ from handrail.store.vault import Sealer
 
 T = TypeVar("T")
 
-SCHEMA: Final = Schema(application_id=0x48524131, folder="accounts")  # "HRA1"
 SQL: Final = parse(load("accounts/queries.sql"))
 
 PIN: Final = "pin"
@@ -160,15 +157,11 @@ Run = Callable[[Callable[[sqlite3.Connection], Any]], Awaitable[Any]]
 class SqliteAccounts:
     """`Accounts` in one shared SQLite file, and beside it what the command line does to it."""
 
-    def __init__(self, path: Path, *, key: bytes) -> None:
+    def __init__(self, file: SharedFile, *, key: bytes) -> None:
         self._sealer = Sealer(key)
         self._mark = hmac.digest(key, b"handrail/makers", "sha256")
-        self._locks = ProcessLocks(path)
-        self.file = SharedFile(path, schema=SCHEMA)
-
-    def open(self) -> None:
-        """Create or upgrade the file. Raises ConfigInvalid when it cannot be used."""
-        self.file.open()
+        self._locks = ProcessLocks(file.path)
+        self.file = file
 
     def close(self) -> None:
         """Let go of the file, and of what is locked."""
@@ -408,6 +401,11 @@ class SqliteAccounts:
             "plan": renewal.plan,
             "now": now,
         }
+
+
+def sealed_in(file: SharedFile) -> bool:
+    """Whether there is a credential in the file."""
+    return bool(file.now(lambda c: c.execute(SQL["sealed"]).fetchone()[0]))
 
 
 def _place(account: str) -> str:

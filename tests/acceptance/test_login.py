@@ -13,25 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.processes import ROOT, Child
+from tests.acceptance.processes import HANDRAIL, ROOT, Child
 
 CANARY = "canary"
-# Keeps the grant in a file, as the store of accounts would in a database.
-PROGRAM = """
-import json, os, sys
-from handrail.cli.accounts import accounts_group
-import click
-
-def keep(settings, grant):
-    with open(os.environ["KEPT"], "w") as file:
-        json.dump({"access": grant.access, "refresh": grant.refresh, "plan": grant.plan}, file)
-    click.echo(f"kept {grant!r} for {settings.data_dir.name}")
-
-from handrail.cli import main
-main.cli.add_command(accounts_group(keep))
-sys.argv[0] = "handrail"
-main.main()
-"""
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -84,12 +68,13 @@ class Login:
 
     def __init__(self, folder: Path, issuer: Issuer, *flags: str) -> None:
         (folder / "handrail.toml").write_text(f'[oauth]\nissuer = "{issuer.url}"\n')
-        self.kept = folder / "kept.json"
-        config = ["--config", str(folder / "handrail.toml"), "--data-dir", str(folder / "data")]
+        self.data = folder / "data"
+        self.config = ["--config", str(folder / "handrail.toml"), "--data-dir", str(self.data)]
+        self.environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, "accounts", "login", *config, *flags],
+            [*HANDRAIL, "accounts", "login", *self.config, *flags],
             cwd=ROOT,
-            env={"PATH": os.environ["PATH"], "HOME": str(folder), "KEPT": str(self.kept)},
+            env=self.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -114,15 +99,27 @@ class Login:
         assert CANARY not in self.said
         return self.process.returncode
 
+    def kept(self) -> list[dict[str, Any]]:
+        """The accounts that are kept, as another command lists them."""
+        listed = subprocess.run(
+            [*HANDRAIL, "accounts", "list", "--json", *self.config],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert CANARY not in listed.stdout + listed.stderr
+        accounts: list[dict[str, Any]] = json.loads(listed.stdout)["accounts"]
+        return accounts
+
 
 def check_kept(login: Login, issuer: Issuer) -> None:
-    kept = json.loads(login.kept.read_text())
-    live = urllib.request.Request(
-        f"{issuer.url}/live", headers={"authorization": f"Bearer {kept['access']}"}
-    )
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(live) as reply:
-        assert reply.status == 200
-    assert "kept Grant(plan='plus'" in login.said
+    (account,) = login.kept()
+    assert (account["kind"], account["plan"]) == ("oauth", "plus")
+    assert "The account is called 'account-1'" in login.said
+    for file in login.data.rglob("*"):
+        assert file.is_dir() or CANARY.encode() not in file.read_bytes()
     assert issuer.counts() == {"requests": 1, "codes": 1}
     log = [json.loads(line) for line in issuer.json_log.read_text().splitlines()]
     assert {"asked", "handled", "answered"} <= {line["event"] for line in log}
@@ -173,7 +170,7 @@ def test_a_sign_in_that_fails_is_one_line_and_status_1(
     assert last.startswith("Error: ")
     assert words in last
     assert "Traceback" not in login.said
-    assert not login.kept.exists()
+    assert login.kept() == []
 
 
 def test_two_ways_at_once_are_a_wrong_flag(tmp_path: Path, issuer: Issuer) -> None:

@@ -13,8 +13,9 @@ import pytest
 from handrail import telemetry
 from handrail.core.oauth import Grant, challenge
 from handrail.core.oauth_refusals import IssuerRefused
+from handrail.engine.refresh import LEASE_SECONDS
 from handrail.errors import ConfigInvalid, IssuerFailed
-from handrail.upstream.oauth import MAX_REPLY
+from handrail.upstream.oauth import MAX_REPLY, WHOLE_SECONDS
 from handrail.upstream.oauth import Issuer as Client
 from tests.conftest import eventually
 from tests.forward_proxy import forward_proxy
@@ -253,6 +254,10 @@ async def test_an_answer_that_drips_or_breaks_off_is_given_up(
         error = await failed(client, granted(issuer))
     assert error.sent
     assert str(error).startswith(words)
+
+
+def test_a_refresh_and_its_repeat_are_over_before_their_lease_is() -> None:
+    assert 2 * WHOLE_SECONDS < LEASE_SECONDS
 
 
 async def test_a_refresh_that_is_cancelled_may_have_been_handled(

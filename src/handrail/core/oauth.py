@@ -99,7 +99,7 @@ def _shown(value: object) -> str | None:
 
 def _header_value(value: object) -> str | None:
     text = _shown(value)
-    return text if text and is_credential(text) else None
+    return text if is_credential(text) else None
 
 
 def _unix(value: object) -> float | None:

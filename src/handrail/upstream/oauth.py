@@ -40,8 +40,10 @@ from handrail.upstream.client import AiohttpClient, UpstreamCall, UpstreamClient
 MAX_REPLY: Final = 256 * 1024
 """Bytes. A grant has a few kilobytes."""
 
-_REPLY_SECONDS: Final = 30.0
-_WHOLE_SECONDS: Final = 45.0
+REPLY_SECONDS: Final = 20.0
+WHOLE_SECONDS: Final = 25.0
+"""Of one call. A refresh and its repeat have to be over before the lease for them is."""
+
 _JSON: Final = "application/json"
 _FORM: Final = "application/x-www-form-urlencoded"
 
@@ -63,8 +65,8 @@ class Issuer:
         *,
         now: Callable[[], float],
         client: UpstreamClient | None = None,
-        reply_seconds: float = _REPLY_SECONDS,
-        whole_seconds: float = _WHOLE_SECONDS,
+        reply_seconds: float = REPLY_SECONDS,
+        whole_seconds: float = WHOLE_SECONDS,
     ) -> None:
         self._settings = settings
         self._now = now

@@ -87,6 +87,7 @@ def test_the_email_of_an_access_credential_is_in_its_profile() -> None:
         f"a.{part({'email': 'x@example.com'})}.{'c' * 4 * MAX_CREDENTIAL}",
         f"a.{part(b'[' * 5_000)}.c",
         f"a.{part(bytes([255, 254]))}.c",
+        "a." + part(b'{"email":"\xff"}') + ".c",
     ],
 )
 def test_what_is_no_jwt_says_nothing(text: str) -> None:

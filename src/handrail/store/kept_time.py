@@ -42,10 +42,6 @@ class KeptTime:
         """What time it is."""
         return self._base + self._monotonic() - self._began
 
-    def at(self, wall: float) -> float:
-        """When it will be what the wall clock, as it goes now, calls `wall`."""
-        return wall + self._ahead()
-
     def moved(self) -> bool:
         """Whether the wall clock has jumped since the last `saved`."""
         return abs(self._ahead() - self._known) > _MOVED_SECONDS

@@ -209,9 +209,12 @@ class SqliteStore:
 
         return await self._write(work, vital=True, destroys=True)
 
-    async def remember(self, remote: Remote) -> bool:
-        values = {**asdict(remote), "expires_at": self._time.at(remote.expires_at)}
-        return await self._changed("remember", values)
+    async def remember(self, remote: Remote, *, kept_seconds: float) -> bool:
+        def work(connection: sqlite3.Connection) -> bool:
+            values = {**asdict(remote), "expires_at": self._time.now() + kept_seconds}
+            return connection.execute(SQL["remember"], values).rowcount > 0
+
+        return await self._write(work)
 
     async def forget(self, response_id: str, *, caller: str) -> None:
         await self._changed("forget", {"id": response_id, "caller": caller})

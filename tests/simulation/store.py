@@ -190,7 +190,7 @@ class SimulatedStore(SqliteStore):
         """The disk is open already; what the real store reads from it at the start is read here."""
         self._time.begin(kept(self._disk.connection, "clock"))
         with contextlib.suppress(sqlite3.Error):
-            self._save_clock(self._disk.connection)
+            self._time.written(self._save_clock(self._disk.connection))
 
     async def close(self) -> None:
         await self._simulated.finish()

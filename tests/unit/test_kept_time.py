@@ -18,7 +18,7 @@ from handrail.engine.background import Accepted, Background
 from handrail.engine.history import Conversation
 from handrail.engine.journal import RunLog
 from handrail.engine.tail import Tails
-from handrail.errors import RequestRejected
+from handrail.errors import RequestRejected, StoreFailed
 from handrail.store.base import Repeat
 from handrail.store.kept_time import KeptTime
 from handrail.store.sqlite import SqliteStore
@@ -66,9 +66,20 @@ async def is_kept(store: SqliteStore, run_id: str) -> bool:
     return readable
 
 
+def left_by_a_kill(directory: Path) -> Path:
+    """What a process that is killed now leaves, in a directory of its own."""
+    copy = directory / "copy"
+    copy.mkdir()
+    for name in ("runs.db", "runs.db-wal"):
+        (copy / name).write_bytes((directory / name).read_bytes())
+    return copy
+
+
 def time_of(clock: HandClock) -> KeptTime:
     time = KeptTime(wall=clock.now, monotonic=clock.monotonic)
     time.begin(None)
+    assert time.moved()  # nothing is known of it yet
+    time.written(time.saved())
     return time
 
 
@@ -86,7 +97,9 @@ def test_a_jump_moves_nothing(clock: HandClock, jump: float) -> None:
     clock.passes(10)
     assert time.now() == 1_000_010
     assert time.moved()
-    time.saved()
+    saved = time.saved()
+    assert time.moved()  # what is to be saved is not yet saved
+    time.written(saved)
     assert not time.moved()
 
 
@@ -153,11 +166,37 @@ async def test_a_jump_is_written_down_with_the_next_write_so_that_a_kill_loses_n
         await kept(store, "r1", seconds=HOUR)
         clock.wall += DAY
         await store.accept(new_run("r2"), limits=limits())
-        copy = tmp_path / "copy"  # what a killed process leaves
-        copy.mkdir()
-        for name in ("runs.db", "runs.db-wal"):
-            (copy / name).write_bytes((tmp_path / name).read_bytes())
-    async with opened(copy, clock) as store:
+        killed = left_by_a_kill(tmp_path)
+    async with opened(killed, clock) as store:
+        assert await is_kept(store, "r1")
+
+
+async def test_a_jump_that_a_refused_write_was_to_write_down_is_written_down_with_the_next(
+    tmp_path: Path, clock: HandClock
+) -> None:
+    async with opened(tmp_path, clock) as store:
+        clock.wall += DAY
+        with pytest.raises(RequestRejected):
+            await store.accept(new_run("refused"), limits=limits(queued=0))
+        await kept(store, "r1", seconds=HOUR)
+        killed = left_by_a_kill(tmp_path)
+    async with opened(killed, clock) as store:
+        assert await is_kept(store, "r1")
+
+
+async def test_a_jump_that_a_failing_write_was_to_write_down_is_written_down_with_the_next(
+    tmp_path: Path, clock: HandClock
+) -> None:
+    def fails(_: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    async with opened(tmp_path, clock) as store:
+        clock.wall += DAY
+        with pytest.raises(StoreFailed):
+            await store._write(fails)
+        await kept(store, "r1", seconds=HOUR)
+        killed = left_by_a_kill(tmp_path)
+    async with opened(killed, clock) as store:
         assert await is_kept(store, "r1")
 
 

@@ -94,12 +94,13 @@ class SqliteStore:
         connection = connect_to_write(self._path, vault=self._vault)
         self._time.begin(kept(connection, "clock"))
         with contextlib.suppress(sqlite3.Error):  # a full disk is no reason not to start
-            self._save_clock(connection)
+            self._time.written(self._save_clock(connection))
         return connection
 
-    def _save_clock(self, connection: sqlite3.Connection) -> None:
-        values = {"name": "clock", "value": self._time.saved()}
-        connection.execute(SQL["set_meta"], values)
+    def _save_clock(self, connection: sqlite3.Connection) -> bytes:
+        saved = self._time.saved()
+        connection.execute(SQL["set_meta"], {"name": "clock", "value": saved})
+        return saved
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         loop = asyncio.get_running_loop()
@@ -131,13 +132,18 @@ class SqliteStore:
         vital: bool = False,
         destroys: bool = False,
     ) -> T:
+        saved: bytes | None = None
+
         def working(connection: sqlite3.Connection) -> T:
+            nonlocal saved
             if self._time.moved():
                 # At once: a process that is killed now must not come back a day later.
-                self._save_clock(connection)
+                saved = self._save_clock(connection)
             return work(connection)
 
         result: T = await self._writer.run(working, vital=vital, destroys=destroys)
+        if saved is not None:  # work that is refused, or fails, takes it along
+            self._time.written(saved)
         return result
 
     async def _changed(self, query: str, values: Mapping[str, object]) -> bool:

@@ -105,11 +105,9 @@ class Execution:
         begun, or may have another attempt, goes back into the queue.
         """
         log = self._journal.open(run)
-        task = asyncio.current_task()
-        if task is not None:
-            log.abort = task.cancel
         try:
-            outcome = await self._attempts(log)
+            with log.aborting(this_task().cancel):
+                outcome = await self._attempts(log)
         except Fenced:
             return
         except asyncio.CancelledError:
@@ -335,6 +333,14 @@ def _take(event: Event, log: RunLog) -> Outcome | None:
     except events.MalformedEvent as error:
         raise UpstreamFailed(Code.UPSTREAM_PROTOCOL_ERROR, str(error)) from error
     return None
+
+
+def this_task() -> asyncio.Task[object]:
+    """The task that asks."""
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a run is carried out in a task")
+    return task
 
 
 def run_error(error: HandrailError) -> RunError:

@@ -15,13 +15,13 @@ from handrail.engine.clock import SystemClock
 from handrail.engine.dispatch import Dispatcher
 from handrail.engine.execution import Execution
 from handrail.engine.history import Conversation
-from handrail.engine.journal import Journal
+from handrail.engine.journal import PENDING_BYTES, Journal
 from handrail.engine.kept import KeptForeground
 from handrail.engine.opening import Opening
 from handrail.engine.tail import Tails
 from handrail.engine.targets import Targets
 from handrail.errors import Code, StoreFailed
-from handrail.store.base import Closing, Segment
+from handrail.store.base import Closing, Run, Segment
 from handrail.store.sqlite import SqliteStore
 from handrail.store.vault import Vault
 from handrail.upstream.client import UpstreamCall
@@ -47,7 +47,7 @@ class Reply:
         self.headers: Mapping[str, str] = {"content-type": "text/event-stream"}
         self.over = asyncio.Event()
         self.closed = asyncio.Event()
-        self._parts = [
+        self.parts = [
             said("response.output_item.added", output_index=0, item={**ITEM, "content": []}),
             said("response.completed", response={"id": "r", "status": "completed", "output": []}),
         ]
@@ -58,9 +58,9 @@ class Reply:
 
     async def slice(self) -> bytes:
         """The next part."""
-        if len(self._parts) == 1:
+        if len(self.parts) == 1:
             await self.over.wait()
-        return self._parts.pop(0)
+        return self.parts.pop(0)
 
     async def finish(self) -> None:
         """Nothing is left."""
@@ -130,7 +130,7 @@ class Engine:
             targets=Targets(TARGET),
             clock=self.clock,
             max_seconds=60.0,
-            max_bytes=1_000_000,
+            max_bytes=10 * PENDING_BYTES,
         )
 
     async def state(self, run_id: str) -> State:
@@ -149,16 +149,21 @@ async def engine(store: Sick) -> AsyncIterator[Engine]:
     await asyncio.wait([flushing])
 
 
-async def test_an_append_that_fails_when_the_end_is_decided_does_not_stop_the_end(
-    engine: Engine,
-) -> None:
-    store, reply = engine.store, engine.upstream.reply
+async def claimed(store: Sick) -> Run:
+    """A run that is about to be carried out."""
     opening = Opening(id="r1", caller="ann", target=TARGET, now=1.0)
     await store.accept(opening.run(CREATE, PLAN), limits=limits())
     run = await store.claim(owner="me", limits=limits())
     assert run is not None
+    return run
+
+
+async def test_an_append_that_fails_when_the_end_is_decided_does_not_stop_the_end(
+    engine: Engine,
+) -> None:
+    store, reply = engine.store, engine.upstream.reply
     store.locked = True
-    running = asyncio.create_task(engine.execution.run(run))
+    running = asyncio.create_task(engine.execution.run(await claimed(store)))
     async with asyncio.timeout(5):
         await store.appending.wait()
         reply.over.set()
@@ -169,6 +174,23 @@ async def test_an_append_that_fails_when_the_end_is_decided_does_not_stop_the_en
         store.may_end.set()
         await running
     assert await engine.state("r1") is State.COMPLETED
+
+
+async def test_a_large_part_that_cannot_be_kept_stops_its_reader_at_once_and_not_its_end(
+    engine: Engine,
+) -> None:
+    store, reply = engine.store, engine.upstream.reply
+    reply.parts[0] += said("response.output_text.delta", delta="x" * (PENDING_BYTES + 1))
+    reply.over.set()  # so that its reader has to wait for nothing
+    store.locked = True
+    store.may_append.set()
+    running = asyncio.create_task(engine.execution.run(await claimed(store)))
+    async with asyncio.timeout(5):
+        await store.ending.wait()
+        store.may_end.set()
+        await asyncio.wait([running])
+    assert await engine.state("r1") is State.FAILED
+    assert reply.parts != []
 
 
 class Adopting:

@@ -296,6 +296,9 @@ class Execution:
                 return State.FAILED, RunError(cause="output_too_large", message=message)
             if log.crowded:
                 await log.flush()
+                # If it failed, it has asked this task to stop, which must happen here: what comes
+                # next may never wait, and the stop would meet the end that is being written.
+                await asyncio.sleep(0)
 
 
 def attribution_of(run: Run) -> Attribution:

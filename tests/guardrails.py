@@ -88,6 +88,21 @@ def expected(
     has_store: bool = False,
 ) -> tuple[Any, ...]:
     """What the guardrails say: an error's code and param, or mode, store and retention."""
+    found = _by_the_rules(case, source=source, caller=caller, runs=runs, has_store=has_store)
+    # A model that is not for this caller is one that does not exist, which only comes out last.
+    if found[0] != "error" and not {"*", "m"} & set(caller.models):
+        return ("error", "model_not_found", "model")
+    return found
+
+
+def _by_the_rules(
+    case: Case,
+    *,
+    source: str,
+    caller: CallerPolicy,
+    runs: tuple[Executor, bool],
+    has_store: bool,
+) -> tuple[Any, ...]:
     stores = {"store": case.store, "providerOptions.openai.store": case.provider_store}
     says_false = [name for name, value in stores.items() if value is False]
     says_true = [name for name, value in stores.items() if value is True]
@@ -101,6 +116,8 @@ def expected(
     if not opted_in(source, caller):  # G2, which is reported before G3 (G5)
         return ("error", "background_not_enabled", "background")
     executor, able = runs
+    if caller.executor is not None:
+        executor = caller.executor
     if not says_false and executor == "upstream":  # G6
         if able:
             return ("background-upstream", True, 0)

@@ -30,6 +30,7 @@ class Code(StrEnum):
     RESPONSE_NOT_COMPLETED = "response_not_completed"
     HISTORY_TOO_LARGE = "history_too_large"
     ITEM_NOT_FOUND = "item_reference_not_found"
+    SETTINGS_INVALID = "settings_invalid"
     MALFORMED_REQUEST = "malformed_request"
     INVALID_API_KEY = "invalid_api_key"
     ORIGIN_NOT_ALLOWED = "origin_not_allowed"
@@ -96,6 +97,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = MappingProxyType(
         Code.RESPONSE_NOT_COMPLETED: _caller(400),
         Code.HISTORY_TOO_LARGE: _caller(400),
         Code.ITEM_NOT_FOUND: _caller(400),
+        # The operator's own file, told to the operator: nothing here has failed.
+        Code.SETTINGS_INVALID: _caller(400),
         Code.MALFORMED_REQUEST: _caller(400),
         Code.INVALID_API_KEY: _caller(401),
         Code.ORIGIN_NOT_ALLOWED: _caller(403),
@@ -264,6 +267,18 @@ class UpstreamRefused(HandrailError):
         self.upstream_status = upstream_status
         self.said = said
         self.headers = headers
+
+
+class IssuerFailed(Exception):
+    """An OAuth issuer gave no answer that is of use. For the operator: no caller sees it.
+
+    The message is one line without a secret. `sent` is False only on proof that no complete
+    request reached the issuer; otherwise a credential that works once may be used up.
+    """
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 class StoreFailed(HandrailError):

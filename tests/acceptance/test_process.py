@@ -77,7 +77,13 @@ def test_a_missing_credential_and_a_broken_file_are_one_line_too(tmp_path: Path)
     done = command("serve", "--data-dir", str(tmp_path / "data"))
     assert (done.returncode, "OPENAI_API_KEY" in done.stderr) == (2, True)
     file = tmp_path / "handrail.toml"
-    for text in ("[server\n", "[server]\nprot = 1\n", "\0", "[callers.x]\n", "a = 1\n" * 9):
+    for text in (
+        "[server\n",
+        "[server]\nprot = 1\n",
+        "\0",
+        "[callers.x]\nkey = 1\n",
+        "a = 1\n" * 9,
+    ):
         file.write_text(text)
         done = command("serve", "--config", str(file), OPENAI_API_KEY=UPSTREAM_KEY)
         assert done.returncode == 2

@@ -87,6 +87,7 @@ FIELDS: list[tuple[Any, list[str]]] = [
             "crash",
             "priority",
             "outlives_reader",
+            "rules",
         ],
     ),
     (handrail.Prepared, ["plan", "request", "url", "headers", "given", "version"]),
@@ -108,6 +109,10 @@ FIELDS: list[tuple[Any, list[str]]] = [
             "retention_seconds",
             "crash",
             "weight",
+            "executor",
+            "models",
+            "priority",
+            "max_priority",
         ],
     ),
     (

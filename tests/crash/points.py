@@ -33,7 +33,7 @@ class Point:
 class Method:
     """A method of the store: its phases, and how often it is reached within one cycle at least.
 
-    Without an occasion it has no points, because nothing in the gateway asks for it.
+    Without an occasion it has no points, because nothing in a cycle asks for it.
     """
 
     phases: tuple[str, ...]
@@ -67,6 +67,8 @@ STORE: Final[Mapping[str, Method]] = {
     "find_items": Method(phases=READS, most={When.LOAD: 1}),
     "abandoned": Method(phases=READS, most={When.START: 1}),
     "unfinished_of_others": Method(phases=READS, most={When.START: 1}),
+    "outlines": Method(phases=READS, most={}),
+    "shares": Method(phases=READS, most={}),
     "locate": Method(phases=READS, most={When.REMOTE: 3}),
     "counts": Method(phases=READS, most={When.LOAD: 1}),
     "close": Method(phases=("before", "after"), most={When.DRAIN: 1}),

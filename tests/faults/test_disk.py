@@ -46,7 +46,12 @@ def test_row_9_a_store_whose_disk_has_failed_is_written_no_more_until_a_restart(
         disk.heal()  # the next flush would say "fine"; it must not be asked
         status, body, _ = api.create("[[tag=refused]]")
         assert (status, body["error"]["code"]) == (503, "store_unavailable")
-        assert api.ready() == {"status": "ready", "store": "broken", "settings": "current"}
+        assert api.ready() == {
+            "status": "ready",
+            "store": "broken",
+            "keys": "current",
+            "settings": "current",
+        }
         assert api.check(kept)["status"] == "completed"
         assert api.get(running)["status"] == "in_progress"  # no end is told that is not kept
         assert api.create("hi", background=False)[1]["status"] == "completed"

@@ -43,8 +43,16 @@ WRONG: dict[str, tuple[bytes, ...]] = {
     "two that differ, the other way": (b"Authorization: Bearer other", b"x-api-key: " + RIGHT),
     "Basic beside a right x-api-key": (b"Authorization: Basic eDp5", b"x-api-key: " + RIGHT),
     "a cookie": (b"Cookie: key=" + RIGHT + b"; Authorization=Bearer " + RIGHT,),
-    "another header": (b"api-key: " + RIGHT, b"X-Auth-Token: " + RIGHT),
-    "underscores": (b"x_api_key: " + RIGHT, b"http_authorization: Bearer " + RIGHT),
+    "api-key: another key": (b"api-key: hr_test-caller-key-9999999999",),
+    "api-key: with a scheme": (b"api-key: Bearer " + RIGHT,),
+    "two plain ones that differ": (b"x-api-key: " + RIGHT, b"api-key: " + OTHER_KEY.encode()),
+    "Basic beside a right api-key": (b"Authorization: Basic eDp5", b"api-key: " + RIGHT),
+    "another header": (b"apikey: " + RIGHT, b"X-Auth-Token: " + RIGHT),
+    "underscores": (
+        b"x_api_key: " + RIGHT,
+        b"api_key: " + RIGHT,
+        b"http_authorization: Bearer " + RIGHT,
+    ),
     "a proxy's header": (b"Proxy-Authorization: Bearer " + RIGHT,),
     "WebSocket protocol": (b"Sec-WebSocket-Protocol: openai-insecure-api-key." + RIGHT,),
 }
@@ -82,11 +90,19 @@ ROUTES = [
 ]
 
 ELSEWHERE = [
-    "/", "/v1", "/v1/", "/v2/responses", "/v1/unknown", "/admin", "/admin/", "/admin/callers",
-    "/metrics", "/dashboard", "/docs", "/openapi.json", "/debug", "/.env", "/.git/config",
+    "/", "/v1", "/v1/", "/v2/responses", "/v1/unknown", "/administration", "/Admin/keys",
+    "/%61dmin/keys", "/v1/../admin/keys", "/metrics",
+    "/dashboard", "/docs", "/openapi.json", "/debug", "/.env", "/.git/config",
     "/v1/keys", "/key/generate", "/config", "/health", "/healthz/", "/HEALTHZ", "/healthz/../v1",
     "/healthz/../v1/models", "/healthz;/v1/models", "/healthz%2f..%2fv1/models", "/%68ealthz",
     "/readyz/x", "/v1/healthz", "/healthz/v1/responses", "/static/..%2f..%2fetc/passwd",
+]  # fmt: skip
+
+
+ADMIN = [
+    "/admin", "/admin/", "/admin/callers", "/admin/keys", "/admin/keys/key_1/revoke", "/admin/runs",
+    "/admin/runs/resp_1/cancel", "/admin/settings", "/admin/reload", "/admin/unknown",
+    "/admin/..%2fv1/models", "/admin/../v1/models", "/admin//keys", "/admin?key=1",
 ]  # fmt: skip
 
 
@@ -104,12 +120,16 @@ async def test_only_the_right_key_in_the_right_place_opens_any_route(
         assert upstream.seen.calls == 0
 
 
-async def test_a_key_is_taken_from_either_header_and_from_both_when_they_agree(
+async def test_a_key_is_taken_from_any_of_its_headers_and_from_several_when_they_agree(
     start: Start, upstream: Scripted
 ) -> None:
     right: list[tuple[bytes, ...]] = [
         (b"Authorization: Bearer " + RIGHT,),
         (b"authorization: bearer   " + RIGHT,),
+        (b"AUTHORIZATION: BEARER " + RIGHT,),
+        (b"api-key: " + RIGHT,),
+        (b"API-KEY:  " + RIGHT + b" ",),
+        (b"api-key: " + RIGHT, b"x-api-key: " + RIGHT, b"Authorization: Bearer " + RIGHT),
         (b"x-api-key: " + RIGHT,),
         (b"X-Api-Key: " + RIGHT, b"Authorization: Bearer " + RIGHT),
         (b"X-Api-Key: " + RIGHT, b"Authorization: Bearer "),
@@ -163,7 +183,7 @@ async def test_without_a_key_no_path_tells_whether_it_exists(
     fields = (b"Connection: Upgrade", b"Upgrade: websocket") if upgrade else ()
     async with start() as gateway:
         bodies = set()
-        for target, method in product(ELSEWHERE, ("GET", "POST", "DELETE")):
+        for target, method in product(ELSEWHERE + ADMIN, ("GET", "POST", "DELETE")):
             request = get(target, *fields, method=method, key=None)
             reply = await ask(gateway.port, request)
             assert reply is not None
@@ -182,6 +202,20 @@ async def test_with_a_key_an_unknown_path_is_a_404_in_the_envelope(
             assert reply is not None
             assert (reply.status, reply.error["code"]) == (404, "not_found"), target
         assert upstream.seen.calls == 0
+
+
+async def test_a_callers_key_opens_nothing_under_admin_and_learns_nothing_of_it(
+    start: Start,
+) -> None:
+    async with start() as gateway:
+        bodies = set()
+        for target, method in product(ADMIN, ("GET", "POST", "DELETE")):
+            for fields in ((b"Authorization: Bearer " + RIGHT,), (b"api-key: " + RIGHT,)):
+                reply = await ask(gateway.port, get(target, *fields, method=method, key=None))
+                assert reply is not None
+                assert (reply.status, reply.error["code"]) == (401, "invalid_api_key"), target
+                bodies.add(reply.body)
+        assert len(bodies) == 1
 
 
 async def test_what_a_proxy_would_say_opens_nothing(start: Start, upstream: Scripted) -> None:

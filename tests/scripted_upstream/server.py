@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from aiohttp import web
@@ -72,6 +73,8 @@ class Upstream:
         self.calls = Calls()
         self.number = 0
         self.storing = Storing(self.play)
+        # What accounts are refused, by whom a request comes from.
+        self.gate: Callable[[web.Request], web.Response | None] = lambda _: None
 
     def app(self) -> web.Application:
         """The aiohttp application."""
@@ -113,6 +116,9 @@ class Upstream:
         """A list of one model, or that one."""
         manners = request.match_info["manners"]
         self.seen.models.append(request.path_qs)
+        refused = self.gate(request)
+        if refused is not None:
+            return refused
         if request.match_info.get("id"):
             return web.json_response({**MODEL, "id": request.match_info["id"]})
         return web.json_response(CODEX_MODELS if manners == "codex" else SDK_MODELS)
@@ -177,7 +183,7 @@ class Upstream:
         await asyncio.sleep(script.before)
         if script.early == "hangup" and request.transport is not None:
             request.transport.abort()
-        refused = objection(body, manners) or self.scripted_error(script)
+        refused = self.gate(request) or objection(body, manners) or self.scripted_error(script)
         if refused is None and manners == "storing":
             refused = self.storing.objection(body)
         if refused is not None:
@@ -213,7 +219,7 @@ class Upstream:
         if script.reasoning:
             item: Json = {"type": "reasoning", "id": f"rs_{number}", "summary": []}
             if "reasoning.encrypted_content" in (body.get("include") or ()):
-                item["encrypted_content"] = "gAAAA-scripted"
+                item["encrypted_content"] = f"gAAAA-scripted-{number}"
             await answer.item(item)
         items = body["input"] if isinstance(body.get("input"), list) else []
         answered = any(str(item.get("type", "")).endswith("call_output") for item in items)

@@ -46,6 +46,7 @@ class Storing:
     def __init__(self, play: Any) -> None:
         self._play = play
         self.kept: dict[str, Kept] = {}
+        self.asked: list[str] = []  # with which credential, for what was made before
 
     def objection(self, body: Json) -> web.Response | None:
         """What it refuses."""
@@ -90,6 +91,7 @@ class Storing:
         return reply
 
     def _find(self, request: web.Request) -> Kept:
+        self.asked.append(request.headers.get("authorization", ""))
         kept = self.kept.get(request.match_info["id"])
         if kept is None:
             gone = refuse(f"Response with id '{request.match_info['id']}' not found.", None, 404)

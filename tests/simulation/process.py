@@ -9,7 +9,8 @@ from handrail.bootstrap.loops import running
 from handrail.bootstrap.parts import build, new_request_id
 from handrail.engine.targets import Targets
 from handrail.errors import StoreFailed
-from handrail.server.app import App
+from handrail.server.app import App, handlers_of
+from handrail.server.callers import Callers
 from handrail.settings.model import Settings
 from tests.simulation.clock import SimulatedClock
 from tests.simulation.conversation import Conversation
@@ -53,8 +54,8 @@ class Process:
             clock=clock,
         )
         self._app = App(
-            responses=self.parts.responses,
-            models=self.parts.models,
+            handlers=handlers_of(self.parts.responses, self.parts.models),
+            callers=Callers(),
             settings=lambda: self.settings,
             ready=self._ready,
             running=lambda: running(self.parts, broken=self._broken),

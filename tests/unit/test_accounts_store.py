@@ -41,7 +41,8 @@ def other(store: SqliteAccounts, tmp_path: Path) -> Iterator[SqliteAccounts]:
 
 
 def kept(store: SqliteAccounts, name: str = "work", **rest: Any) -> str:
-    values = {"target": "upstream", "kind": "oauth", "credential": SECRET, "expires_at": 2_000.0}
+    values: dict[str, Any] = {"target": "upstream", "kind": "oauth", "credential": SECRET}
+    values["expires_at"] = 2_000.0
     return store.keep(NewAccount(name=name, **values | rest), now=NOW)
 
 
@@ -85,12 +86,24 @@ async def test_only_one_may_refresh_at_a_time(store: SqliteAccounts, other: Sqli
     assert isinstance(await lease(other, account, "two"), Leased)
 
 
-async def test_a_lease_of_a_process_that_died_ends(
+async def test_a_lease_of_a_process_that_hangs_ends_in_time(
     store: SqliteAccounts, other: SqliteAccounts
 ) -> None:
     account = kept(store)
     await lease(store, account, "one")
+    assert isinstance(await lease(other, account, "two", now=NOW + 59), Busy)
     assert isinstance(await lease(other, account, "two", now=NOW + 60), Leased)
+
+
+async def test_a_lease_of_a_process_that_died_ends_with_it(
+    store: SqliteAccounts, other: SqliteAccounts
+) -> None:
+    account = kept(store)
+    await lease(store, account, "one")
+    assert isinstance(await lease(other, account, "two"), Busy)
+    store._locks.close()  # what the kernel does
+    assert isinstance(await lease(other, account, "two"), Leased)
+    assert isinstance(await lease(store, account, "one"), Busy)
 
 
 async def test_whoever_comes_second_reads_what_the_first_has_kept(

@@ -1,5 +1,6 @@
 """The reference pages, held against the code: all that exists is described, and nothing else."""
 
+import json
 import re
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from handrail.core.profiles import PROFILES
 from handrail.core.proxies import PROXY_VARIABLES
 from handrail.core.switch import SWITCH_VARIABLES
 from handrail.errors import CATALOGUE, Code
+from handrail.server.admin import ADMIN_ROUTES
 from handrail.server.app import OPEN, ROUTES
 from handrail.settings.catalogue import MEANINGS
+from handrail.settings.oauth import OAUTH_OPTIONS
 from handrail.settings.options import (
     API_KEY_VARIABLE,
     CALLER_KEY_VARIABLE,
@@ -39,8 +42,8 @@ def shown(value: object) -> str:
         return "—"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
-    if value == ():
-        return "`[]`"
+    if isinstance(value, tuple):
+        return f"`{json.dumps(value)}`"
     return "`{}`" if value == {} else f"`{value}`"
 
 
@@ -60,11 +63,18 @@ def test_every_setting_of_a_caller_has_its_row(option: Option) -> None:
     assert row in page("reference/settings.md")
 
 
+@pytest.mark.parametrize("option", OAUTH_OPTIONS, ids=lambda option: str(option.path))
+def test_every_setting_of_the_issuer_has_its_row(option: Option) -> None:
+    row = f"| `oauth.{option.path}` | {shown(option.default)} | {option.meaning} |"
+    assert row in page("reference/settings.md")
+
+
 def test_no_setting_is_described_that_does_not_exist() -> None:
     text = page("reference/settings.md")
     described = re.findall(r"^\| `([a-z_.A-Z0-9]+)` \|", text, re.MULTILINE)
     known = {option.path for option in OPTIONS}
     known |= {f"callers.NAME.{option.path}" for option in CALLER_OPTIONS}
+    known |= {f"oauth.{option.path}" for option in OAUTH_OPTIONS}
     known |= variables()
     known |= {f"models.NAME.{key}" for key in MEANINGS}
     known |= {f"defaults.{key}" for key in Options.__struct_fields__}
@@ -106,9 +116,16 @@ def test_every_route_has_its_row(path: str) -> None:
         assert f"| `{method} {path}` | {key} |" in page("reference/routes.md")
 
 
+@pytest.mark.parametrize("path", ADMIN_ROUTES)
+def test_every_route_of_the_admin_api_has_its_row(path: str) -> None:
+    for method in ADMIN_ROUTES[path]:
+        assert f"| `{method} {path}` | admin |" in page("reference/routes.md")
+
+
 def test_no_route_is_described_that_does_not_exist() -> None:
     described = re.findall(r"^\| `([A-Z]+) (/\S+)` \|", page("reference/routes.md"), re.MULTILINE)
-    assert set(described) == {(method, path) for path in ROUTES for method in ROUTES[path]}
+    every = {**ROUTES, **ADMIN_ROUTES}
+    assert set(described) == {(method, path) for path in every for method in every[path]}
 
 
 @pytest.mark.parametrize("name", PROFILES)

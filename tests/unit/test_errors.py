@@ -85,6 +85,7 @@ STATUS = {
     "response_not_completed": 400,
     "history_too_large": 400,
     "item_reference_not_found": 400,
+    "settings_invalid": 400,
     "malformed_request": 400,
     "invalid_api_key": 401,
     "origin_not_allowed": 403,

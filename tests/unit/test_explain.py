@@ -155,6 +155,20 @@ def test_what_the_upstream_runs_is_said_to_be_so(run: Explain) -> None:
     assert '"background": true' in done.output
 
 
+def test_a_callers_own_executor_is_the_one_that_it_is_judged_by(run: Explain) -> None:
+    toml = """
+        [background]
+        enabled = true
+        [callers.default]
+        [callers.ann]
+        executor = "upstream"
+    """
+    told = json.loads(run({"background": True}, "--caller", "ann", "--json", toml=toml).output)
+    assert told["judged_by"]["executor"] == "upstream"
+    assert told["plan"]["mode"] == "background-upstream"
+    assert "executor=gateway" in run({"background": True}, toml=toml).output
+
+
 def test_what_goes_on_from_a_kept_response_is_shown_without_what_came_before(run: Explain) -> None:
     output = {"type": "function_call_output", "call_id": "c", "output": "o"}
     body = {"previous_response_id": "resp_1", "input": [output]}

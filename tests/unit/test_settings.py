@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from handrail.settings.load import key_digest
+from handrail.core.caller_keys import key_digest
 from handrail.settings.model import Secret, Settings
 from handrail.settings.options import CALLER_OPTIONS, OPTIONS
 from tests.unit.reading import FILE, KEY, KEYS, Read, refusal

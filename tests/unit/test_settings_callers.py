@@ -11,6 +11,8 @@ from handrail.core.policy import (
     BackgroundPolicy,
     CallerPolicy,
     CrashPolicy,
+    Executor,
+    Priority,
     StoreFalsePolicy,
     StorePolicy,
     WhenLeft,
@@ -105,6 +107,10 @@ ROWS: dict[str, tuple[Any, str, Any, list[str]]] = {
     "retention": (86_400, '"7d"', 604_800, ["0", str(366 * 86_400 + 1), '"1w"']),
     "crash": (CrashPolicy.SAFE, '"retry"', CrashPolicy.RETRY, ['"request"', "true"]),
     "weight": (1, "7", 7, ["0", "101", "1.5", "true"]),
+    "executor": (None, '"upstream"', Executor.UPSTREAM, ['"nobody"', "true"]),
+    "models": (("*",), '["o3", "gpt-*"]', ("o3", "gpt-*"), ['[""]', "5", "[5]"]),
+    "priority": (Priority.NORMAL, '"low"', Priority.LOW, ['"urgent"', "1"]),
+    "max_priority": (Priority.HIGH, '"normal"', Priority.NORMAL, ['""', "true"]),
 }
 
 
@@ -174,6 +180,10 @@ def test_a_caller_with_every_setting_has_exactly_that_policy(read: Read) -> None
         retention_seconds=604_800,
         crash=CrashPolicy.RETRY,
         weight=7,
+        executor=Executor.UPSTREAM,
+        models=("o3", "gpt-*"),
+        priority=Priority.LOW,
+        max_priority=Priority.NORMAL,
     )
 
 
@@ -220,7 +230,6 @@ def test_a_key_is_given_by_a_variable_or_by_its_digest(read: Read) -> None:
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        ("", "callers.ann: needs key_env or key_sha256"),
         ('key_env = "ANN"', "callers.ann.key_env: the variable ANN is not set"),
         ('key_env = ""', "callers.ann.key_env: must be a text"),
         (f'key_env = "X"\nkey_sha256 = "{DIGEST}"', "callers.ann: give key_env or key_sha256"),
@@ -234,6 +243,20 @@ def test_a_caller_without_one_readable_key_stops_the_start(
     read: Read, lines: str, words: str
 ) -> None:
     assert refusal(read, f"[callers.ann]\n{lines}", env=UPSTREAM).startswith(f"{FILE}: {words}")
+
+
+def test_a_caller_may_have_all_its_keys_in_the_data_directory(read: Read) -> None:
+    settings = read("[callers.ann]\nmodels = []", env=UPSTREAM)
+    assert list(settings.callers) == ["ann"]
+    assert settings.callers["ann"].digest is None
+    assert settings.callers["ann"].policy.models == ()
+
+
+def test_a_priority_above_the_highest_stops_the_start(read: Read) -> None:
+    toml = '[callers.ann]\npriority = "high"\nmax_priority = "low"'
+    assert refusal(read, toml, env=UPSTREAM) == (
+        f"{FILE}: callers.ann.priority: high is above max_priority, which is low."
+    )
 
 
 WEAK = {

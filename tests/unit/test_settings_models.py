@@ -6,7 +6,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from handrail.cli.config import explained
 from handrail.core.catalogue import NO_OPTIONS, Capability, Catalogue, Entry, Options
 from handrail.core.efforts import LADDERS, Effort
 from handrail.core.profiles import PROFILES
@@ -18,6 +17,7 @@ from handrail.settings.catalogue import (
     read_models,
     shipped,
 )
+from handrail.settings.explained import explained
 from handrail.settings.in_process import LibrarySettings
 from tests.unit.reading import FILE, Read, refusal
 

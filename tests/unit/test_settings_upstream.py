@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from handrail.cli.config import explained
+from handrail.settings.explained import explained
 from tests.unit.reading import FILE, KEY, KEYS, Read, refusal
 
 CALLER = {"HANDRAIL_CALLER_KEY": KEY}

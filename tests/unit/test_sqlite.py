@@ -103,6 +103,24 @@ async def test_damaged_content_is_an_error_and_never_wrong_bytes(tmp_path: Path)
     await store.close()
 
 
+async def test_a_damaged_run_is_outlined_as_such_and_hides_no_other(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "runs.db")
+    for name in ("r1", "r2", "r3"):
+        await accept(store, name)
+    with sqlite3.connect(tmp_path / "runs.db") as connection:
+        connection.execute("update runs set state = 'broken' where id = 'r2'")
+        connection.execute("update runs set request = zeroblob(9) where id = 'r3'")
+    connection.close()
+    found = await store.outlines(after=None, limit=9)
+    assert found is not None
+    assert [(run.id, run.state) for run in found] == [
+        ("r3", "queued"),
+        ("r2", None),
+        ("r1", "queued"),
+    ]
+    await store.close()
+
+
 async def test_sealed_content_cannot_be_moved_to_another_run(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     store = await opened(path)

@@ -1,6 +1,8 @@
 """What a gateway finds in its data directory, or makes there at its first start."""
 
+import hmac
 import secrets
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -8,14 +10,18 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
+from handrail.core.caller_keys import key_digest
 from handrail.errors import ConfigInvalid
-from handrail.settings.load import DEFAULT_CALLER, key_digest
+from handrail.settings.load import ACCOUNTS_FILE, DEFAULT_CALLER
 from handrail.settings.model import Settings
 from handrail.store.files import read_private, replace_file
+from handrail.store.migrate import ACCOUNTS
+from handrail.store.shared import SharedFile
 
 DATABASE: Final = "handrail.db"
 STORE_KEY: Final = "store.key"
 CALLER_KEY: Final = "caller.key"
+ADMIN_KEY: Final = "admin.key"
 LOCK: Final = "gateway.lock"
 
 
@@ -32,16 +38,56 @@ def with_caller_key(settings: Settings) -> Settings:
     caller = settings.callers.get(DEFAULT_CALLER)
     if caller is None or caller.digest is not None:
         return settings
-    path = caller_key_file(settings)
+    digest = _digest_of(caller_key_file(settings), new_key)
+    filled = {**settings.callers, DEFAULT_CALLER: replace(caller, digest=digest)}
+    return replace(settings, callers=MappingProxyType(filled))
+
+
+def new_key() -> str:
+    """A key of a caller: 256 random bits that nobody can guess."""
+    return f"hr_{secrets.token_urlsafe(32)}"
+
+
+def new_key_id() -> str:
+    """The public name of such a key."""
+    return f"key_{secrets.token_hex(8)}"
+
+
+def admin_key_file(settings: Settings) -> Path:
+    """Where the key of the admin API is, or will be."""
+    return settings.data_dir / ADMIN_KEY
+
+
+def admin_key_digest(settings: Settings) -> bytes:
+    """The digest of the admin key, which is made if missing.
+
+    Raises ConfigInvalid when its file is not private or is empty, and when a caller has the same
+    key: who may call must not be able to administer.
+    """
+    path = admin_key_file(settings)
+    digest = _digest_of(path, lambda: f"hr_admin_{secrets.token_urlsafe(32)}")
+    for name, caller in settings.callers.items():
+        if caller.digest is not None and hmac.compare_digest(caller.digest, digest):
+            raise ConfigInvalid(f"{path}: is also the key of the caller '{name}'; give it another.")
+    return digest
+
+
+def _digest_of(path: Path, new: Callable[[], str]) -> bytes:
     data = read_private(path)
     if data is None:
-        data = f"hr_{secrets.token_urlsafe(32)}\n".encode()
+        data = f"{new()}\n".encode()
         replace_file(path, data)
     key = data.decode("ascii", "replace").strip()
     if not key:
         raise ConfigInvalid(f"{path}: is empty; delete it to have a new key made.")
-    filled = {**settings.callers, DEFAULT_CALLER: replace(caller, digest=key_digest(key))}
-    return replace(settings, callers=MappingProxyType(filled))
+    return key_digest(key)
+
+
+def open_shared(data_dir: Path) -> SharedFile:
+    """The file of what several processes change, open. Raises ConfigInvalid."""
+    file = SharedFile(data_dir / ACCOUNTS_FILE, schema=ACCOUNTS)
+    file.open()
+    return file
 
 
 def take_lock(data_dir: Path) -> FileLock:

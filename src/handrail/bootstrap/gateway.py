@@ -4,11 +4,21 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from handrail.bootstrap.data_dir import DATABASE, STORE_KEY, take_lock, with_caller_key
+from handrail.bootstrap.accounts import accounts_in, declare, pool_of
+from handrail.bootstrap.data_dir import (
+    DATABASE,
+    STORE_KEY,
+    admin_key_digest,
+    open_shared,
+    take_lock,
+    with_caller_key,
+)
 from handrail.bootstrap.descriptors import make_room
+from handrail.bootstrap.keys import caller_keys
 from handrail.bootstrap.loops import running
 from handrail.bootstrap.parts import NewClient, Parts, build, new_request_id
 from handrail.core.quota import Quota
@@ -16,7 +26,9 @@ from handrail.engine.clock import Clock, SystemClock
 from handrail.engine.meter import CallListener, unheard
 from handrail.engine.targets import Targets
 from handrail.errors import ConfigInvalid, StoreFailed
-from handrail.server.app import App
+from handrail.server.admin import Admin, Operation, Reloaded
+from handrail.server.app import App, handlers_of
+from handrail.server.callers import Callers
 from handrail.server.listen import Listener, bind, guard_rules
 from handrail.settings.model import Settings
 from handrail.store.base import Store
@@ -91,9 +103,13 @@ class Gateway:
             self._lock = take_lock(settings.data_dir)
             undo.callback(self._lock.release)
             self.settings = with_caller_key(settings)
+            self._admin_digest = admin_key_digest(self.settings)
             self._targets = Targets(self.settings.target)
             self.socket = bind(self.settings)
             undo.callback(self.socket.close)
+            self._shared = open_shared(settings.data_dir)
+            undo.callback(self._shared.close)
+            self._keys = caller_keys(self._shared, clock=self._clock)
             database = settings.data_dir / DATABASE
             settle(settings.data_dir / STORE_KEY, database=database)
             key = load_store_key(settings.data_dir / STORE_KEY, database=database)
@@ -104,6 +120,8 @@ class Gateway:
                 quota=lambda: self.settings.quota,
                 monotonic=self._clock.monotonic,
             )
+            self._accounts = accounts_in(self._shared, settings.data_dir)
+            declare(self._accounts, self.settings, now=self._clock.now())
             undo.pop_all()
 
     @property
@@ -126,10 +144,14 @@ class Gateway:
             targets=self._targets,
             clock=self._clock,
             on_call=self._on_call,
+            accounts=await pool_of(
+                self._accounts, settings=lambda: self.settings, clock=self._clock
+            ),
         )
         app = App(
-            responses=self._parts.responses,
-            models=self._parts.models,
+            handlers=handlers_of(self._parts.responses, self._parts.models),
+            callers=Callers(self._keys),
+            admin=self._admin(self._parts),
             settings=lambda: self.settings,
             ready=self.ready,
             running=lambda: self._running(self._parts),
@@ -160,6 +182,19 @@ class Gateway:
             self._lock.release()
         return self.exit_status
 
+    def _admin(self, parts: Parts) -> Admin:
+        return Admin(
+            Operation(
+                digest=lambda: self._admin_digest,
+                keys=self._keys,
+                store=self._store,
+                background=parts.background,
+                clock=self._clock,
+                reload=self.reload,
+                problem=lambda: self.reload_problem,
+            )
+        )
+
     def _connections(self) -> int:
         wanted = self.settings.max_connections
         admitted = make_room(wanted, runs=self.settings.max_running)
@@ -169,8 +204,12 @@ class Gateway:
 
     @asynccontextmanager
     async def _running(self, parts: Parts) -> AsyncIterator[None]:
-        async with running(parts, broken=self._broken):
+        await self._keys.look()  # before the first request, or it would find no key
+        self._tell_keyless()
+        async with running(parts, broken=self._broken, beside={"keys": self._keys.loop}):
             yield
+        await self._keys.close()
+        await asyncio.to_thread(self._accounts.close)
         await self._store.close()
 
     def _broken(self) -> None:
@@ -202,25 +241,32 @@ class Gateway:
         # Kept, because a task that nobody refers to can be collected before it has run.
         self._reloading = asyncio.get_running_loop().create_task(self.reload(), name="reload")
 
-    async def reload(self) -> None:
+    async def reload(self) -> Reloaded:
         """Take a new snapshot for new requests; keep the old one if the new is invalid.
 
         Requests under way and waiting runs keep what was decided for them. Unfinished runs of
-        callers who are gone are cancelled.
+        callers who are gone are cancelled. The keys of callers are read again too.
         """
         try:
             settings = with_caller_key(self._load())
-        except (ConfigInvalid, OSError) as error:
+            admin_digest = admin_key_digest(replace(settings, data_dir=self.settings.data_dir))
+            declare(self._accounts, settings, now=self._clock.now())
+        except (ConfigInvalid, OSError, StoreFailed) as error:
             self.reload_problem = str(error)
             self._logger.error("reload_failed", why=str(error))
-            return
+            return Reloaded(problem=self.reload_problem)
         self.reload_problem = None
-        for path in NEED_RESTART:
-            if settings.values[path] != self.settings.values[path]:
-                self._logger.warning("setting_needs_restart", setting=path)
+        changed = [
+            path for path in NEED_RESTART if settings.values[path] != self.settings.values[path]
+        ]
+        for path in changed:
+            self._logger.warning("setting_needs_restart", setting=path)
         self._targets.use(settings.target)
         self.settings = settings
+        self._admin_digest = admin_digest
         self._parts.executor.wake()
+        await self._keys.look()
+        self._tell_keyless()
         try:
             revoked = await self._parts.background.revoke_all_but(settings.callers)
         except StoreFailed as error:
@@ -228,6 +274,16 @@ class Gateway:
             self._parts.recovery.wake()
             revoked = 0
         self._logger.info("reloaded", callers=len(settings.callers), runs_revoked=revoked)
+        return Reloaded(
+            callers=len(settings.callers), runs_revoked=revoked, needs_restart=tuple(changed)
+        )
+
+    def _tell_keyless(self) -> None:
+        # Not an error, because the keys may be made next; but a caller without one cannot call.
+        callers = self.settings.callers
+        keyless = self._keys.without([n for n in callers if callers[n].digest is None])
+        if keyless:
+            self._logger.warning("callers_without_key", callers=keyless)
 
     async def ready(self) -> Mapping[str, Any]:
         """What /readyz says: whether to send requests here, and whether settings are stale.
@@ -242,5 +298,6 @@ class Gateway:
         return {
             "status": "draining" if self.draining else "ready",
             "store": store,
+            "keys": "stale" if self._keys.stale else "current",
             "settings": "current" if self.reload_problem is None else "stale",
         }

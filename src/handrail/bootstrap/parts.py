@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from handrail.engine.accounts import Pool
 from handrail.engine.background import Background
 from handrail.engine.clock import Clock
 from handrail.engine.dispatch import Dispatcher
@@ -52,6 +53,7 @@ class Parts:
     background: Background
     responses: Responses
     models: Models
+    accounts: Pool | None = None
 
 
 def build(
@@ -62,15 +64,17 @@ def build(
     targets: Targets,
     clock: Clock,
     on_call: CallListener = unheard,
+    accounts: Pool | None = None,
 ) -> Parts:
     """Everything between the store and the routes.
 
     `settings` gives the snapshot of the moment: limits follow it, all else is that of the start.
-    `on_call` gets a record of every upstream call.
+    `on_call` gets a record of every upstream call. Without `accounts` there is the credential of
+    the settings alone.
     """
     heartbeat = float(settings().heartbeat_seconds)
     client = new_client(idle_seconds=_KEEP_ALIVE_SECONDS.get(targets.current.profile.name, 15.0))
-    dispatcher = Dispatcher(client, clock=clock, listener=on_call)
+    dispatcher = Dispatcher(client, clock=clock, listener=on_call, accounts=accounts)
     tails = Tails(store, heartbeat_seconds=heartbeat)
     journal = Journal(store=store, tails=tails, clock=clock)
     execution, executor = _execution(
@@ -101,6 +105,7 @@ def build(
         background=background,
         responses=responses,
         models=Models(dispatcher),
+        accounts=accounts,
     )
 
 

@@ -11,9 +11,9 @@ import msgspec
 
 from handrail.cli.serve import load_settings, setting_flags
 from handrail.core.explain import MAX_SHOWN
-from handrail.core.redact import hidden, masked
+from handrail.core.redact import hidden
 from handrail.errors import ConfigInvalid
-from handrail.settings.model import Secret, Settings
+from handrail.settings.explained import explained
 
 if TYPE_CHECKING:
     from handrail.settings.importing import Imported
@@ -41,56 +41,6 @@ def explain(*, as_json: bool, **parameters: Any) -> None:
     longest = max(len(value) for _, value, _ in rows)
     for path, value, source in rows:
         click.echo(f"{path:<{wide}}  {value:<{min(longest, 48)}}  {source}")
-
-
-def explained(settings: Settings) -> list[tuple[str, str, str]]:
-    """Path, value as shown, and source of every setting and caller."""
-    rows = [
-        (path, _shown(value), settings.sources[path]) for path, value in settings.values.items()
-    ]
-    file = str(settings.file) if settings.file else "default"
-    tables: dict[str, msgspec.Struct] = {"defaults": settings.defaults}
-    tables |= {f'models."{name}"': entry for name, entry in settings.models.items()}
-    rows += [
-        (f"{place}.{key}", msgspec.json.encode(value).decode(), file)
-        for place, table in tables.items()
-        for key, value in _said(table)
-    ]
-    for name, caller in settings.callers.items():
-        policy = caller.policy
-        key = "generated" if caller.digest is None else f"sha256 {masked(caller.digest.hex())}"
-        missing = settings.sources.get(f"callers.{name}.key")
-        rows += [
-            (f"callers.{name}.key", "(not set)" if missing else key, missing or file),
-            (f"callers.{name}.background", policy.background.value, file),
-            (f"callers.{name}.store", policy.store.value, file),
-            (f"callers.{name}.store_false", policy.store_false.value, file),
-            (f"callers.{name}.when_left", policy.when_left.value, file),
-            (f"callers.{name}.max_running", str(policy.max_running), file),
-            (f"callers.{name}.max_queued", str(policy.max_queued), file),
-            (f"callers.{name}.max_stored_bytes", str(policy.max_stored_bytes), file),
-            (f"callers.{name}.retention", f"{policy.retention_seconds}s", file),
-            (f"callers.{name}.crash", policy.crash.value, file),
-            (f"callers.{name}.weight", str(policy.weight), file),
-        ]
-    return rows
-
-
-def _said(table: msgspec.Struct) -> list[tuple[str, object]]:
-    """The keys of a table that say something."""
-    said = ((field, getattr(table, field.name)) for field in msgspec.structs.fields(table))
-    return [(field.name, value) for field, value in said if value not in (field.default, {})]
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Secret):
-        return masked(value.reveal())
-    if isinstance(value, tuple):
-        return ", ".join(value) or "(none)"
-    if isinstance(value, Mapping):
-        chains = (f"{name}: {' > '.join(chain)}" for name, chain in value.items())
-        return "; ".join(chains) or "(none)"
-    return "(not set)" if value is None else str(value)
 
 
 # --- import -------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ def db() -> None:
     """Check, copy, shrink and re-key the run store."""
 
 
-def _store_flags(command: F) -> F:
+def store_flags(command: F) -> F:
+    """Add the flags that say which data directory is meant."""
     command = click.option("--data-dir", metavar="DIR", help="Where runs and keys are kept.")(
         command
     )
@@ -33,7 +34,7 @@ def _kept(parameters: dict[str, Any]) -> "Kept":
 
 
 @db.command()
-@_store_flags
+@store_flags
 @click.option("--quick", is_flag=True, help="Open no value: structure, numbers and counts only.")
 def check(*, quick: bool, **parameters: Any) -> None:
     """Look whether the store is whole. Exit status 1 and one line a problem when it is not.
@@ -51,7 +52,7 @@ def check(*, quick: bool, **parameters: Any) -> None:
 
 
 @db.command()
-@_store_flags
+@store_flags
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 def backup(file: Path, **parameters: Any) -> None:
     """Copy the store into FILE, a new one; also while the gateway runs."""
@@ -65,7 +66,7 @@ def backup(file: Path, **parameters: Any) -> None:
 
 
 @db.command()
-@_store_flags
+@store_flags
 def vacuum(**parameters: Any) -> None:
     """Give free space back to the disk. The gateway must be stopped."""
     before, after = _kept(parameters).vacuum()
@@ -73,7 +74,7 @@ def vacuum(**parameters: Any) -> None:
 
 
 @db.command("rotate-key")
-@_store_flags
+@store_flags
 def rotate_key(**parameters: Any) -> None:
     """Seal everything kept under a new store key. The gateway must be stopped.
 

@@ -105,12 +105,13 @@ def _plain(text: str) -> str:
 
 def _judged_by(settings: Settings, caller: str | None) -> Json:
     switch, target = settings.switch, settings.target
+    policy = LibrarySettings.of(settings).caller(caller)
     return {
         "caller": caller or DEFAULT_CALLER,
         "profile": target.profile.name,
         "upstream": target.url,
         "background": f"{'on' if switch.enabled else 'off'} ({switch.source})",
-        "executor": settings.executor.value,
+        "executor": (policy.executor or settings.executor).value,
         "settings": str(settings.file) if settings.file else "no file",
     }
 

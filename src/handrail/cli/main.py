@@ -5,9 +5,11 @@ import sys
 import click
 
 from handrail import __version__
+from handrail.cli.accounts import accounts
 from handrail.cli.config import config
 from handrail.cli.db import db
 from handrail.cli.explain import explain
+from handrail.cli.keys import keys
 from handrail.cli.serve import serve
 from handrail.errors import ConfigInvalid
 
@@ -22,6 +24,8 @@ cli.add_command(serve)
 cli.add_command(config)
 cli.add_command(explain)
 cli.add_command(db)
+cli.add_command(accounts)
+cli.add_command(keys)
 
 
 def main() -> None:

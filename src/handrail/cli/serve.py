@@ -66,7 +66,7 @@ def serve(**parameters: Any) -> None:
     """Run the gateway until SIGTERM or Ctrl-C. SIGHUP reloads the settings file."""
     # Imported here so that `handrail config explain` does not wait for an HTTP stack.
     from handrail import telemetry  # noqa: PLC0415
-    from handrail.bootstrap.data_dir import caller_key_file  # noqa: PLC0415
+    from handrail.bootstrap.data_dir import admin_key_file, caller_key_file  # noqa: PLC0415
     from handrail.bootstrap.gateway import Gateway  # noqa: PLC0415
 
     telemetry.configure(load_settings(parameters).log_level)
@@ -82,6 +82,7 @@ def serve(**parameters: Any) -> None:
         key_file = caller_key_file(settings)
         if key_file.exists():
             click.echo(f"  caller key  in {key_file}")
+        click.echo(f"  admin key   in {admin_key_file(settings)}")
         sys.stdout.flush()
 
     sys.exit(_run(gateway.serve(started=started)))

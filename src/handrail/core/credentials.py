@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from handrail.core.oauth import Grant
 from handrail.errors import Code, StoreFailed
 
 OAUTH: Final = "oauth"
@@ -16,29 +17,19 @@ SETTINGS: Final = "settings"
 _ACCOUNT_HEADER: Final = "chatgpt-account-id"
 
 
-class StoredGrant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an OAuth issuer gave: secrets, and whose they are. Times in unix seconds."""
-
-    access: str
-    refresh: str | None = None
-    expires_at: float | None = None
-    account_id: str | None = None
-    email: str | None = None
-    plan: str | None = None
-
-    def __repr__(self) -> str:
-        return "StoredGrant(***)"
-
-    def encode(self) -> bytes:
-        """The bytes to be sealed."""
-        return msgspec.json.encode(self)
+_GRANT: Final = msgspec.json.Decoder(Grant)
 
 
-def read_grant(stored: bytes) -> StoredGrant:
-    """What `encode` gave. Raises StoreFailed for anything else."""
+def pack(grant: Grant) -> bytes:
+    """The bytes of a grant, to be sealed."""
+    return msgspec.json.encode(grant)
+
+
+def unpack(stored: bytes) -> Grant:
+    """What `pack` was given. Raises StoreFailed for anything else."""
     try:
-        return msgspec.json.decode(stored, type=StoredGrant)
-    except msgspec.MsgspecError:
+        return _GRANT.decode(stored)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         raise StoreFailed(
             Code.STORE_UNAVAILABLE, "A stored credential cannot be read.", detail="accounts"
         ) from None
@@ -56,7 +47,7 @@ def shown(kind: str, stored: bytes) -> Shown:
     """What a call with a kept credential shows. Raises StoreFailed for one that cannot be read."""
     if kind != OAUTH:
         return Shown(secret=stored.decode())
-    grant = read_grant(stored)
+    grant = unpack(stored)
     if grant.account_id is None:
         return Shown(secret=grant.access)
     headers = MappingProxyType({_ACCOUNT_HEADER: grant.account_id})

@@ -3,7 +3,7 @@
 The SDKs read `data`, Codex CLI reads `models`, and each leaves the other's key alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -56,13 +56,19 @@ def both_shapes(body: Mapping[str, Raw]) -> Body:
 
 def find(body: Mapping[str, Raw], model: str) -> Raw | None:
     """The entry of `data` with this id in a list of both shapes, None when there is none."""
-    for entry in _entries(body["data"]):
-        try:
-            if _ID.decode(entry).id == model:
-                return entry
-        except (msgspec.DecodeError, RecursionError):
-            continue  # an entry that nobody could read is not the one
-    return None
+    # An entry that nobody could read is not the one.
+    return next((e for e in _entries(body["data"]) if _name(e, _ID) == model), None)
+
+
+def only(body: Mapping[str, Raw], wanted: Callable[[str], bool]) -> Body:
+    """A list of both shapes, with those models alone whose name is `wanted`.
+
+    What has no name that can be read, or speaks of the models that are not there, goes too.
+    """
+    data = [entry for entry in _entries(body["data"]) if wanted(_name(entry, _ID) or "")]
+    slugs = [entry for entry in _entries(body["models"]) if wanted(_name(entry, _SLUG) or "")]
+    rest = {name: value for name, value in body.items() if name not in ("first_id", "last_id")}
+    return {**rest, "data": wire.raw(data), "models": wire.raw(slugs)}
 
 
 def _is_list(body: Mapping[str, Raw], field: str) -> bool:
@@ -80,13 +86,19 @@ def _entries(value: Raw) -> list[Raw]:
 
 
 def _slugs(models: Raw) -> list[str]:
-    found = []
-    for entry in _entries(models):
-        try:
-            found.append(_SLUG.decode(entry).slug)
-        except (msgspec.DecodeError, RecursionError):
-            continue  # without a name it cannot be asked for
-    return found
+    # Without a name it cannot be asked for.
+    names = (_name(entry, _SLUG) for entry in _entries(models))
+    return [name for name in names if name is not None]
+
+
+def _name(
+    entry: Raw, decoder: "msgspec.json.Decoder[_Id] | msgspec.json.Decoder[_Slug]"
+) -> str | None:
+    try:
+        found = decoder.decode(entry)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return found.id if isinstance(found, _Id) else found.slug
 
 
 def _derived(slug: str) -> dict[str, object]:

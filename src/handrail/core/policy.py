@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Final, Never
 
 from handrail.core.fast_session import FastPolicy
+from handrail.core.model_access import ANY_MODEL, check_model
 from handrail.core.profiles import Endpoint
 from handrail.core.switch import Switch
 from handrail.core.wire import CreateRequest
@@ -80,16 +81,24 @@ class Priority(StrEnum):
     NORMAL = "normal"
     LOW = "low"
 
+    def above(self, other: "Priority") -> bool:
+        """Whether this one goes before the other."""
+        order = list(Priority)
+        return order.index(self) < order.index(other)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallerPolicy:
     """The rules of one caller. Retention is in seconds, counted from the terminal state.
 
-    `weight` (1 to 100) is the caller's share of what runs, beside the others' weights.
+    `weight` (1 to 100) is the caller's share of what runs, beside the others' weights. `executor`
+    is who runs its background responses, None for whoever runs everybody's. `models` are globs of
+    the models that it may use. `priority` is that of runs whose create names none, `max_priority`
+    the highest that one may name.
 
     Raises ConfigInvalid for a rule that is none: rules are compared by identity, and a "deny" that
     is not BackgroundPolicy.DENY would deny nothing. Also for streams that are to go on without a
-    reader although nothing of them is kept.
+    reader although nothing of them is kept, and for a priority above the highest.
     """
 
     name: str
@@ -104,11 +113,16 @@ class CallerPolicy:
     retention_seconds: int = 86_400
     crash: CrashPolicy = CrashPolicy.SAFE
     weight: int = 1
+    executor: Executor | None = None
+    models: tuple[str, ...] = ANY_MODEL
+    priority: Priority = Priority.NORMAL
+    max_priority: Priority = Priority.HIGH
 
     def __post_init__(self) -> None:
         for rule, words in _RULES.items():
+            said = getattr(self, rule)
             try:
-                object.__setattr__(self, rule, words(getattr(self, rule)))
+                object.__setattr__(self, rule, said if said is None else words(said))
             except ValueError:
                 place = f"callers.{self.name}.{rule}"
                 raise ConfigInvalid(f"{place}: must be one of {', '.join(words)}.") from None
@@ -117,6 +131,12 @@ class CallerPolicy:
                 f'callers.{self.name}.when_left: "continue" needs store = "keep" or "keep_all": '
                 "what is not kept cannot be read later."
             )
+        if self.priority.above(self.max_priority):
+            raise ConfigInvalid(
+                f"callers.{self.name}.priority: {self.priority} is above max_priority, which is "
+                f"{self.max_priority}."
+            )
+        object.__setattr__(self, "models", tuple(self.models))
 
 
 _KEEPING: Final = frozenset({StorePolicy.KEEP, StorePolicy.KEEP_ALL})
@@ -129,6 +149,9 @@ _RULES: Final[Mapping[str, type[StrEnum]]] = MappingProxyType(
         "crash": CrashPolicy,
         "when_left": WhenLeft,
         "fast_session": FastPolicy,
+        "executor": Executor,
+        "priority": Priority,
+        "max_priority": Priority,
     }
 )
 
@@ -160,6 +183,7 @@ class Plan:
     background responses itself. `crash` and `priority` have a meaning only for what the gateway
     itself runs. `outlives_reader`: a foreground stream goes on when its reader leaves. `rules`
     names those that a run's upstream request is made by, "" where that is done at once.
+    `account` is the name of the account that the request demands.
     """
 
     mode: Mode
@@ -172,6 +196,7 @@ class Plan:
     priority: Priority = Priority.NORMAL
     outlives_reader: bool = False
     rules: str = ""
+    account: str | None = None
 
     def header(self) -> str:
         """The value of the `handrail-decision` reply header; holds no content of the request."""
@@ -189,10 +214,12 @@ def decide(
 ) -> Plan:
     """The plan for one create. Raises RequestRejected when a guardrail forbids it.
 
-    `executor` is who runs background responses, `able` whether the target could do it itself,
-    `has_store` whether there is a store here that responses may be kept in. When background is
-    both not enabled (G2) and contradicts `store:false` (G3), G2 is reported (G5).
+    `executor` is who runs background responses if the caller's policy does not say, `able` whether
+    the target could do it itself, `has_store` whether there is a store here that responses may be
+    kept in. When background is both not enabled (G2) and contradicts `store:false` (G3), G2 is
+    reported (G5). A model that the caller may not use comes last, as an unknown one would.
     """
+    executor = caller.executor or executor
     if not request.background:
         plan = _foreground(request, caller, has_store=has_store)
     else:
@@ -202,7 +229,9 @@ def decide(
         by_upstream = executor is Executor.UPSTREAM and kept.store
         plan = _upstream_run(kept, allowed, able=able) if by_upstream else kept
     _refuse_unsupported(request, plan)
-    return _continued(request, plan, executor=executor, has_store=has_store)
+    plan = _continued(request, plan, executor=executor, has_store=has_store)
+    check_model(request.model, caller.models)
+    return plan
 
 
 def decide_endpoint(
@@ -225,7 +254,9 @@ def decide_endpoint(
         raise _not_of(endpoint, "stream", "it answers with one JSON object")
     plan = _stateless(request, caller)
     _refuse_unsupported(request, plan)
-    return _continued(request, plan, executor=Executor.GATEWAY, has_store=has_store)
+    plan = _continued(request, plan, executor=Executor.GATEWAY, has_store=has_store)
+    check_model(request.model, caller.models)
+    return plan
 
 
 def _not_of(endpoint: Endpoint, field: str, why: str) -> RequestRejected:
@@ -294,6 +325,7 @@ def _background(request: CreateRequest, caller: CallerPolicy, allowed: Reason) -
         retention_seconds=window,
         reasons=(allowed, kept),
         crash=caller.crash,
+        priority=caller.priority,
     )
 
 
@@ -302,8 +334,8 @@ def _upstream_run(kept: Plan, allowed: Reason, *, able: bool) -> Plan:
         raise RequestRejected(
             Code.BACKGROUND_NOT_SUPPORTED,
             "The upstream behind this gateway cannot run background responses itself "
-            '([background] executor = "upstream"). With executor = "gateway" Handrail runs them; '
-            "a server that can says so with upstream.runs_background = true.",
+            '([background] executor = "upstream", or the caller\'s own). With executor = "gateway" '
+            "Handrail runs them; a server that can says so with upstream.runs_background = true.",
             param="background",
         )
     text = "The upstream runs and keeps the response (store=true); Handrail keeps where it is."
@@ -314,6 +346,7 @@ def _upstream_run(kept: Plan, allowed: Reason, *, able: bool) -> Plan:
         retention_seconds=0,
         reasons=(allowed, reason),
         crash=CrashPolicy.SAFE,
+        priority=Priority.NORMAL,
     )
 
 

@@ -143,7 +143,7 @@ def prepare(
     if plan.mode is Mode.STATELESS:  # what is kept is kept whole
         shaping = Shaping(fast=fast_session.under(caller.fast_session))
     outgoing = _rewritten(request, plan, upstream=upstream, shaping=shaping)
-    if executor is Executor.GATEWAY:
+    if (caller.executor or executor) is Executor.GATEWAY:
         outgoing = outgoing.without_previous()
     accept = "text/event-stream" if outgoing.streams else "application/json"
     return Prepared(

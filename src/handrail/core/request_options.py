@@ -5,6 +5,7 @@ keeps of the foreground; elsewhere they are ignored, and the decision says so. A
 be read is an error everywhere: it was meant to do something.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -18,6 +19,9 @@ from handrail.errors import Code, RequestRejected
 CRASH: Final = "handrail-crash-policy"
 PRIORITY: Final = "handrail-priority"
 RETENTION: Final = "handrail-retention"
+ACCOUNT: Final = "handrail-account"
+
+_ACCOUNT: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 Word = TypeVar("Word", bound=StrEnum)
 
@@ -34,6 +38,7 @@ class RequestOptions:
     crash: CrashPolicy | None = None
     priority: Priority | None = None
     retention_seconds: int | None = None
+    account: str | None = None
 
 
 def read_options(header: Callable[[str], str]) -> RequestOptions:
@@ -47,19 +52,31 @@ def read_options(header: Callable[[str], str]) -> RequestOptions:
         crash=_word(header, CRASH, CrashPolicy),
         priority=_word(header, PRIORITY, Priority),
         retention_seconds=_retention(header(RETENTION).strip()),
+        account=_account(header(ACCOUNT).strip()),
     )
 
 
-def with_options(plan: Plan, options: RequestOptions) -> Plan:
+def with_options(plan: Plan, options: RequestOptions, *, highest: Priority = Priority.HIGH) -> Plan:
     """The plan, with what the options change of it.
 
-    Raises RequestRejected for a retention that is longer than the caller's.
+    Raises RequestRejected for a retention that is longer than the caller's, and for a priority
+    above `highest`.
     """
+    if options.account is not None:
+        text = "The request demands the account that its calls are made with."
+        reason = Reason(name="account=demanded", text=text)
+        plan = replace(plan, account=options.account, reasons=(*plan.reasons, reason))
     if plan.mode in (Mode.BACKGROUND, Mode.KEPT):
         plan = _kept_for(plan, options.retention_seconds)
     if plan.mode is not Mode.BACKGROUND:
         return _ignored(plan, options)
     crash, priority = options.crash or plan.crash, options.priority or plan.priority
+    if priority.above(highest):
+        raise RequestRejected(
+            Code.INVALID_VALUE,
+            f"'{PRIORITY}' can be {highest} at the highest for this caller.",
+            param=PRIORITY,
+        )
     reasons = list(plan.reasons)
     if crash is CrashPolicy.RETRY:
         text = "An attempt whose answer is lost is followed by another while nothing is visible."
@@ -107,6 +124,14 @@ def _word(header: Callable[[str], str], name: str, words: type[Word]) -> Word | 
         raise RequestRejected(
             Code.INVALID_VALUE, f"'{name}' must be one of {', '.join(words)}.", param=name
         ) from None
+
+
+def _account(text: str) -> str | None:
+    if text and not _ACCOUNT.fullmatch(text):
+        raise RequestRejected(
+            Code.INVALID_VALUE, f"'{ACCOUNT}' must be the name of an account.", param=ACCOUNT
+        )
+    return text or None
 
 
 def _retention(text: str) -> int | None:

@@ -30,7 +30,7 @@ _SAFE_STATUS: Final = frozenset({429, 503})
 class Cause(StrEnum):
     """Why an upstream call was made: the word that stands beside it in the store.
 
-    The first four are calls of one attempt: what came before did not run. Each of the others opens
+    The first five are calls of one attempt: what came before did not run. Each of the others opens
     a new attempt, because what came before may have run.
     """
 
@@ -38,6 +38,7 @@ class Cause(StrEnum):
     UNREACHED = "unreached"
     REFUSED = "refused"
     MENDED = "mended"
+    OTHER_ACCOUNT = "other_account"
     ENDED_EARLY = "ended_early"
     STALLED = "stalled"
     SERVER_ERROR = "server_error"
@@ -69,6 +70,9 @@ def verdict(error: HandrailError, *, calls: int) -> Verdict:
         reason = "the upstream was never reached"
     elif isinstance(error, UpstreamRefused) and LASTING & {error.fault.type, error.fault.code}:
         return Verdict(again=False, reason="the limit will not pass soon")
+    elif error.fault.code == Code.ACCOUNTS_EXHAUSTED:
+        wait, cause = error.fault.retry_after or MAX_WAIT, Cause.REFUSED
+        reason = "no account may be used now"
     elif isinstance(error, UpstreamRefused) and error.upstream_status in _SAFE_STATUS:
         wait, cause = error.fault.retry_after or min(2.0**calls, 30.0), Cause.REFUSED
         reason = f"the upstream answered {error.upstream_status} without running the call"

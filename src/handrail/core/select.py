@@ -80,13 +80,14 @@ class Wants:
 
     `pin` is the name that the request demands, `bound` the id of the only account that can serve
     it, `last` the id of the one that its conversation used. `tried` are those whose calls have
-    failed already.
+    failed already. `conversation` names the conversation, for whoever remembers its account.
     """
 
     pin: str | None = None
     bound: str | None = None
     last: str | None = None
     tried: frozenset[str] = frozenset()
+    conversation: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

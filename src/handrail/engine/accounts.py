@@ -11,12 +11,15 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
-from handrail.core import limits
+from handrail.core import affinity, limits
 from handrail.core.credentials import OAUTH, SETTINGS, Shown, shown
 from handrail.core.failover import Consequence, consequence, is_open
 from handrail.core.limits import Cooldown
+from handrail.core.rewrite import UpstreamRequest
 from handrail.core.select import Candidate, Choice, Obstacle, State, Strategy, Wants, choose
 from handrail.engine.clock import Clock
+from handrail.engine.memory import Memory
+from handrail.engine.meter import CallRecord, Outcome
 from handrail.engine.refresh import AccountEnded, Refresher, RefreshFailed
 from handrail.engine.single import NoAccount, Single, Taken, no_credential, no_such
 from handrail.errors import (
@@ -38,6 +41,13 @@ issuer's clock may be ahead of ours."""
 EARLY_SECONDS: Final = 300.0
 """How long before its end it is refreshed although nobody needs it."""
 
+FOLLOW_SECONDS: Final = 1.0
+"""How soon what another process has changed is known here."""
+
+_MAX_SEALED: Final = 64
+_EARLY_ROUNDS: Final = 30
+_TOO_MANY: Final = 429
+_WELL: Final = frozenset({Outcome.COMPLETED, Outcome.INCOMPLETE, Outcome.ACCEPTED})
 _FAILED_REFRESH: Final = 30.0
 _FAILURES: Final = 16
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -57,7 +67,10 @@ class _Live:
 
 
 class Pool:
-    """Gives each call its account. `strategy` is asked at each choice."""
+    """Gives each call its account. `strategy` is asked at each choice.
+
+    `spread` gives numbers from 0 to 1, for moments that should not be the same in all processes.
+    """
 
     def __init__(
         self,
@@ -66,15 +79,18 @@ class Pool:
         *,
         clock: Clock,
         strategy: Callable[[], Strategy],
+        spread: Callable[[], float],
     ) -> None:
         self._store = store
         self._refresher = refresher
         self._clock = clock
         self._strategy = strategy
+        self._spread = spread
         self._single = Single(now=clock.now)
         self._accounts: Sequence[Account] = ()
         self._pinned: str | None = None
         self._kept: dict[str, Kept] = {}
+        self._memory = Memory(store, clock=clock)
         self._live: defaultdict[str, _Live] = defaultdict(_Live)
         self._seen = -1
         self._writing: set[asyncio.Task[None]] = set()
@@ -153,6 +169,8 @@ class Pool:
                 await self._refresh_failed(account, error)
                 wants = replace(wants, tried=wants.tried | {account.id})
                 continue
+            if wants.conversation is not None:
+                self._memory.used(wants.conversation, account.id)
             live = self._live[account.id]
             live.running += 1
             live.calls += 1
@@ -166,6 +184,25 @@ class Pool:
         if wants.pin is not None and not choice.considered:
             raise no_such()
         raise NoAccount(_exhausted(choice, now=self._clock.now()))
+
+    async def bound(
+        self, target: Target, wants: Wants, request: UpstreamRequest, *, headers: Mapping[str, str]
+    ) -> Wants:
+        """What `request` wants beside: the account that alone can read it, or the last one."""
+        if len(self.of(target)) < 2:
+            return wants
+        named = affinity.conversation(headers, request.body)
+        bound = wants.bound
+        sealed = affinity.sealed_in_request(request.body)[:_MAX_SEALED]
+        if sealed and wants.pin is None:
+            bound = await self._memory.maker(sealed) or bound
+        last = None if named is None else self._memory.last(named)
+        return replace(wants, bound=bound, last=last, conversation=named)
+
+    def noted(self, taken: Taken, sealed: Sequence[str]) -> None:
+        """The answer holds what only this account can read."""
+        if taken.account is not None:
+            self._write(self._memory.made(taken.account, sealed))
 
     def other(self, target: Target, wants: Wants, *, model: str) -> bool:
         """Whether there is an account for another call, after those that were tried."""
@@ -212,18 +249,34 @@ class Pool:
 
     # --- what becomes of calls -------------------------------------------------------------
 
-    def done(self, taken: Taken) -> None:
-        """The call is over."""
-        if taken.account is not None:
-            live = self._live[taken.account]
-            live.running = max(0, live.running - 1)
+    def done(self, taken: Taken, record: CallRecord | None) -> None:
+        """The call is over; it is judged by the event that ended its response."""
+        if taken.account is None:
+            return
+        live = self._live[taken.account]
+        live.running = max(0, live.running - 1)
+        if record is None:
+            return
+        if record.outcome in _WELL:
+            live.failures = ()
+        elif record.outcome is Outcome.LOST:
+            live.failures = (*live.failures, self._clock.now())[-_FAILURES:]
+
+    def shown(self, error: HandrailError, target: Target, *, model: str) -> HandrailError:
+        """After a limit, when there are several accounts: when the first of them is free again."""
+        if error.fault.status != _TOO_MANY or len(self.of(target)) < 2:
+            return error
+        choice = self.choice(target, Wants(), model=model)
+        if choice.account is not None or choice.until is None:
+            return error
+        return NoAccount(_exhausted(choice, now=self._clock.now()))
 
     def answered(self, taken: Taken, headers: Mapping[str, str]) -> None:
         """The upstream has taken the call; its headers may tell how much of a quota is used."""
         if taken.account is None:
             return
         live = self._live[taken.account]
-        live.limited, live.failures = 0, ()
+        live.limited = 0
         windows = limits.read_windows(headers, now=self._clock.now())
         noted = tuple((window.name, window.used_percent) for window in windows)
         if windows and noted != live.quota_noted:
@@ -306,6 +359,19 @@ class Pool:
             self._logger.error("account_not_noted", why=error.detail)
 
     # --- upkeep ----------------------------------------------------------------------------
+
+    async def loop(self) -> None:
+        """Follow what other processes change, and refresh in good time; ends by cancellation."""
+        rounds = 0
+        while True:
+            try:
+                await self.follow()
+                if rounds % _EARLY_ROUNDS == 0:
+                    await self.refresh_early(spread=self._spread)
+            except StoreFailed as error:
+                self._logger.error("accounts_not_followed", why=error.detail)
+            rounds += 1
+            await self._clock.sleep(FOLLOW_SECONDS)
 
     async def refresh_early(self, *, spread: Callable[[], float]) -> None:
         """Refresh what ends soon; `spread` (0 to 1) keeps processes from doing so all at once."""

@@ -173,6 +173,15 @@ class Background:
             raise StateConflict(words, param="response_id")
         return wire.encode(object_of(run))
 
+    async def stop(self, run_id: str) -> Run:
+        """Cancel a run, whoever made it, and give it as it is then. Raises as `cancel` does."""
+        run = await to_the_end(self._conclude_cancelled(run_id, None))
+        if run is None:
+            raise ResponseNotFound(run_id)
+        if run.state is not State.CANCELLED:
+            raise StateConflict(f"The run has ended: it is {run.state}.", param="response_id")
+        return run
+
     async def delete(self, run_id: str, *, caller: str) -> bytes:
         """Destroy a run and all that is kept of it, stopping it first. Raises ResponseNotFound."""
         return await to_the_end(self._delete(run_id, caller))

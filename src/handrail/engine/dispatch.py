@@ -7,7 +7,6 @@ only where `core.retry` says so. What comes back is a reply whose body is still 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final
 
@@ -16,15 +15,25 @@ from handrail.core.mending import mended
 from handrail.core.profiles import Auth
 from handrail.core.retry import Cause, verdict
 from handrail.core.rewrite import UpstreamRequest
+from handrail.core.select import Wants
 from handrail.core.steps import Step
 from handrail.core.upstream_errors import refusal
 from handrail.engine.clock import Clock
-from handrail.engine.meter import Attribution, CallListener, CallMade, Meter, unheard
+from handrail.engine.meter import (
+    Attribution,
+    CallListener,
+    CallMade,
+    CallRecord,
+    Meter,
+    Outcome,
+    unheard,
+)
+from handrail.engine.single import Accounts, Single, Taken
+from handrail.engine.turns import Turn
 from handrail.errors import HandrailError
 from handrail.settings.model import Target
 from handrail.telemetry import get_logger
 from handrail.upstream.client import UpstreamCall, UpstreamClient, UpstreamReply
-from handrail.upstream.credentials import Credentials
 
 MAX_ERROR_BYTES: Final = 256 * 1024
 ERROR_SECONDS: Final = 10.0
@@ -43,12 +52,14 @@ class Said:
 class Answered:
     """An upstream's reply to a create, its body unread, and all that was changed to get it.
 
-    Whoever reads the body shows `meter` what ends the response.
+    Whoever reads the body shows `meter` what ends the response. `account` is the id of the account
+    that the call was made with, None for the credential of the settings.
     """
 
     reply: UpstreamReply
     steps: tuple[Step, ...]
     meter: Meter
+    account: str | None = None
 
     @property
     def said(self) -> Said:
@@ -64,6 +75,10 @@ class _Place:
     path: str
     headers: Mapping[str, str]
     attribution: Attribution
+
+    def wants(self) -> Wants:
+        """What is asked of the account."""
+        return Wants(pin=self.attribution.account)
 
     def call(
         self, request: UpstreamRequest, known_as: tuple[str, ...], *, cause: Cause
@@ -88,15 +103,23 @@ async def _nothing(_: Cause) -> None:
 
 
 class Dispatcher:
-    """Makes upstream calls through a client. `listener` gets a record of each that is over."""
+    """Makes upstream calls through a client. `listener` gets a record of each that is over.
+
+    Without `accounts` every call is made with the credential of the settings.
+    """
 
     def __init__(
-        self, client: UpstreamClient, *, clock: Clock, listener: CallListener = unheard
+        self,
+        client: UpstreamClient,
+        *,
+        clock: Clock,
+        listener: CallListener = unheard,
+        accounts: Accounts | None = None,
     ) -> None:
         self._client = client
         self._clock = clock
         self._listener = listener
-        self._credentials = Credentials(now=clock.now)
+        self._accounts = accounts or Single(now=clock.now)
         self._log = get_logger()
 
     @asynccontextmanager
@@ -141,57 +164,128 @@ class Dispatcher:
         calls = 0
         cause = Cause.FIRST
         known_as = request.models
+        turn = Turn(self._accounts, place.target, place.wants(), model=known_as[-1])
         self._log.debug("rewritten", steps=request.steps)
+        await turn.read(request, place.headers)
         while True:
-            await before_send(cause)
-            calls += 1
-            meter = Meter(
-                place.call(request, known_as, cause=cause),
-                listener=self._listener,
-                clock=self._clock,
-            )
+            made = place.call(request, known_as, cause=cause)
             try:
-                return await self._metered(request, place, meter)
+                # Before the call is written down: a refresh may take a while, and be in vain.
+                taken = await turn.take()
+                await before_send(cause)
+                calls += 1
+                return await self._metered(request, place, turn, taken=taken, made=made)
             except HandrailError as error:
+                other = await turn.after(error)
                 better = mended(request, error, fallbacks=place.target.model_fallbacks)
+                if better is None and not other:
+                    better = turn.without_maker(request)
                 if better is not None:
-                    request, cause = better, Cause.MENDED
+                    request, cause = better, Cause.MENDED if calls else Cause.FIRST
                     self._log.info("upstream_call_mended", step=request.steps[-1])
+                    continue
+                if other:
+                    cause = Cause.OTHER_ACCOUNT
                     continue
                 decision = verdict(error, calls=calls)
                 if not persistent or not decision.again:
-                    raise
-                cause = decision.cause
+                    raise turn.shown(error) from None
+                cause = decision.cause if calls else Cause.FIRST
                 self._log.info("upstream_call_again", reason=decision.reason, wait=decision.wait)
                 await self._clock.sleep(decision.wait)
+                turn.anew()
+            except BaseException:
+                turn.over()
+                raise
 
-    async def _metered(self, request: UpstreamRequest, place: _Place, meter: Meter) -> Answered:
+    async def _metered(
+        self,
+        request: UpstreamRequest,
+        place: _Place,
+        turn: Turn,
+        *,
+        taken: Taken,
+        made: CallMade,
+    ) -> Answered:
+        meter = Meter(made, listener=self._heard_by(turn), clock=self._clock)
+        if taken.account is not None:
+            meter.account, meter.sealed = taken.name, turn.noted
         try:
             reply = await self._call(
-                place.target, place.path, method="POST", headers=place.headers, request=request
+                place.target,
+                place.path,
+                method="POST",
+                taken=taken,
+                headers=place.headers,
+                request=request,
             )
         except BaseException as error:  # the caller's leaving too
             meter.over(error)
             raise
         meter.answered(reply.status)
-        return Answered(reply=reply, steps=request.steps, meter=meter)
+        turn.answered(reply.headers)
+        return Answered(reply=reply, steps=request.steps, meter=meter, account=taken.account)
 
-    async def ask(self, target: Target, path: str, *, limit: int, method: str = "GET") -> bytes:
-        """The body of an answer of the target. Raises UpstreamRefused and UpstreamFailed."""
-        reply = await self._call(target, path, method=method)
-        try:
+    def _heard_by(self, turn: Turn) -> CallListener:
+        def over(record: CallRecord) -> None:
+            self._listener(record)
+            if record.status is not None and record.outcome is not Outcome.REFUSED:
+                turn.over(record)  # a call that failed is judged by its error, in the loop
+
+        return over
+
+    async def ask(
+        self,
+        target: Target,
+        path: str,
+        *,
+        limit: int,
+        method: str = "GET",
+        account: str | None = None,
+    ) -> bytes:
+        """The body of an answer of the target, asked for with that account if one is named.
+
+        Raises UpstreamRefused and UpstreamFailed.
+        """
+        async with self._asked(target, path, method=method, account=account) as reply:
             return await reply.read(limit=limit, idle_seconds=target.idle_seconds)
-        finally:
-            reply.close()
 
     @asynccontextmanager
-    async def listen(self, target: Target, path: str) -> AsyncIterator[UpstreamReply]:
+    async def listen(
+        self, target: Target, path: str, *, account: str | None = None
+    ) -> AsyncIterator[UpstreamReply]:
         """A stream of the target; closed when the block is left. Raises as `ask` does."""
-        reply = await self._call(target, path, method="GET", accept=SSE)
+        async with self._asked(target, path, accept=SSE, account=account) as reply:
+            yield reply
+
+    @asynccontextmanager
+    async def _asked(
+        self,
+        target: Target,
+        path: str,
+        *,
+        method: str = "GET",
+        accept: str = "application/json",
+        account: str | None,
+    ) -> AsyncIterator[UpstreamReply]:
+        turn = Turn(self._accounts, target, Wants(bound=account), model="")
+        while True:
+            taken = await turn.take()
+            try:
+                reply = await self._call(target, path, method=method, taken=taken, accept=accept)
+                break
+            except HandrailError as error:
+                if not await turn.after(error):
+                    raise
+            except BaseException:
+                turn.over()
+                raise
+        turn.answered(reply.headers)
         try:
             yield reply
         finally:
             reply.close()
+            turn.over()
 
     async def _call(
         self,
@@ -199,17 +293,18 @@ class Dispatcher:
         path: str,
         *,
         method: str,
+        taken: Taken,
         headers: Mapping[str, str] = MappingProxyType({}),
         request: UpstreamRequest | None = None,
         accept: str = "application/json",
     ) -> UpstreamReply:
         outgoing = {**headers, "accept-encoding": "identity", "user-agent": "handrail"}
         secrets = []
-        credential = await self._credentials.of(target)
-        if credential is not None:
-            secrets = [credential.reveal()]
+        if taken.shown is not None:
+            secrets = [taken.shown.secret, *taken.shown.headers.values()]
             plain = target.auth is Auth.API_KEY
             name, value = ("api-key", "") if plain else ("authorization", "Bearer ")
+            outgoing |= taken.shown.headers
             outgoing[name] = value + secrets[0]
         body = None
         outgoing["accept"] = SSE if request is not None and request.streams else accept
@@ -232,6 +327,4 @@ class Dispatcher:
             said = await reply.read(limit=MAX_ERROR_BYTES, idle_seconds=ERROR_SECONDS)
         finally:
             reply.close()
-        if reply.status == HTTPStatus.UNAUTHORIZED:
-            self._credentials.forget(target)
         raise refusal(reply.status, reply.headers, said, now=self._clock.now(), secrets=secrets)

@@ -5,7 +5,7 @@ ends the response, which is all that is looked at; when the call is over, in wha
 meter hands one record to a listener. Polls, resumes and other questions about a response have none.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -13,7 +13,7 @@ from typing import Final, Self
 
 import msgspec
 
-from handrail.core import events, wire
+from handrail.core import affinity, events, wire
 from handrail.core.events import Event, MalformedEvent
 from handrail.core.lifecycle import State
 from handrail.core.retry import Cause
@@ -63,13 +63,15 @@ class Attribution:
     """Whom a call is charged to.
 
     `mode` is that of the plan. `response_id` names the run or the request that the call is made
-    for: several calls may have one. `project` is the caller's own label.
+    for: several calls may have one. `project` is the caller's own label, `account` the name of
+    the account that the request demands.
     """
 
     caller: str
     mode: str
     response_id: str
     project: str | None = None
+    account: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +125,8 @@ class Meter:
 
     As a context it covers the time in which the reply is read.
 
-    `account` is the credential that the call was made with, set by whoever chooses it.
+    `account` is the name of the account that the call was made with, `sealed` is told what the
+    answer holds that only that account can read; both are set by whoever chooses it.
     """
 
     __slots__ = (
@@ -138,10 +141,12 @@ class Meter:
         "_told",
         "_usage",
         "account",
+        "sealed",
     )
 
     def __init__(self, call: CallMade, *, listener: CallListener, clock: Clock) -> None:
         self.account: str | None = None
+        self.sealed: Callable[[Sequence[str]], None] | None = None
         self._call = call
         self._listener: CallListener | None = listener
         self._clock = clock
@@ -172,6 +177,8 @@ class Meter:
                 self._outcome = self._outcome or Outcome.LOST
         elif event.type == events.ERROR and not self._told:
             self._outcome = Outcome.FAILED
+        elif event.type == affinity.ITEM_DONE and self.sealed is not None:
+            self._note(affinity.sealed_in_event(event.data))
 
     def read(self, body: Body) -> None:
         """A whole JSON object: a response in some state, or what another endpoint answers."""
@@ -186,11 +193,17 @@ class Meter:
             return  # what follows a first end is not part of the response
         self._told = True
         self._outcome = outcome
+        if self.sealed is not None and "output" in response:
+            self._note(affinity.sealed_in_items(bytes(response["output"])))
         self._usage = read_usage(response)
         try:
             self._tier = wire.string(response, "service_tier")
         except msgspec.DecodeError:
             self._tier = None
+
+    def _note(self, sealed: Sequence[str]) -> None:
+        if sealed and self.sealed is not None:
+            self.sealed(sealed)
 
     def over(self, error: BaseException | None) -> None:
         """The call is over, with `error` if it did not end well. Raises nothing.

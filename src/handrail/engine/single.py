@@ -1,12 +1,15 @@
 """The account of a call where there is only the settings' own credential, or none."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from handrail.core.credentials import SETTINGS, Shown
 from handrail.core.failover import Consequence
+from handrail.core.request_options import ACCOUNT
+from handrail.core.rewrite import UpstreamRequest
 from handrail.core.select import Wants
+from handrail.engine.meter import CallRecord
 from handrail.errors import (
     Code,
     HandrailError,
@@ -17,7 +20,6 @@ from handrail.errors import (
 from handrail.settings.model import Target
 from handrail.upstream.credentials import Credentials
 
-PIN_HEADER: Final = "handrail-account"
 _UNAUTHORIZED: Final = 401
 
 
@@ -45,8 +47,19 @@ class Accounts(Protocol):
     def other(self, target: Target, wants: Wants, *, model: str) -> bool:
         """Whether there is an account for another call, after those that were tried."""
 
-    def done(self, taken: Taken) -> None:
-        """The call is over."""
+    async def bound(
+        self, target: Target, wants: Wants, request: UpstreamRequest, *, headers: Mapping[str, str]
+    ) -> Wants:
+        """What `request` wants beside: the account that alone can read it, or the last one."""
+
+    def noted(self, taken: Taken, sealed: Sequence[str]) -> None:
+        """The answer holds what only this account can read."""
+
+    def done(self, taken: Taken, record: CallRecord | None) -> None:
+        """The call is over; `record` says how, None when `failed` is told."""
+
+    def shown(self, error: HandrailError, target: Target, *, model: str) -> HandrailError:
+        """What a caller hears after `error`, when no other account is left for the call."""
 
     def answered(self, taken: Taken, headers: Mapping[str, str]) -> None:
         """The upstream has taken the call, and said this beside it."""
@@ -75,8 +88,21 @@ class Single:
         """See the port."""
         return False
 
-    def done(self, taken: Taken) -> None:
+    async def bound(
+        self, target: Target, wants: Wants, request: UpstreamRequest, *, headers: Mapping[str, str]
+    ) -> Wants:
         """See the port."""
+        return wants
+
+    def noted(self, taken: Taken, sealed: Sequence[str]) -> None:
+        """See the port."""
+
+    def done(self, taken: Taken, record: CallRecord | None) -> None:
+        """See the port."""
+
+    def shown(self, error: HandrailError, target: Target, *, model: str) -> HandrailError:
+        """See the port."""
+        return error
 
     def answered(self, taken: Taken, headers: Mapping[str, str]) -> None:
         """See the port."""
@@ -99,8 +125,8 @@ def no_such() -> RequestRejected:
     """A request demands an account that is not there."""
     return RequestRejected(
         Code.INVALID_VALUE,
-        f"'{PIN_HEADER}' names no account of this gateway.",
-        param=PIN_HEADER,
+        f"'{ACCOUNT}' names no account of this gateway.",
+        param=ACCOUNT,
     )
 
 

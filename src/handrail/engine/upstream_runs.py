@@ -22,7 +22,7 @@ from handrail.core.wire import Body
 from handrail.engine.clock import Clock
 from handrail.engine.dispatch import Answered, Dispatcher, Said
 from handrail.engine.history import Conversation
-from handrail.engine.meter import Attribution, Meter
+from handrail.engine.meter import Attribution
 from handrail.engine.reading import MAX_REPLY_BYTES, EventReader, read_response
 from handrail.engine.targets import Targets
 from handrail.errors import (
@@ -103,14 +103,14 @@ class UpstreamRuns:
         """The response as the upstream gave it, as JSON; its place is durable by then."""
         async with self._opened(run) as answered:
             body = await self._read(answered, run.target)
-            await self._remember(body, run)
+            await self._remember(body, run, account=answered.account)
             return wire.encode(body), answered.said
 
     @asynccontextmanager
     async def stream(self, run: UpstreamRun) -> AsyncIterator[tuple[AsyncGenerator[bytes], Said]]:
         """The upstream's events; the place is durable before the first one is given."""
         async with self._opened(run) as answered:
-            events = self._events(answered.reply, run.target, run=run, meter=answered.meter)
+            events = self._events(answered.reply, run.target, run=run, answered=answered)
             yield events, answered.said
 
     @asynccontextmanager
@@ -120,7 +120,7 @@ class UpstreamRuns:
         ) as answered:
             yield answered
 
-    async def _remember(self, body: Body, run: UpstreamRun) -> None:
+    async def _remember(self, body: Body, run: UpstreamRun, *, account: str | None) -> None:
         response_id = items.item_id(body) or ""
         if not _ID.fullmatch(response_id):
             raise UpstreamFailed(
@@ -131,6 +131,7 @@ class UpstreamRuns:
             caller=run.attribution.caller,
             target=run.target.name,
             created_at=self._clock.now(),
+            account=account,
         )
         try:
             if await self._store.remember(remote, kept_seconds=REMEMBERED_SECONDS):
@@ -149,7 +150,9 @@ class UpstreamRuns:
     async def _give_up(self, remote: Remote, target: Target) -> None:
         try:
             path = _path(remote, "/cancel")
-            await self._dispatcher.ask(target, path, method="POST", limit=MAX_REPLY_BYTES)
+            await self._dispatcher.ask(
+                target, path, method="POST", limit=MAX_REPLY_BYTES, account=remote.account
+            )
         except HandrailError as error:
             self._logger.error("upstream_run_lost", run=remote.id, why=error.fault.code)
 
@@ -185,7 +188,9 @@ class UpstreamRuns:
         """Its events from where the query says, as the upstream replays them."""
         target = self._target(remote)
         try:
-            async with self._dispatcher.listen(target, _path(remote, query=query)) as reply:
+            async with self._dispatcher.listen(
+                target, _path(remote, query=query), account=remote.account
+            ) as reply:
                 yield self._events(reply, target, run=None)
         except UpstreamRefused as error:
             raise _said_of(remote, error) from error
@@ -202,7 +207,9 @@ class UpstreamRuns:
         target = self._target(remote)
         try:
             path = _path(remote, part, query)
-            said = await self._dispatcher.ask(target, path, method=method, limit=MAX_REPLY_BYTES)
+            said = await self._dispatcher.ask(
+                target, path, method=method, limit=MAX_REPLY_BYTES, account=remote.account
+            )
         except UpstreamRefused as error:
             # A part that is not found may only be a route that the server does not have.
             raise (error if part else _said_of(remote, error)) from error
@@ -241,7 +248,7 @@ class UpstreamRuns:
         target: Target,
         *,
         run: UpstreamRun | None,
-        meter: Meter | None = None,
+        answered: Answered | None = None,
     ) -> AsyncGenerator[bytes]:
         """The frames of a stream as they come. `run`: a new one, to be remembered first.
 
@@ -253,14 +260,15 @@ class UpstreamRuns:
             clock=self._clock,
             idle_seconds=target.idle_seconds,
             completer=self._completer(target),
-            meter=meter,
+            meter=answered.meter if answered else None,
         )
         while True:
             batch = await reader.read(patience=self._heartbeat_seconds)
             if batch is None:
                 return
             if run is not None and batch:
-                await self._remember(_opening(batch[0]), run)
+                account = answered.account if answered else None
+                await self._remember(_opening(batch[0]), run, account=account)
                 run = None
             yield b"".join(event.frame for event in batch) or COMMENT
 

@@ -23,7 +23,9 @@ from handrail.errors import (
     StoreFailed,
     fault,
 )
-from handrail.server.callers import identify
+from handrail.server import admin as administration
+from handrail.server.admin import ADMIN_ROUTES, Admin
+from handrail.server.callers import Callers
 from handrail.server.exchange import Exchange, Receive, Scope, Send
 from handrail.server.models import Models
 from handrail.server.responses import Responses
@@ -55,34 +57,31 @@ _MODEL: Final = b"/v1/models/"
 
 
 class App:
-    """`settings` gives the snapshot of the moment; `running` is open while the server is up."""
+    """`settings` gives the snapshot of the moment; `running` is open while the server is up.
+
+    `handlers` serve the routes of callers by name, `callers` tells who calls. Without `admin` there
+    is nothing under /admin.
+    """
 
     def __init__(
         self,
         *,
-        responses: Responses,
-        models: Models,
+        handlers: Mapping[str, Handler],
+        callers: Callers,
+        admin: Admin | None = None,
         settings: Callable[[], Settings],
         ready: Callable[[], Awaitable[Mapping[str, Any]]],
         running: Callable[[], AbstractAsyncContextManager[None]],
         new_request_id: Callable[[], str],
     ) -> None:
+        self._callers = callers
+        self._admin = admin
         self._settings = settings
         self._ready = ready
         self._running = running
         self._new_request_id = new_request_id
         self._logger = get_logger()
-        self._handlers: Mapping[str, Handler] = {
-            "create": responses.create,
-            "compact": responses.compact,
-            "input_tokens": responses.input_tokens,
-            "retrieve": responses.retrieve,
-            "delete": responses.delete,
-            "cancel": responses.cancel,
-            "input_items": responses.input_items,
-            "list_models": models.list,
-            "one_model": models.one,
-        }
+        self._handlers = handlers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the server's life."""
@@ -152,13 +151,15 @@ class App:
 
     async def _route(self, exchange: Exchange) -> None:
         _refuse_browsers(exchange)
+        if self._admin is not None and administration.is_admin(exchange.path):
+            return await self._administer(exchange, self._admin)
         path, arguments = match(exchange.path)
         if path in OPEN:
-            return await self._health(exchange, _of_method(exchange, path))
+            return await self._health(exchange, _of_method(exchange, ROUTES.get(path)))
         settings = self._settings()
-        caller = identify(exchange, settings)
+        caller = self._callers.identify(exchange, settings)
         _refuse_upgrade(exchange)
-        handler = self._handlers[_of_method(exchange, path)]
+        handler = self._handlers[_of_method(exchange, ROUTES.get(path))]
         await handler(exchange, caller, settings, **arguments)
         self._logger.debug(
             "served",
@@ -168,12 +169,35 @@ class App:
         )
         return None
 
+    async def _administer(self, exchange: Exchange, admin: Admin) -> None:
+        admin.check_key(exchange)
+        _refuse_upgrade(exchange)
+        path, arguments = administration.match(exchange.path)
+        name = _of_method(exchange, ADMIN_ROUTES.get(path))
+        await admin.handlers[name](exchange, self._settings(), **arguments)
+        self._logger.info("administered", request=exchange.request_id, what=name)
+
     async def _health(self, exchange: Exchange, name: str) -> None:
         if name == "health":
             return await exchange.reply(200, b'{"status":"ok"}')
         state = await self._ready()
         status = 200 if state["status"] == "ready" else 503
         return await exchange.reply(status, wire.encode(state))
+
+
+def handlers_of(responses: Responses, models: Models) -> Mapping[str, Handler]:
+    """What serves the routes of callers, by the names in ROUTES."""
+    return {
+        "create": responses.create,
+        "compact": responses.compact,
+        "input_tokens": responses.input_tokens,
+        "retrieve": responses.retrieve,
+        "delete": responses.delete,
+        "cancel": responses.cancel,
+        "input_items": responses.input_items,
+        "list_models": models.list,
+        "one_model": models.one,
+    }
 
 
 def match(raw_path: bytes) -> tuple[str, Mapping[str, str]]:
@@ -190,8 +214,7 @@ def match(raw_path: bytes) -> tuple[str, Mapping[str, str]]:
     return "", {}
 
 
-def _of_method(exchange: Exchange, path: str) -> str:
-    methods = ROUTES.get(path)
+def _of_method(exchange: Exchange, methods: Mapping[str, str] | None) -> str:
     if methods is None:
         raise RequestRejected(
             Code.NOT_FOUND,

@@ -205,5 +205,17 @@ class Exchange:
         )
 
 
+def require_json(exchange: Exchange) -> None:
+    """Raise RequestRejected unless the body is said to be JSON."""
+    # Also what keeps a web page from calling without a preflight: a form cannot send this type.
+    kind = exchange.header(b"content-type").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise RequestRejected(
+            Code.UNSUPPORTED_MEDIA_TYPE,
+            "Content-Type must be application/json.",
+            param="content-type",
+        )
+
+
 def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]

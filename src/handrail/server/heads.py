@@ -25,6 +25,7 @@ _BLANKS: Final = b" \t"
 # Two of any of these would let two readers of one request decide differently.
 _SINGLE: Final = frozenset(
     {
+        b"api-key",
         b"authorization",
         b"content-encoding",
         b"content-length",

@@ -5,10 +5,10 @@ from typing import Final
 from urllib.parse import quote
 
 from handrail.core import models, wire
+from handrail.core.model_access import ANY_MODEL, may_use, unknown_model
 from handrail.core.wire import Body
 from handrail.engine.dispatch import Dispatcher
 from handrail.engine.reading import read_response
-from handrail.errors import Code, RequestRejected
 from handrail.server.exchange import Exchange
 from handrail.settings.model import Caller, Settings
 
@@ -23,24 +23,33 @@ class Models:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
 
-    async def list(self, exchange: Exchange, _: Caller, settings: Settings) -> None:
-        """GET /v1/models. `client_version`, which Codex CLI sends, goes along."""
-        await exchange.reply(200, wire.encode(await self._all(exchange, settings)))
+    async def list(self, exchange: Exchange, caller: Caller, settings: Settings) -> None:
+        """GET /v1/models: those that the caller may use.
 
-    async def one(self, exchange: Exchange, _: Caller, settings: Settings, *, model: str) -> None:
+        `client_version`, which Codex CLI sends, goes along.
+        """
+        body, globs = await self._all(exchange, settings), caller.policy.models
+        if globs != ANY_MODEL:
+            body = models.only(body, lambda name: may_use(name, globs))
+        await exchange.reply(200, wire.encode(body))
+
+    async def one(
+        self, exchange: Exchange, caller: Caller, settings: Settings, *, model: str
+    ) -> None:
         """GET /v1/models/{id}; ids may hold slashes, as those of model hubs do.
 
         Looked up in the list where the upstream has no route for one model.
         """
         segments = model.split("/")
-        if not _ID.match(model) or "." in segments or ".." in segments:
-            raise _not_found(model)
+        possible = _ID.match(model) and "." not in segments and ".." not in segments
+        if not possible or not may_use(model, caller.policy.models):
+            raise unknown_model(model)
         if not settings.target.profile.lists_only:
             path = f"/models/{quote(model, safe='/:@+')}"
             return await exchange.reply(200, wire.encode(await self._get(settings, path)))
         entry = models.find(await self._all(exchange, settings), model)
         if entry is None:
-            raise _not_found(model)
+            raise unknown_model(model)
         return await exchange.reply(200, bytes(entry))
 
     async def _all(self, exchange: Exchange, settings: Settings) -> Body:
@@ -50,9 +59,3 @@ class Models:
 
     async def _get(self, settings: Settings, path: str) -> Body:
         return read_response(await self._dispatcher.ask(settings.target, path, limit=MAX_BYTES))
-
-
-def _not_found(model: str) -> RequestRejected:
-    return RequestRejected(
-        Code.MODEL_NOT_FOUND, f"The model '{model[:80]}' does not exist.", param="model"
-    )

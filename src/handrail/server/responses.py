@@ -31,7 +31,7 @@ from handrail.engine.relay import Relay
 from handrail.engine.upstream_runs import UpstreamRun, UpstreamRuns
 from handrail.errors import Code, HandrailError, RequestRejected, ResponseNotFound, fault
 from handrail.server import queries
-from handrail.server.exchange import Exchange
+from handrail.server.exchange import Exchange, require_json
 from handrail.settings.model import Caller, Settings
 from handrail.store.base import Remote
 
@@ -89,7 +89,7 @@ class Responses:
 
     async def _accept(self, exchange: Exchange, caller: Caller, settings: Settings) -> Work:
         """Read and decide: a call to make, or a kept run."""
-        _require_json(exchange)
+        require_json(exchange)
         data = await exchange.body(limit=settings.max_body_bytes, inflating=self._inflating)
         request = await _parsed(data, wire.read_create)
         target = settings.target
@@ -102,7 +102,7 @@ class Responses:
             has_store=True,
         )
         options = read_options(lambda header: exchange.header(header.encode()))
-        plan = with_options(plan, options)
+        plan = with_options(plan, options, highest=caller.policy.max_priority)
         if plan.stream:
             exchange.require_streaming()
         conversation = await self._histories.of(
@@ -165,7 +165,12 @@ class Responses:
         return call
 
     def _attribution(self, plan: Plan, caller: Caller) -> Attribution:
-        return Attribution(caller=caller.policy.name, mode=plan.mode, response_id=self._new_id())
+        return Attribution(
+            caller=caller.policy.name,
+            mode=plan.mode,
+            response_id=self._new_id(),
+            account=plan.account,
+        )
 
     async def _answer_background(
         self, exchange: Exchange, plan: Plan, work: Accepted, *, caller: str
@@ -242,7 +247,7 @@ class Responses:
     ) -> None:
         target = settings.target
         require_endpoint(target.profile, endpoint)
-        _require_json(exchange)
+        require_json(exchange)
         data = await exchange.body(limit=settings.max_body_bytes, inflating=self._inflating)
         request = await _parsed(data, READERS[endpoint])
         plan = decide_endpoint(
@@ -385,17 +390,6 @@ async def _parsed(data: bytes, read: Callable[[bytes], CreateRequest]) -> Create
     if len(data) > _PARSE_INLINE:
         return await asyncio.to_thread(read, data)
     return read(data)
-
-
-def _require_json(exchange: Exchange) -> None:
-    # Also what keeps a web page from calling without a preflight: a form cannot send this type.
-    kind = exchange.header(b"content-type").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise RequestRejected(
-            Code.UNSUPPORTED_MEDIA_TYPE,
-            "Content-Type must be application/json.",
-            param="content-type",
-        )
 
 
 def _forwarded(exchange: Exchange, allowed: tuple[str, ...]) -> dict[str, str]:

@@ -11,12 +11,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from handrail.core.caller_keys import key_digest
 from handrail.core.fast_session import FastPolicy, FastSession
 from handrail.core.policy import (
     BackgroundPolicy,
     CallerPolicy,
     CrashPolicy,
     Executor,
+    Priority,
     StoreFalsePolicy,
     StorePolicy,
     WhenLeft,
@@ -26,6 +28,7 @@ from handrail.core.switch import Switch, resolve_switch
 from handrail.errors import ConfigInvalid
 from handrail.settings.catalogue import catalogue_of, read_tables
 from handrail.settings.model import Caller, Settings
+from handrail.settings.oauth import read_oauth
 from handrail.settings.options import (
     CALLER_KEY_VARIABLE,
     CALLER_OPTIONS,
@@ -91,6 +94,9 @@ def load(
     values, sources, switch = _values(flags, environment, tree=tree, file=where)
     callers = _callers(tree.pop("callers", {}), environment, where, missing=missing)
     models, defaults = read_tables(tree, where)
+    oauth = read_oauth(
+        tree.pop("oauth", {}), environment, file=where, values=values, sources=sources
+    )
     _refuse_unknown(tree, where)
     values["data_dir"] = values["data_dir"] or default_data_dir
     known = catalogue_of(PROFILES[values["upstream.profile"]], own=models, defaults=defaults)
@@ -104,6 +110,7 @@ def load(
     return Settings(
         **{name: values[path] for name, path in _AS_THEY_ARE.items()},
         target=target,
+        oauth=oauth,
         switch=switch,
         executor=Executor(values["background.executor"]),
         fast_session=_fast_session(values),
@@ -289,7 +296,7 @@ def _caller(
     if variable and not values["key_sha256"] and not environment.get(variable, "").strip():
         missing[f"callers.{name}.key"] = f"{place}.key_env: the variable {variable} is not set."
         return Caller(policy=policy, digest=None)
-    return Caller(policy=policy, digest=_key(name, values, environment=environment, place=place))
+    return Caller(policy=policy, digest=_key(values, environment=environment, place=place))
 
 
 def _policy(name: str, values: Mapping[str, Any], *, file: str) -> CallerPolicy:
@@ -307,14 +314,16 @@ def _policy(name: str, values: Mapping[str, Any], *, file: str) -> CallerPolicy:
             retention_seconds=values["retention"],
             crash=CrashPolicy(values["crash"]),
             weight=values["weight"],
+            executor=Executor(values["executor"]) if values["executor"] else None,
+            models=values["models"],
+            priority=Priority(values["priority"]),
+            max_priority=Priority(values["max_priority"]),
         )
     except ConfigInvalid as error:
         raise ConfigInvalid(f"{file}: {error}") from None
 
 
-def _key(
-    name: str, values: Mapping[str, Any], *, environment: Mapping[str, str], place: str
-) -> bytes | None:
+def _key(values: Mapping[str, Any], *, environment: Mapping[str, str], place: str) -> bytes | None:
     variable, digest = values["key_env"], values["key_sha256"]
     if variable and digest:
         raise ConfigInvalid(f"{place}: give key_env or key_sha256, not both.")
@@ -328,9 +337,7 @@ def _key(
         if len(raw) != hashlib.sha256().digest_size:
             raise ConfigInvalid(f"{place}.key_sha256: must be 64 hexadecimal digits.")
         return raw
-    if name == DEFAULT_CALLER:
-        return None
-    raise ConfigInvalid(f"{place}: needs key_env or key_sha256.")
+    return None  # its keys, if it has any, are in the data directory
 
 
 def _digest(key: str, name: str) -> bytes:
@@ -343,11 +350,6 @@ def _digest(key: str, name: str) -> bytes:
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigInvalid(f"{name}: a caller key must be printable ASCII without spaces.")
     return key_digest(key)
-
-
-def key_digest(key: str) -> bytes:
-    """What is kept of a caller key, and what an offered key is compared by."""
-    return hashlib.sha256(key.encode()).digest()
 
 
 def _refuse_shared_keys(callers: Mapping[str, Caller], file: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from handrail.core.admission import Limits
+from handrail.core.callback_url import CALLBACK_PATH
 from handrail.core.catalogue import Catalogue, Entries, Options
 from handrail.core.fast_session import FastSession
 from handrail.core.policy import CallerPolicy, Executor
@@ -54,7 +55,8 @@ class Target:
     `catalogue` is what is known about models there. `auth` says how the credential is shown, which
     is `api_key` or what `bearer_command` prints, kept for `bearer_seconds` if it does not say when
     it ends. `query` is a part of every URL, "" for none. `label` is what
-    accounts call it, `accounts` are the keys of the settings by the names of theirs. `rules` names
+    accounts call it, `accounts` are the keys of the settings by the names of theirs,
+    `drops_reasoning` is what becomes of reasoning whose account cannot be used. `rules` names
     what decides how a request to it is written: equal rules have equal names.
     """
 
@@ -74,6 +76,7 @@ class Target:
     query: str = ""
     label: str = "upstream"
     accounts: Mapping[str, Secret] = field(default_factory=dict, repr=False)
+    drops_reasoning: bool = False
     rules: str = field(init=False, repr=False, default="")
 
     def __post_init__(self) -> None:
@@ -102,10 +105,42 @@ def _digest(target: Target) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """Someone who may call: the SHA-256 of the key, and the policy.
+class OAuthSettings:
+    """An issuer of accounts, and as whom it is asked. `redirect_port` 0 is any free one.
 
-    `digest` is None for the caller whose key is generated at the first start.
+    `environment` holds the proxy variables alone: they are looked at when the issuer is called, so
+    that a proxy which serves nobody else stops no start.
+    """
+
+    issuer: str
+    client_id: str
+    originator: str
+    scopes: tuple[str, ...]
+    authorize_url: str
+    token_url: str
+    revoke_url: str
+    device_url: str
+    device_page: str
+    redirect_host: str
+    redirect_port: int
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def redirect_uri(self, port: int) -> str:
+        """Where the issuer sends a browser back to, on this machine."""
+        return f"http://{self.redirect_host}:{port}{CALLBACK_PATH}"
+
+    @property
+    def device_redirect(self) -> str:
+        """What the exchange of a device's code names as its redirect."""
+        return f"{self.issuer}/deviceauth/callback"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Someone who may call: the SHA-256 of the key that the settings give, and the policy.
+
+    `digest` is None where they give none: the caller `default` has a generated key then, and any
+    caller may have keys in the data directory.
     """
 
     policy: CallerPolicy
@@ -129,6 +164,7 @@ class Settings:
     log_level: str
     data_dir: Path
     target: Target
+    oauth: OAuthSettings
     switch: Switch
     executor: Executor
     fast_session: FastSession

@@ -1,6 +1,7 @@
 """The literal table of all settings: the loader, `config explain` and the docs are held to it."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from handrail.core.policy import (
     CallerPolicy,
     CrashPolicy,
     Executor,
+    Priority,
     StoreFalsePolicy,
     StorePolicy,
     WhenLeft,
@@ -23,6 +25,13 @@ CALLER_KEY_VARIABLE: Final = "HANDRAIL_CALLER_KEY"
 API_KEY_VARIABLE: Final = "HANDRAIL_UPSTREAM_API_KEY"
 OPENAI_KEY_VARIABLE: Final = "OPENAI_API_KEY"
 FILE_VARIABLE: Final = "HANDRAIL_CONFIG"
+
+
+class WhenMakerIsGone(StrEnum):
+    """What becomes of reasoning that only an account can read which cannot be used."""
+
+    REFUSE = "refuse"
+    DROP = "drop"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +171,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
         meaning="Which account a call is made with: the one with the most room (hybrid), the first "
         "by name until it is used up (drain_first), each in its turn (round_robin), or the one "
         "that has made the fewest calls (least_used).",
+    ),
+    Option(
+        path="accounts.when_maker_is_gone",
+        read=readers.word(*WhenMakerIsGone),
+        default=WhenMakerIsGone.REFUSE,
+        meaning="What becomes of a request with encrypted reasoning whose account cannot be used "
+        "now: refuse it with that account's reset, or drop the reasoning, say so, and go to "
+        "another account.",
     ),
     Option(
         path="upstream.api_version",
@@ -315,13 +332,14 @@ CALLER_OPTIONS: Final[tuple[Option, ...]] = (
         path="key_env",
         read=readers.text,
         default=None,
-        meaning="Name of the environment variable that holds the caller's key.",
+        meaning="Name of the environment variable that holds a key of the caller; more are made "
+        "with handrail keys create.",
     ),
     Option(
         path="key_sha256",
         read=readers.text,
         default=None,
-        meaning="SHA-256 of the caller's key, as 64 hexadecimal digits.",
+        meaning="SHA-256 of such a key instead, as 64 hexadecimal digits.",
     ),
     Option(
         path="background",
@@ -395,5 +413,31 @@ CALLER_OPTIONS: Final[tuple[Option, ...]] = (
         default=_POLICY.weight,
         meaning="The caller's share of what runs when several callers wait: one of weight 3 has "
         "three runs under way where one of weight 1 has one.",
+    ),
+    Option(
+        path="executor",
+        read=readers.word(*Executor),
+        default=_POLICY.executor,
+        meaning="Who runs this caller's background responses, gateway or upstream; by default "
+        "background.executor.",
+    ),
+    Option(
+        path="models",
+        read=readers.texts,
+        default=_POLICY.models,
+        meaning="Globs of the models that the caller may use, by the names that its requests say; "
+        "any other is a 404, as if it did not exist. An empty list allows none.",
+    ),
+    Option(
+        path="priority",
+        read=readers.word(*Priority),
+        default=_POLICY.priority,
+        meaning="Priority of background responses that name none, among the caller's own.",
+    ),
+    Option(
+        path="max_priority",
+        read=readers.word(*Priority),
+        default=_POLICY.max_priority,
+        meaning="The highest priority that a request of the caller may name.",
     ),
 )

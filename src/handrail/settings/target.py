@@ -1,20 +1,20 @@
 """The upstream of the settings: its base URL, credential, proxy and abilities."""
 
-import base64
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from handrail.core.catalogue import Catalogue
 from handrail.core.profiles import CODEX, PROFILES, AddReasoning, Auth, Profile, ToolCleanUp
-from handrail.core.proxies import proxy_for, proxy_variable
+from handrail.core.proxies import proxy_variable
 from handrail.errors import ConfigInvalid
 from handrail.settings import readers
 from handrail.settings.model import Proxy, Secret, Target
-from handrail.settings.options import API_KEY_VARIABLE, OPENAI_KEY_VARIABLE
+from handrail.settings.options import API_KEY_VARIABLE, OPENAI_KEY_VARIABLE, WhenMakerIsGone
+from handrail.settings.proxy import proxy_of
 
 _PLAIN_URL: Final = re.compile(r"[^\x00-\x20?#\x7f-\U0010ffff]+")
 
@@ -63,6 +63,7 @@ def read_target(
         bearer_seconds=values["upstream.bearer_lifetime"],
         query="" if version is None else f"api-version={version}",
         accounts=_accounts(values, environment, missing=missing),
+        drops_reasoning=values["accounts.when_maker_is_gone"] == WhenMakerIsGone.DROP,
     )
 
 
@@ -94,18 +95,11 @@ def _proxy(
     # Chosen here once and for all, and not by the HTTP client with each call: what is in force can
     # be shown, and a proxy that cannot be used stops the start.
     values["upstream.proxy"], sources["upstream.proxy"] = None, "not set"
-    given = proxy_for(url, environment)
-    if given is None:
-        return None
-    parts = urlsplit(given)
-    authorization = None
-    if parts.username is not None:
-        login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        authorization = Secret(f"Basic {base64.b64encode(login.encode()).decode()}")
-    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-    values["upstream.proxy"] = shown
-    sources["upstream.proxy"] = f"environment {proxy_variable(url, environment)}"
-    return Proxy(url=shown, authorization=authorization)
+    proxy = proxy_of(url, environment)
+    if proxy is not None:
+        values["upstream.proxy"] = proxy.url
+        sources["upstream.proxy"] = f"environment {proxy_variable(url, environment)}"
+    return proxy
 
 
 def _runs_background(profile: Profile, values: dict[str, Any], sources: Mapping[str, str]) -> bool:

@@ -5,11 +5,11 @@ one exchange) is guarded by a lease in the file and by the version of the creden
 second finds either the lease or the new version, and reads instead of asking the issuer again.
 """
 
+import hmac
 import secrets
 import sqlite3
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -18,14 +18,13 @@ from handrail.core.credentials import SETTINGS
 from handrail.core.limits import Cooldown, Window
 from handrail.core.select import State
 from handrail.errors import ConfigInvalid
-from handrail.store.migrate import Schema
+from handrail.store.process_locks import ProcessLocks
 from handrail.store.queries import load, parse
 from handrail.store.shared import SharedFile
 from handrail.store.vault import Sealer
 
 T = TypeVar("T")
 
-SCHEMA: Final = Schema(application_id=0x48524131, folder="accounts")  # "HRA1"
 SQL: Final = parse(load("accounts/queries.sql"))
 
 PIN: Final = "pin"
@@ -139,6 +138,9 @@ class Accounts(Protocol):
     async def saw_quota(self, account: str, windows: Sequence[Window], *, now: float) -> None:
         """What the upstream said about its limits."""
 
+    def digest(self, sealed: str) -> bytes:
+        """What is kept in place of something that only one account can read."""
+
     async def made(self, account: str, digests: Sequence[bytes], *, until: float) -> None:
         """Which account made these."""
 
@@ -155,17 +157,16 @@ Run = Callable[[Callable[[sqlite3.Connection], Any]], Awaitable[Any]]
 class SqliteAccounts:
     """`Accounts` in one shared SQLite file, and beside it what the command line does to it."""
 
-    def __init__(self, path: Path, *, key: bytes) -> None:
+    def __init__(self, file: SharedFile, *, key: bytes) -> None:
         self._sealer = Sealer(key)
-        self.file = SharedFile(path, schema=SCHEMA)
-
-    def open(self) -> None:
-        """Create or upgrade the file. Raises ConfigInvalid when it cannot be used."""
-        self.file.open()
+        self._mark = hmac.digest(key, b"handrail/makers", "sha256")
+        self._locks = ProcessLocks(file.path)
+        self.file = file
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file, and of what is locked."""
         self.file.close()
+        self._locks.close()
 
     # --- for the engine --------------------------------------------------------------------
 
@@ -188,8 +189,10 @@ class SqliteAccounts:
                 return None
             if row["version"] != version:
                 return Renewed(kept=kept)
+            alone = self._locks.take(account, owner=owner)
             # An owner that asks again has lost its answer, and may have its lease again.
-            if row["lease_owner"] not in (None, owner) and row["lease_until"] > now:
+            others = row["lease_owner"] not in (None, owner) and row["lease_until"] > now
+            if others and not alone:
                 return Busy(until=row["lease_until"])
             values = {"id": account, "owner": owner, "until": now + seconds}
             connection.execute(SQL["lease"], values)
@@ -199,13 +202,18 @@ class SqliteAccounts:
 
     async def renew(self, account: str, *, version: int, renewal: Renewal, now: float) -> bool:
         values = self._renewal(account, renewal, now) | {"version": version}
-        return await self.file.run(lambda c: c.execute(SQL["renew"], values).rowcount == 1)
+        renewed = await self.file.run(lambda c: c.execute(SQL["renew"], values).rowcount == 1)
+        self._locks.give_back(account)
+        return renewed
 
     async def release(self, account: str, *, owner: str) -> None:
-        await self._do("release", id=account, owner=owner)
+        values = {"id": account, "owner": owner}
+        if await self.file.run(lambda c: c.execute(SQL["release"], values).rowcount):
+            self._locks.give_back(account)
 
     async def end(self, account: str, *, version: int, why: str) -> None:
         await self._do("end", id=account, version=version, why=why)
+        self._locks.give_back(account)
 
     async def cool(self, account: str, cooldown: Cooldown) -> None:
         await self._do(
@@ -252,6 +260,9 @@ class SqliteAccounts:
 
         return await self.file.run(work)
 
+    def digest(self, sealed: str) -> bytes:
+        return hmac.digest(self._mark, sealed.encode(errors="replace"), "sha256")
+
     async def changes(self) -> int:
         return await self.file.changes()
 
@@ -283,6 +294,10 @@ class SqliteAccounts:
     def pinned_now(self) -> str | None:
         """What `pinned` gives."""
         return self.file.now(_pinned)
+
+    def credential_now(self, account: str) -> Kept | None:
+        """What `credential` gives."""
+        return self.file.now(lambda c: self._kept(account, _one(c, "credential", id=account)))
 
     def keep(self, account: NewAccount, *, now: float) -> str:
         """Keep a new account, or put its credential into the one of that name; the id.
@@ -365,6 +380,7 @@ class SqliteAccounts:
             connection.execute(SQL["remove"], {"id": account})
 
         self.file.now(work)
+        self._locks.forget(account)
 
     # --- inside ----------------------------------------------------------------------------
 
@@ -385,6 +401,11 @@ class SqliteAccounts:
             "plan": renewal.plan,
             "now": now,
         }
+
+
+def sealed_in(file: SharedFile) -> bool:
+    """Whether there is a credential in the file."""
+    return bool(file.now(lambda c: c.execute(SQL["sealed"]).fetchone()[0]))
 
 
 def _place(account: str) -> str:

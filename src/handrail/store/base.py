@@ -107,6 +107,35 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Outline:
+    """A run without anything of its content. Times in unix seconds, None where not yet.
+
+    `attempts` were sent, in `calls` upstream calls. `state` is None where that is damaged.
+    """
+
+    id: str
+    caller: str
+    state: State | None
+    created_at: float
+    sent_at: float | None
+    finished_at: float | None
+    target: str
+    attempts: int
+    calls: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What a caller has here: runs that wait, that hold a slot, that are kept in all; and bytes."""
+
+    caller: str
+    waiting: int
+    running: int
+    kept: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """One upstream call of a run, counted from 1: in which attempt, why, and when (unix seconds).
 
@@ -150,12 +179,16 @@ class Slice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remote:
-    """A response that an upstream runs and keeps: whose it is and where; made in unix seconds."""
+    """A response that an upstream runs and keeps: whose it is and where; made in unix seconds.
+
+    `account` is the id of the one that it was made with, None for the settings' own credential.
+    """
 
     id: str
     caller: str
     target: str
     created_at: float
+    account: str | None = None
 
 
 Visit = Callable[[Run], None]
@@ -289,6 +322,15 @@ class Store(Protocol):
 
     async def forget(self, response_id: str, *, caller: str) -> None:
         """The upstream no longer has this response."""
+
+    async def outlines(self, *, after: str | None, limit: int) -> Sequence[Outline] | None:
+        """Runs of all callers, the newest first, those that came before run `after`.
+
+        None when there is no such run any more.
+        """
+
+    async def shares(self) -> Sequence[Share]:
+        """What every caller has, by name; nobody who has nothing."""
 
     async def counts(self) -> Mapping[str, int]:
         """How many runs are `waiting`, and how many `running` hold a slot."""

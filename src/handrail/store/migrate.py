@@ -27,6 +27,7 @@ class Schema:
 
 
 RUNS: Final = Schema(application_id=APPLICATION_ID)
+ACCOUNTS: Final = Schema(application_id=0x48524C32, folder="accounts")  # "HRL2"
 
 
 def migrations() -> list[str]:

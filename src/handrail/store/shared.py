@@ -30,7 +30,7 @@ class SharedFile:
     """
 
     def __init__(self, path: Path, *, schema: Schema) -> None:
-        self._path = path
+        self.path = path
         self._schema = schema
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"handrail-{path.stem}")
         self._connection: sqlite3.Connection | None = None
@@ -41,16 +41,16 @@ class SharedFile:
         try:
             self._thread.submit(self._open).result()
         except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
-            raise ConfigInvalid(f"{self._path}: cannot be opened: {error}.") from None
+            raise ConfigInvalid(f"{self.path}: cannot be opened: {error}.") from None
 
     def _open(self) -> None:
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
-        connection = connect(self._path)
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+        connection = connect(self.path)
         try:
             connection.execute("pragma journal_mode = wal")
             connection.execute("pragma synchronous = full")
             connection.execute("pragma secure_delete = on")
-            migrate(connection, path=str(self._path), schema=self._schema)
+            migrate(connection, path=str(self.path), schema=self._schema)
         except BaseException:
             connection.close()
             raise

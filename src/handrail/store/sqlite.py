@@ -20,11 +20,24 @@ from handrail.core.lifecycle import LAST_OPENING
 from handrail.core.quota import Quota
 from handrail.core.retry import Cause
 from handrail.errors import Code, StoreFailed
-from handrail.store.base import Call, Close, Closing, NewRun, Remote, Run, Segment, Slice, Visit
+from handrail.store.base import (
+    Call,
+    Close,
+    Closing,
+    NewRun,
+    Outline,
+    Remote,
+    Run,
+    Segment,
+    Share,
+    Slice,
+    Visit,
+)
 from handrail.store.faults import store_failed
 from handrail.store.kept_time import KeptTime
 from handrail.store.keys import DataKeys
 from handrail.store.opening import cannot_open, connect_to_read, connect_to_write, kept
+from handrail.store.outlines import outlines, shares
 from handrail.store.quota import Quotas
 from handrail.store.reserve import Reserve
 from handrail.store.rows import SQL
@@ -256,6 +269,12 @@ class SqliteStore:
         return await self._read(
             lambda c: [row["id"] for row in c.execute(SQL["unfinished"]) if row[1] not in callers]
         )
+
+    async def outlines(self, *, after: str | None, limit: int) -> Sequence[Outline] | None:
+        return await self._read(lambda c: outlines(c, after=after, limit=limit))
+
+    async def shares(self) -> Sequence[Share]:
+        return await self._read(shares)
 
     async def counts(self) -> Mapping[str, int]:
         row: Any = await self._read(lambda c: c.execute(SQL["counts"]).fetchone())

@@ -35,7 +35,10 @@ _FINISH_SECONDS: Final = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamCall:
-    """One HTTP request to make. `reply_seconds` bounds the wait for the reply's headers."""
+    """One HTTP request to make. `reply_seconds` bounds the wait for the reply's headers.
+
+    `called` is what errors call the other side.
+    """
 
     method: str
     url: str
@@ -43,6 +46,7 @@ class UpstreamCall:
     body: bytes | None
     reply_seconds: float
     proxy: Proxy | None
+    called: str = "upstream"
 
 
 class UpstreamReply(Protocol):
@@ -93,8 +97,9 @@ class UpstreamClient(Protocol):
 class AiohttpReply:
     """`UpstreamReply` over aiohttp."""
 
-    def __init__(self, reply: aiohttp.ClientResponse) -> None:
+    def __init__(self, reply: aiohttp.ClientResponse, *, called: str) -> None:
         self._reply = reply
+        self._called = called
         self.status = reply.status
         self.headers: Mapping[str, str] = reply.headers
 
@@ -109,7 +114,7 @@ class AiohttpReply:
                 self.close()
                 raise UpstreamFailed(
                     Code.UPSTREAM_PROTOCOL_ERROR,
-                    f"The upstream's reply is larger than {limit} bytes.",
+                    f"The {self._called}'s reply is larger than {limit} bytes.",
                 )
         return b"".join(parts)
 
@@ -119,7 +124,7 @@ class AiohttpReply:
                 return await self.slice()
         except TimeoutError:
             raise UpstreamFailed(
-                Code.UPSTREAM_STALLED, f"The upstream was silent for {seconds:.0f} s."
+                Code.UPSTREAM_STALLED, f"The {self._called} was silent for {seconds:.0f} s."
             ) from None
 
     async def finish(self) -> None:
@@ -134,7 +139,8 @@ class AiohttpReply:
             return await self._reply.content.read(SLICE_BYTES)
         except (aiohttp.ClientError, OSError) as error:
             raise UpstreamFailed(
-                Code.UPSTREAM_ENDED_EARLY, f"The upstream broke off its reply ({_cause(error)})."
+                Code.UPSTREAM_ENDED_EARLY,
+                f"The {self._called} broke off its reply ({_cause(error)}).",
             ) from error
 
     def close(self) -> None:
@@ -188,7 +194,7 @@ class AiohttpClient:
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise UpstreamFailed(
                 Code.UPSTREAM_UNREACHABLE,
-                f"The upstream {origin(call.url)} cannot be reached{via} ({_cause(error)}).",
+                f"The {call.called} {origin(call.url)} cannot be reached{via} ({_cause(error)}).",
                 sent=False,
             ) from error
         except aiohttp.ClientHttpProxyError as error:
@@ -196,12 +202,12 @@ class AiohttpClient:
         except TimeoutError as error:
             raise UpstreamFailed(
                 Code.UPSTREAM_STALLED,
-                f"The upstream did not answer within {call.reply_seconds:.0f} s.",
+                f"The {call.called} did not answer within {call.reply_seconds:.0f} s.",
             ) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise UpstreamFailed(
                 Code.UPSTREAM_ENDED_EARLY,
-                f"The upstream closed the connection before it answered ({_cause(error)}).",
+                f"The {call.called} closed the connection before it answered ({_cause(error)}).",
             ) from error
         if call.proxy is not None and reply.status == PROXY_LOGIN_WANTED:
             reply.close()
@@ -210,9 +216,9 @@ class AiohttpClient:
             reply.close()
             raise UpstreamFailed(
                 Code.UPSTREAM_PROTOCOL_ERROR,
-                "The upstream compressed its reply although it was asked not to.",
+                f"The {call.called} compressed its reply although it was asked not to.",
             )
-        return AiohttpReply(reply)
+        return AiohttpReply(reply, called=call.called)
 
     async def close(self) -> None:
         """See the port."""
@@ -241,7 +247,7 @@ def _headers(call: UpstreamCall) -> dict[str, Any]:
 def _refused_by_proxy(call: UpstreamCall, status: int) -> UpstreamFailed:
     return UpstreamFailed(
         Code.UPSTREAM_UNREACHABLE,
-        f"The proxy in front of the upstream {origin(call.url)} answered {status}.",
+        f"The proxy in front of the {call.called} {origin(call.url)} answered {status}.",
         sent=False,
     )
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from handrail.core import wire
-from handrail.core.models import both_shapes, find
+from handrail.core.models import both_shapes, find, only
 from handrail.errors import UpstreamFailed
 from tests.unit.core.generated import JSON, spelled
 
@@ -35,6 +35,27 @@ def test_a_list_for_sdks_gets_an_empty_one_for_codex() -> None:
 
 def test_a_list_for_codex_gets_one_for_sdks() -> None:
     assert shaped({"models": [CODEX]}) == {"object": "list", "data": [DERIVED], "models": [CODEX]}
+
+
+def test_a_list_can_be_cut_to_what_a_caller_may_use_in_both_shapes() -> None:
+    other = {**ENTRY, "id": "o3"}
+    body = {
+        "object": "list",
+        "first_id": "o3",
+        "last_id": "gpt-x",
+        "data": [other, ENTRY, {"id": 5}],
+        "models": [CODEX, {"slug": "o3"}, 5],
+    }
+    whole = both_shapes(wire.parse_object(json.dumps(body).encode()))
+    asked: list[str] = []
+
+    def wanted(name: str) -> bool:
+        asked.append(name)
+        return name.startswith("gpt-")
+
+    cut = json.loads(wire.encode(only(whole, wanted)))
+    assert cut == {"object": "list", "data": [ENTRY], "models": [CODEX]}
+    assert asked == ["o3", "gpt-x", "", "gpt-codex", "o3", ""]
 
 
 def test_what_the_upstream_says_in_both_shapes_stays_as_it_is() -> None:

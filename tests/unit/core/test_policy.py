@@ -93,6 +93,26 @@ def test_every_combination_is_decided_as_the_guardrails_say(
         assert made == wanted, (case, has_store)
 
 
+@pytest.mark.parametrize("source", ["file on", "default"])
+@pytest.mark.parametrize("own", [None, *Executor])
+@pytest.mark.parametrize("models", [("*",), ("m",), ("x", "m"), ("x",), ()])
+@pytest.mark.parametrize("runs", EXECUTORS)
+def test_a_callers_own_executor_and_models_are_decided_as_the_guardrails_say(
+    source: str, own: Executor | None, models: tuple[str, ...], runs: tuple[Executor, bool]
+) -> None:
+    caller = CallerPolicy(
+        name="ann",
+        store=StorePolicy.REFUSE,
+        retention_seconds=KEPT_SECONDS,
+        executor=own,
+        models=models,
+    )
+    for case in every_case():
+        wanted = expected(case, source=source, caller=caller, runs=runs, has_store=True)
+        made = outcome(case, switch=switch_of(source), caller=caller, runs=runs, has_store=True)
+        assert made == wanted, case
+
+
 def said(text: str | None) -> bool | None:
     """The boolean that a variable of this test gives."""
     return None if text is None else text == "1"
@@ -168,6 +188,8 @@ def test_a_caller_inherits_the_switch_and_a_response_is_kept_for_a_day() -> None
     assert (caller.max_running, caller.max_queued) == (8, 100)
     assert caller.max_stored_bytes == 0
     assert caller.retention_seconds == 24 * 3_600
+    assert (caller.executor, caller.models) == (None, ("*",))
+    assert (caller.priority, caller.max_priority) == ("normal", "high")
 
 
 ON = switch_of("file on")

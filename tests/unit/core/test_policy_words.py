@@ -12,6 +12,7 @@ from handrail.core.policy import (
     CallerPolicy,
     Executor,
     Plan,
+    Priority,
     StoreFalsePolicy,
     StorePolicy,
     decide,
@@ -123,7 +124,10 @@ def test_a_reason_cannot_be_changed_after_the_decision() -> None:
         setattr(reason, "text", "")  # noqa: B010
 
 
-@pytest.mark.parametrize("rule", ["background", "store", "store_false", "when_left"])
+@pytest.mark.parametrize(
+    "rule",
+    ["background", "store", "store_false", "when_left", "executor", "priority", "max_priority"],
+)
 def test_a_rule_that_is_none_is_named_and_never_taken_for_another(rule: str) -> None:
     wrong: Any = {rule: "sometimes"}
     with pytest.raises(ConfigInvalid) as caught:
@@ -133,8 +137,47 @@ def test_a_rule_that_is_none_is_named_and_never_taken_for_another(rule: str) -> 
         "store": "lower, refuse, keep, keep_all",
         "store_false": "reject, gateway",
         "when_left": "stop, continue",
+        "executor": "gateway, upstream",
+        "priority": "high, normal, low",
+        "max_priority": "high, normal, low",
     }
     assert str(caught.value) == f"callers.ann.{rule}: must be one of {words[rule]}."
+
+
+@pytest.mark.parametrize(
+    ("own", "highest", "fits"),
+    [
+        ("high", "high", True),
+        ("high", "normal", False),
+        ("high", "low", False),
+        ("normal", "high", True),
+        ("normal", "normal", True),
+        ("normal", "low", False),
+        ("low", "high", True),
+        ("low", "normal", True),
+        ("low", "low", True),
+    ],
+)
+def test_a_callers_own_priority_is_never_above_its_highest(
+    own: str, highest: str, fits: bool
+) -> None:
+    rules: Any = {"priority": own, "max_priority": highest}
+    if fits:
+        assert CallerPolicy(name="ann", **rules).priority == own
+        return
+    with pytest.raises(ConfigInvalid) as caught:
+        CallerPolicy(name="ann", **rules)
+    assert str(caught.value) == (
+        f"callers.ann.priority: {own} is above max_priority, which is {highest}."
+    )
+
+
+def test_a_background_response_has_the_callers_priority_unless_the_upstream_runs_it() -> None:
+    caller = CallerPolicy(name="ann", priority=Priority.LOW)
+    assert decided({"background": True}, caller=caller).priority is Priority.LOW
+    assert decided({}, caller=caller).priority is Priority.NORMAL
+    there = CallerPolicy(name="ann", priority=Priority.LOW, executor=Executor.UPSTREAM)
+    assert decided({"background": True}, caller=there).priority is Priority.NORMAL
 
 
 def test_a_rule_in_a_plain_word_is_the_rule_of_that_name() -> None:

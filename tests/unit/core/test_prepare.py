@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -79,6 +80,25 @@ def test_what_the_upstream_runs_is_sent_as_such(stream: bool) -> None:
     assert result.request == upstream_run_request(
         request, profile=PROFILES["openai"], stream=stream, continues="resp_1"
     )
+
+
+@pytest.mark.parametrize("own", [None, *Executor])
+@pytest.mark.parametrize("everybodys", Executor)
+def test_a_callers_own_executor_says_what_is_named_to_the_upstream(
+    own: Executor | None, everybodys: Executor
+) -> None:
+    data = b'{"model":"m","background":true,"previous_response_id":"resp_1"}'
+    result = prepare(
+        wire.read_create(data),
+        switch=ON,
+        caller=CallerPolicy(name="ann", executor=own),
+        executor=everybodys,
+        upstream=replace(upstream("openai"), runs_background=True),
+        has_store=True,
+    )
+    there = (own or everybodys) is Executor.UPSTREAM
+    assert result.plan.mode is (Mode.UPSTREAM if there else Mode.BACKGROUND)
+    assert ("previous_response_id" in result.body) is there
 
 
 @pytest.mark.parametrize("store", [True, False])

@@ -16,6 +16,8 @@ from handrail.core.redact import MASK, SECRET_NAMES, masked, redacted, scrub
         ("Incorrect API key: sk-proj-abcDEF_123456", f"Incorrect API key: {MASK}"),
         ("key hr_0123456789abcdef!", f"key {MASK}!"),
         ("sess-0123456789 and whsec_abcdefgh", f"{MASK} and {MASK}"),
+        ("grant rt_0123456789 for ac_ABCD.EFGH12.", f"grant {MASK} for {MASK}."),
+        ("grant rt.1.AbCd-0123_456 ended", f"grant {MASK} ended"),
         ("jwt eyJhbGciOiJI.eyJzdWIi.c2ln end", f"jwt {MASK} end"),
         ("jwt eyJhbGciOiJI.eyJzdWIi end", f"jwt {MASK} end"),
         ("ask a.b+c@mail.example.org now", f"ask {MASK} now"),
@@ -54,7 +56,7 @@ def test_a_known_secret_never_survives(before: str, secret: str, after: str) -> 
     assert secret not in scrub(before + secret + after, [secret])
 
 
-@given(st.from_regex(r"(sk|hr|sess|whsec)[-_][A-Za-z0-9_\-]{8,40}", fullmatch=True))
+@given(st.from_regex(r"(sk|hr|sess|whsec|rt|ac)[-_][A-Za-z0-9_\-]{8,40}", fullmatch=True))
 def test_a_key_of_ours_never_survives_inside_a_sentence(key: str) -> None:
     assert key not in scrub(f"the key {key} was refused")
 

@@ -85,6 +85,28 @@ def test_a_priority_is_taken_and_told(priority: Priority) -> None:
     assert decided.reasons[0] is OWN
 
 
+@pytest.mark.parametrize("asked", [None, *Priority])
+@pytest.mark.parametrize("highest", Priority)
+def test_a_request_may_name_no_priority_above_the_callers_highest(
+    asked: Priority | None, highest: Priority
+) -> None:
+    options = RequestOptions(priority=asked)
+    order = [Priority.LOW, Priority.NORMAL, Priority.HIGH]
+    own = plan(priority=Priority.LOW)
+    if asked is None or order.index(asked) <= order.index(highest):
+        assert with_options(own, options, highest=highest).priority is (asked or Priority.LOW)
+        return
+    with pytest.raises(RequestRejected) as caught:
+        with_options(own, options, highest=highest)
+    assert caught.value.fault.message == (
+        f"'handrail-priority' can be {highest} at the highest for this caller."
+    )
+    assert (caught.value.fault.code, caught.value.fault.param) == (
+        "invalid_value",
+        "handrail-priority",
+    )
+
+
 @pytest.mark.parametrize("seconds", [1, 3_600])
 def test_a_request_may_shorten_its_retention(seconds: int) -> None:
     decided = with_options(plan(), RequestOptions(retention_seconds=seconds))

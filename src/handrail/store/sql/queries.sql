@@ -176,6 +176,28 @@ select id, caller from runs where owner is null and finished_at is null
 union all
 select id, caller from runs where owner is not null;
 
+-- name: place_of_run
+-- Where a run stands in the order of arrival.
+select ord from runs where id = :id;
+
+-- name: newest_runs
+-- The latest runs of all callers, without their large values.
+select id, caller, state, created_at, sent_at, finished_at, target, attempt, fence, calls,
+    last_seq
+from runs where ord <= (select max(ord) from runs) order by ord desc limit :limit;
+
+-- name: runs_before
+-- Those that came before a place in the order of arrival.
+select id, caller, state, created_at, sent_at, finished_at, target, attempt, fence, calls,
+    last_seq
+from runs where ord < :before order by ord desc limit :limit;
+
+-- name: shares
+-- What each caller has here.
+select queues.caller, waiting, running, coalesce(runs, 0) as kept, coalesce(bytes, 0) as bytes
+from queues left join usage on usage.caller = queues.caller
+where waiting <> 0 or running <> 0 or coalesce(runs, 0) <> 0 order by queues.caller;
+
 -- name: counts
 -- For readiness and the log.
 select coalesce(sum(waiting), 0), coalesce(sum(running), 0) from queues;
@@ -195,14 +217,14 @@ on conflict (name) do update set value = excluded.value;
 
 -- name: remember
 -- Where an upstream's response is; an id that another caller has is not taken over.
-insert into remotes (id, caller, target, created_at, expires_at)
-values (:id, :caller, :target, :created_at, :expires_at)
+insert into remotes (id, caller, target, created_at, expires_at, account)
+values (:id, :caller, :target, :created_at, :expires_at, :account)
 on conflict (id) do update set created_at = excluded.created_at, expires_at = excluded.expires_at
 where caller = excluded.caller and target = excluded.target;
 
 -- name: locate
 -- Where this caller's response is.
-select id, caller, target, created_at from remotes where id = :id and caller = :caller and expires_at > :now;
+select id, caller, target, created_at, account from remotes where id = :id and caller = :caller and expires_at > :now;
 
 -- name: forget
 -- The upstream no longer has it.

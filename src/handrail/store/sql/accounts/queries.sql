@@ -16,6 +16,10 @@ select account, name, used_percent, resets_at, seconds, seen_at from quota order
 -- What is sealed, and which writing of it this is.
 select credential, version from accounts where id = :id;
 
+-- name: sealed
+-- How many have a credential here.
+select count(*) from accounts where kind <> 'settings';
+
 -- name: add
 -- A new account.
 insert into accounts (id, name, target, kind, credential, expires_at, plan, added_at)

@@ -1,0 +1,202 @@
+"""The accounts of a data directory for a command line: beside a gateway, or without one."""
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from handrail.bootstrap.accounts import declare, open_accounts, pool_of
+from handrail.core.account_files import AccountFile, Found
+from handrail.core.credentials import KEY, OAUTH, pack, unpack
+from handrail.core.oauth import Grant
+from handrail.core.profiles import CODEX
+from handrail.core.select import Choice, State, Wants
+from handrail.engine.accounts import Pool
+from handrail.engine.clock import SystemClock
+from handrail.engine.dispatch import Dispatcher
+from handrail.errors import ConfigInvalid, HandrailError
+from handrail.settings.model import Settings
+from handrail.store.accounts import Account, NewAccount, SqliteAccounts
+from handrail.upstream.client import AiohttpClient
+
+NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_MAX_MODELS: Final = 4 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What a probe of one account found: `problem` is None when it answered."""
+
+    name: str
+    problem: str | None = None
+
+
+class AccountBook:
+    """What a person does with accounts. Names are unique; nothing here shows a credential."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._clock = SystemClock()
+        self._store: SqliteAccounts = open_accounts(settings.data_dir)
+        declare(self._store, settings, now=self._clock.now(), needed=False)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._store.close()
+
+    def listed(self) -> Sequence[Account]:
+        """All accounts, by name."""
+        return self._store.listed(now=self._clock.now())
+
+    def pinned(self) -> str | None:
+        """The id of the pinned one."""
+        return self._store.pinned_now()
+
+    def named(self, name: str) -> Account:
+        """The account of that name. Raises ConfigInvalid."""
+        for account in self.listed():
+            if account.name == name:
+                return account
+        raise ConfigInvalid(f"accounts: there is none called '{name[:64]}'.")
+
+    def set_state(self, name: str, state: State) -> Account:
+        """Make it `state`. Raises ConfigInvalid for an unknown one, and for one that has ended."""
+        account = self.named(name)
+        if account.state is State.ENDED:
+            raise ConfigInvalid(
+                f"accounts: '{name}' has ended ({account.why_ended}); sign in again with "
+                f"`handrail accounts login --name {name}`."
+            )
+        self._store.set_state(account.id, state)
+        return account
+
+    def pin(self, name: str | None) -> None:
+        """Have all calls made with this one; None for the ordinary choice."""
+        self._store.pin(None if name is None else self.named(name).id)
+
+    def set_weight(self, name: str, weight: float) -> None:
+        """Give it another share."""
+        self._store.set_weight(self.named(name).id, weight)
+
+    def remove(self, name: str) -> None:
+        """Destroy it and its credential. Raises ConfigInvalid for one of the settings."""
+        account = self.named(name)
+        if account.kind not in (OAUTH, KEY):
+            raise ConfigInvalid(f"accounts: '{name}' stands in the settings; take it out there.")
+        self._store.remove(account.id)
+
+    def keep_grant(self, grant: Grant, *, name: str | None) -> str:
+        """Keep what a sign-in gave, in the place of an earlier one of the same account; its name.
+
+        Raises ConfigInvalid for a name that cannot be one, or is another account's.
+        """
+        same = self._same(grant)
+        if same is not None and name not in (None, same.name):
+            raise ConfigInvalid(f"accounts: this account is there already, as '{same.name}'.")
+        found = name or (same.name if same else self._free_name())
+        return self._keep(
+            NewAccount(
+                name=found,
+                target=self._settings.target.label,
+                kind=OAUTH,
+                credential=pack(grant),
+                expires_at=grant.expires_at,
+                plan=grant.plan,
+            )
+        )
+
+    def keep_key(self, key: str, *, name: str | None) -> str:
+        """Keep an API key; the account's name. Raises ConfigInvalid as `keep_grant` does."""
+        if not key or not (key.isascii() and key.isprintable() and " " not in key):
+            raise ConfigInvalid("accounts: that is no API key.")
+        return self._keep(
+            NewAccount(
+                name=name or self._free_name(),
+                target=self._settings.target.label,
+                kind=KEY,
+                credential=key.encode(),
+            )
+        )
+
+    def keep_file(self, file: AccountFile) -> list[str]:
+        """Keep all accounts of a file; their names. Those that were switched off are paused."""
+        names = []
+        for found in file.accounts:
+            name = self._keep_found(found)
+            if not found.enabled:
+                self.set_state(name, State.PAUSED)
+            names.append(name)
+        return names
+
+    def _keep_found(self, found: Found) -> str:
+        name = found.label if found.label and NAME.fullmatch(found.label) else None
+        if name is not None and any(account.name == name for account in self.listed()):
+            name = None
+        if found.grant is not None:
+            same = self._same(found.grant)
+            return self.keep_grant(found.grant, name=None if same else name)
+        return self.keep_key(found.api_key or "", name=name)
+
+    def _keep(self, account: NewAccount) -> str:
+        if not NAME.fullmatch(account.name):
+            raise ConfigInvalid("accounts: a name is 1 to 64 letters, digits, '-', '_' and '.'.")
+        self._store.keep(account, now=self._clock.now())
+        return account.name
+
+    def _same(self, grant: Grant) -> Account | None:
+        """The account that a grant is of, by what the issuer calls it."""
+        if grant.account_id is None:
+            return None
+        for account in self.listed():
+            if account.kind != OAUTH:
+                continue
+            kept = self._store.credential_now(account.id)
+            known = None if kept is None else unpack(kept.credential)
+            if known is not None and (known.account_id, known.email) == (
+                grant.account_id,
+                grant.email,
+            ):
+                return account
+        return None
+
+    def _free_name(self) -> str:
+        # No address and no number of the account: names stand in logs and listings.
+        taken = {account.name for account in self.listed()}
+        return next(name for n in range(1, 1_000_000) if (name := f"account-{n}") not in taken)
+
+    async def best(self, *, model: str) -> Choice:
+        """Which account a call for `model` would be made with now, by the gateway's own rule."""
+        async with self._pool() as pool:
+            return pool.choice(self._settings.target, Wants(), model=model)
+
+    async def check(self, names: Sequence[str]) -> list[Checked]:
+        """Ask the upstream for its models with each account; a credential that ends is refreshed.
+
+        Raises ConfigInvalid for an unknown name.
+        """
+        accounts = [self.named(name) for name in names] or list(self.listed())
+        async with self._pool() as pool:
+            client = AiohttpClient()
+            dispatcher = Dispatcher(client, clock=self._clock, accounts=pool)
+            try:
+                return [await self._checked(dispatcher, account) for account in accounts]
+            finally:
+                await pool.settle()
+                await client.close()
+
+    async def _checked(self, dispatcher: Dispatcher, account: Account) -> Checked:
+        target = self._settings.target
+        # The Codex backend answers that route only to clients of some version.
+        path = "/models?client_version=1.0.0" if target.profile.name == CODEX.name else "/models"
+        try:
+            await dispatcher.ask(target, path, limit=_MAX_MODELS, account=account.id)
+        except HandrailError as error:
+            now = self.named(account.name)
+            why = now.why_ended or f"{error.fault.code}: {error.fault.message}"
+            return Checked(name=account.name, problem=why)
+        return Checked(name=account.name)
+
+    @asynccontextmanager
+    async def _pool(self) -> AsyncIterator[Pool]:
+        yield await pool_of(self._store, settings=lambda: self._settings, clock=self._clock)

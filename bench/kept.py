@@ -88,7 +88,7 @@ class Pattern:
             response=self._own(self.run.response, run_id),
             segment=self.segment(run_id, len(self.frames) - 1, len(self.frames)),
             finished_at=self.run.finished_at or 0.0,
-            expires_at=FAR,
+            kept_seconds=FAR,
         )
 
     def _own(self, text: bytes, run_id: str) -> bytes:

@@ -24,7 +24,7 @@ class JumpingClock:
 
 
 class HandClock:
-    """A wall clock and a monotonic one that go only when a test lets them."""
+    """A wall clock and a monotonic one that go only when a test lets them; a `Clock`."""
 
     def __init__(self) -> None:
         self.wall = 1_000_000.0
@@ -37,6 +37,10 @@ class HandClock:
     def monotonic(self) -> float:
         """The monotonic one."""
         return self.mono
+
+    async def sleep(self, seconds: float) -> None:
+        """Nothing passes by waiting for it."""
+        await asyncio.Event().wait()
 
     def passes(self, seconds: float) -> None:
         """Time passes, and both clocks say so."""

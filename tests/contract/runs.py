@@ -66,14 +66,14 @@ async def accept(
     await store.accept(run, limits=within or limits())
 
 
-def ending(first: int, state: State = State.COMPLETED, *, expires_at: float = 2e9) -> Closing:
+def ending(first: int, state: State = State.COMPLETED, *, kept_seconds: float = 1e9) -> Closing:
     response = b'{"output":[{"id":"msg_out","type":"message","s":"' + CANARY + b'"}]}'
     return Closing(
         state=state,
         response=response,
         segment=frames(first, 1, CANARY.decode()),
         finished_at=2.0,
-        expires_at=expires_at,
+        kept_seconds=kept_seconds,
         items=("msg_out",),
     )
 

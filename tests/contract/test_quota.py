@@ -112,7 +112,7 @@ async def test_a_waiting_run_may_be_cancelled_beyond_the_quota(
 async def test_what_expires_frees_its_room(store: Store, allowed: Allowed, now: Now) -> None:
     size = await size_of_one(store, allowed)
     run = await started(store, "r1")
-    await store.finish(run.id, run.fence, ending(3, expires_at=now.seconds + 10))
+    await store.finish(run.id, run.fence, ending(3, kept_seconds=10))
     allowed.quota = Quota(caller_bytes={"ann": size})
     await refusal(store, "r2")
     now.seconds += 11

@@ -70,7 +70,7 @@ async def test_a_run_whose_retention_has_just_ended_is_destroyed_when_asked(
     store: Store, now: Now
 ) -> None:
     run = await started(store, "r1")
-    expires = ending(3, expires_at=now.seconds + 1)
+    expires = ending(3, kept_seconds=1)
     assert await store.finish(run.id, run.fence, expires)
     now.seconds += 2
     assert not await store.delete("r1", caller="bob")
@@ -219,7 +219,7 @@ async def test_abandoned_runs_are_those_of_other_owners(store: Store) -> None:
 async def test_an_expired_run_is_unreadable_at_once_and_swept_later(store: Store, now: Now) -> None:
     for number in range(5):
         run = await started(store, f"r{number}")
-        await store.finish(run.id, run.fence, ending(3, expires_at=now.seconds + 10))
+        await store.finish(run.id, run.fence, ending(3, kept_seconds=10))
     now.seconds += 9.9
     assert await store.get("r0", caller="ann") is not None
     assert await store.sweep(limit=10) == 0
@@ -264,29 +264,29 @@ async def test_what_is_kept_survives_closing_and_opening(tmp_path: Path, now: No
 
 def remote(response_id: str = "resp_far", caller: str = "ann", **fields: Any) -> Remote:
     """Where a response is."""
-    values = {"target": "openai x", "created_at": 1_000_000.0, "expires_at": 1_000_060.0, **fields}
+    values = {"target": "openai x", "created_at": 1_000_000.0, **fields}
     return Remote(id=response_id, caller=caller, **values)
 
 
 async def test_where_a_response_is_is_known_to_its_caller_alone(store: Store) -> None:
-    assert await store.remember(remote())
+    assert await store.remember(remote(), kept_seconds=60)
     assert await store.locate("resp_far", caller="ann") == remote()
     assert await store.locate("resp_far", caller="bob") is None
     assert await store.locate("resp_near", caller="ann") is None
 
 
 async def test_an_id_that_another_caller_has_is_not_taken_over(store: Store) -> None:
-    assert await store.remember(remote())
-    assert not await store.remember(remote(caller="bob"))
-    assert not await store.remember(remote(target="openai y"))
+    assert await store.remember(remote(), kept_seconds=60)
+    assert not await store.remember(remote(caller="bob"), kept_seconds=60)
+    assert not await store.remember(remote(target="openai y"), kept_seconds=60)
     assert await store.locate("resp_far", caller="ann") == remote()
-    later = remote(created_at=1_000_001.0, expires_at=1_000_090.0)
-    assert await store.remember(later)
+    later = remote(created_at=1_000_001.0)
+    assert await store.remember(later, kept_seconds=90)
     assert await store.locate("resp_far", caller="ann") == later
 
 
 async def test_what_is_forgotten_is_unknown(store: Store) -> None:
-    await store.remember(remote())
+    await store.remember(remote(), kept_seconds=60)
     await store.forget("resp_far", caller="bob")
     assert await store.locate("resp_far", caller="ann") is not None
     await store.forget("resp_far", caller="ann")
@@ -294,11 +294,11 @@ async def test_what_is_forgotten_is_unknown(store: Store) -> None:
 
 
 async def test_a_place_that_nobody_asks_for_expires(store: Store, now: Now) -> None:
-    await store.remember(remote())
+    await store.remember(remote(), kept_seconds=60)
     now.seconds += 61
     assert await store.locate("resp_far", caller="ann") is None
     await store.sweep(limit=10)
-    assert await store.remember(remote(caller="bob", expires_at=2_000_000.0))
+    assert await store.remember(remote(caller="bob"), kept_seconds=60)
 
 
 async def repeat(
@@ -314,7 +314,7 @@ async def repeat(
         request=b"{}",
         response=b"{}",
         opening=frames(0),
-        repeat=Repeat(key=key, digest=body, kept_until=1_000_060.0),
+        repeat=Repeat(key=key, digest=body, kept_seconds=60),
     )
     return await store.accept(run, limits=limits(queued=1, waiting=1))
 

@@ -27,9 +27,9 @@ async def swept(store: Store, *, limit: int = 100) -> int:
 async def test_what_a_kept_response_goes_on_from_is_there_in_every_way(
     store: Store, now: Now
 ) -> None:
-    await kept(store, "r1", expires_at=now() + 10)
-    await kept(store, "r2", "r1", expires_at=now() + 20)
-    await kept(store, "r3", "r2", expires_at=now() + 30)
+    await kept(store, "r1", kept_seconds=10)
+    await kept(store, "r2", "r1", kept_seconds=20)
+    await kept(store, "r3", "r2", kept_seconds=30)
     now.seconds += 25
     assert await there(store, "r1", "r2", "r3") == ["r1", "r2", "r3"]
     assert await store.read("r1", after=-1, caller="ann") is not None
@@ -43,8 +43,8 @@ async def test_what_a_kept_response_goes_on_from_is_there_in_every_way(
 async def test_it_is_not_there_any_more_from_the_moment_that_its_last_descendant_is_over(
     store: Store, now: Now
 ) -> None:
-    await kept(store, "r1", expires_at=now() + 10)
-    await kept(store, "r2", "r1", expires_at=now() + 30)
+    await kept(store, "r1", kept_seconds=10)
+    await kept(store, "r2", "r1", kept_seconds=30)
     now.seconds += 30
     assert await there(store, "r1", "r2") == []
     assert await chain_of(store, "r2") == ([], "r2")
@@ -58,8 +58,8 @@ async def test_sweeping_keeps_it_and_then_takes_the_whole_chain_at_once(
 ) -> None:
     ids = [f"r{number}" for number in range(300)]
     for previous, run_id in zip([None, *ids], ids, strict=False):
-        await kept(store, run_id, previous, expires_at=now() + 10)
-    await kept(store, "leaf", ids[-1], expires_at=now() + 20)
+        await kept(store, run_id, previous, kept_seconds=10)
+    await kept(store, "leaf", ids[-1], kept_seconds=20)
     now.seconds += 15
     assert await swept(store) == 0
     assert await chain_of(store, "leaf") == (["leaf", *ids[::-1]], None)
@@ -70,7 +70,7 @@ async def test_sweeping_keeps_it_and_then_takes_the_whole_chain_at_once(
 
 
 async def test_an_unfinished_descendant_keeps_it(store: Store, now: Now) -> None:
-    await kept(store, "r1", expires_at=now() + 10)
+    await kept(store, "r1", kept_seconds=10)
     await accept(store, "r2", previous="r1")
     now.seconds += 1_000_000
     assert await swept(store) == 0
@@ -80,9 +80,9 @@ async def test_an_unfinished_descendant_keeps_it(store: Store, now: Now) -> None
 
 
 async def test_the_youngest_of_several_branches_decides(store: Store, now: Now) -> None:
-    await kept(store, "r1", expires_at=now() + 10)
-    await kept(store, "left", "r1", expires_at=now() + 20)
-    await kept(store, "right", "r1", expires_at=now() + 30)
+    await kept(store, "r1", kept_seconds=10)
+    await kept(store, "left", "r1", kept_seconds=20)
+    await kept(store, "right", "r1", kept_seconds=30)
     now.seconds += 20
     assert await swept(store) == 1
     assert await there(store, "r1", "left", "right") == ["r1", "right"]
@@ -91,9 +91,9 @@ async def test_the_youngest_of_several_branches_decides(store: Store, now: Now) 
 
 
 async def test_deleting_a_descendant_lets_what_it_went_on_from_go(store: Store, now: Now) -> None:
-    await kept(store, "r1", expires_at=now() + 10)
-    await kept(store, "r2", "r1", expires_at=now() + 20)
-    await kept(store, "r3", "r2", expires_at=now() + 1_000)
+    await kept(store, "r1", kept_seconds=10)
+    await kept(store, "r2", "r1", kept_seconds=20)
+    await kept(store, "r3", "r2", kept_seconds=1_000)
     now.seconds += 30
     assert await swept(store) == 0
     await store.delete("r3", caller="ann")
@@ -104,9 +104,9 @@ async def test_deleting_a_descendant_lets_what_it_went_on_from_go(store: Store, 
 async def test_deleting_in_the_middle_wins_and_frees_what_was_before(
     store: Store, now: Now
 ) -> None:
-    await kept(store, "r1", expires_at=now() + 10)
-    await kept(store, "r2", "r1", expires_at=now() + 10)
-    await kept(store, "r3", "r2", expires_at=now() + 1_000)
+    await kept(store, "r1", kept_seconds=10)
+    await kept(store, "r2", "r1", kept_seconds=10)
+    await kept(store, "r3", "r2", kept_seconds=1_000)
     now.seconds += 30
     assert await store.delete("r2", caller="ann")
     assert await there(store, "r1", "r2", "r3") == ["r3"]
@@ -116,8 +116,8 @@ async def test_deleting_in_the_middle_wins_and_frees_what_was_before(
 async def test_deleting_a_descendant_early_leaves_the_others_their_own_time(
     store: Store, now: Now
 ) -> None:
-    await kept(store, "r1", expires_at=now() + 10)
-    await kept(store, "r2", "r1", expires_at=now() + 10)
+    await kept(store, "r1", kept_seconds=10)
+    await kept(store, "r2", "r1", kept_seconds=10)
     await store.delete("r2", caller="ann")
     assert await swept(store) == 0
     assert await there(store, "r1") == ["r1"]
@@ -129,10 +129,10 @@ async def test_what_must_stay_does_not_keep_the_rest_from_being_swept(
     store: Store, now: Now
 ) -> None:
     for number in range(30):
-        await kept(store, f"old{number}", expires_at=now() + 1)
-        await kept(store, f"young{number}", f"old{number}", expires_at=now() + 1_000)
+        await kept(store, f"old{number}", kept_seconds=1)
+        await kept(store, f"young{number}", f"old{number}", kept_seconds=1_000)
     for number in range(30):
-        await kept(store, f"single{number}", expires_at=now() + 2)
+        await kept(store, f"single{number}", kept_seconds=2)
     now.seconds += 10
     assert await store.sweep(limit=10) == 10
     assert await swept(store, limit=10) == 20
@@ -142,7 +142,7 @@ async def test_a_key_stands_for_its_response_as_long_as_that_is_kept_for_another
     store: Store, now: Now
 ) -> None:
     def create(run_id: str) -> NewRun:
-        repeat = Repeat(key="k", digest=b"d", kept_until=now() + 5)
+        repeat = Repeat(key="k", digest=b"d", kept_seconds=5)
         return NewRun(
             id=run_id,
             caller="ann",
@@ -158,8 +158,8 @@ async def test_a_key_stands_for_its_response_as_long_as_that_is_kept_for_another
     assert await store.accept(create("r1"), limits=limits()) == "r1"
     run = await store.claim(owner="me", limits=limits())
     assert run is not None
-    await store.finish("r1", run.fence, ending(2, State.FAILED, expires_at=now() + 10))
-    await kept(store, "r2", "r1", expires_at=now() + 100)
+    await store.finish("r1", run.fence, ending(2, State.FAILED, kept_seconds=10))
+    await kept(store, "r2", "r1", kept_seconds=100)
     now.seconds += 50
     await swept(store)
     assert await store.accept(create("new"), limits=limits()) == "r1"
@@ -210,9 +210,10 @@ async def test_any_forest_is_kept_and_swept_as_the_rule_says(
         elif deed in ("root", "child"):
             link = chance.choice(present) if deed == "child" and present else None
             run_id = f"r{step}"
-            forest.expires[run_id] = now() + chance.choice([1, 10, 40, 200])
+            seconds = chance.choice([1, 10, 40, 200])
+            forest.expires[run_id] = now() + seconds
             forest.previous[run_id] = link
-            await kept(store, run_id, link, expires_at=forest.expires[run_id])
+            await kept(store, run_id, link, kept_seconds=seconds)
         wanted = [run_id for run_id in forest.expires if forest.kept(run_id, now())]
         assert await there(store, *forest.expires) == wanted, (seed, step, deed)
     await swept(store)

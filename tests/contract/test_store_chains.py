@@ -9,14 +9,14 @@ from tests.contract.runs import Now, accept, ending, limits, started
 
 
 async def kept(
-    store: Store, run_id: str, previous: str | None = None, *, expires_at: float = 2e9
+    store: Store, run_id: str, previous: str | None = None, *, kept_seconds: float = 1e9
 ) -> None:
     """A run that has ended, in a chain."""
     await accept(store, run_id, previous=previous)
     run = await store.claim(owner="me", limits=limits())
     assert run is not None
     assert await store.finish(
-        run.id, run.fence, ending(run.last_seq + 1, State.FAILED, expires_at=expires_at)
+        run.id, run.fence, ending(run.last_seq + 1, State.FAILED, kept_seconds=kept_seconds)
     )
 
 
@@ -87,7 +87,7 @@ async def test_what_a_visitor_raises_ends_the_walk(store: Store) -> None:
 async def test_a_run_is_not_accepted_when_what_it_goes_on_from_is_gone(
     store: Store, now: Now, previous: str
 ) -> None:
-    await kept(store, "expired", expires_at=now() - 1)
+    await kept(store, "expired", kept_seconds=-1)
     await kept(store, "deleted")
     await store.delete("deleted", caller="ann")
     await started(store, "foreign", caller="bob")
@@ -100,8 +100,8 @@ async def test_a_run_is_not_accepted_when_what_it_goes_on_from_is_gone(
 
 
 async def test_a_run_may_go_on_from_what_an_upstream_keeps(store: Store, now: Now) -> None:
-    remote = Remote(id="theirs", caller="ann", target="t", created_at=now(), expires_at=now() + 9)
-    assert await store.remember(remote)
+    remote = Remote(id="theirs", caller="ann", target="t", created_at=1.0)
+    assert await store.remember(remote, kept_seconds=9)
     await accept(store, "r1", previous="theirs")
     assert await chain_of(store, "r1") == (["r1"], "theirs")
     with pytest.raises(RequestRejected):

@@ -97,7 +97,7 @@ async def test_a_discarded_one_leaves_nothing(store: Store) -> None:
 
 async def test_it_goes_on_from_what_is_there_alone(store: Store, now: Now) -> None:
     run = await kept(store, "r1")
-    await store.finish("r1", run.fence, ending(2, expires_at=now() + 5))
+    await store.finish("r1", run.fence, ending(2, kept_seconds=5))
     await kept(store, "r2", previous="r1")
     with pytest.raises(RequestRejected) as caught:
         await kept(store, "r3", previous="r1", caller="bob")

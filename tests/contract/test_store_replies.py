@@ -30,7 +30,7 @@ async def create(
         request=b"{}",
         response=b"{}",
         opening=frames(0),
-        resend=Resend(digest=body, again=again, kept_until=1_000_000 + 15 * MINUTES),
+        resend=Resend(digest=body, again=again, kept_seconds=15 * MINUTES),
     )
     return await store.accept(run, limits=limits(queued=queued))
 

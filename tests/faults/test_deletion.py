@@ -124,7 +124,7 @@ async def test_row_24_what_has_expired_leaves_nothing_while_others_go_on_writing
     for run_id in ids:
         run = await started(store, run_id)
         await store.append(run.id, run.fence, frames(3, 50, "x" * 300))
-        await store.finish(run.id, run.fence, ending(53, expires_at=now.seconds + 10))
+        await store.finish(run.id, run.fence, ending(53, kept_seconds=10))
     busy = await started(store, "busy")
     written = 0
 

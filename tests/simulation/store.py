@@ -119,13 +119,13 @@ class CheckedRuns(Runs):
     def __init__(self, keys: DataKeys, *, time: KeptTime, host: Host) -> None:
         super().__init__(keys, time=time, quotas=Quotas(Quota))
         self._host = host
-        self._may_start: dict[str, float] = {}
+        self._may_start: dict[str, tuple[str, float]] = {}  # caller and since when, by run
 
     def accept(self, connection: sqlite3.Connection, run: NewRun, *, limits: Limits) -> str:
         alone = not _waiting(connection)
         stands = super().accept(connection, run, limits=limits)
         if alone and run.caller in _free(_running(connection), {run.caller}, limits):
-            self._may_start[run.id] = asyncio.get_running_loop().time()
+            self._may_start[run.id] = run.caller, asyncio.get_running_loop().time()
         return stands
 
     def claim(self, connection: sqlite3.Connection, *, owner: str, limits: Limits) -> Run | None:
@@ -143,12 +143,23 @@ class CheckedRuns(Runs):
             self._host.violate(f"unfair: {run.caller} was served before one who runs less")
         if run.id != next(id_ for caller, id_ in waiting if caller == run.caller):
             self._host.violate("a younger run of a caller was claimed before an older one")
-        since = self._may_start.pop(run.id, None)
+        self._check_prompt(run, may - _free(_running(connection), may, limits))
+        return run
+
+    def _check_prompt(self, run: Run, full: set[str]) -> None:
+        """`full` are callers for whom `run` took the last slot.
+
+        Theirs may wait again: when two were accepted before the executor looked, the second may
+        have the better turn, as is checked above.
+        """
+        _, since = self._may_start.pop(run.id, ("", None))
+        for run_id, (caller, _) in list(self._may_start.items()):
+            if caller in full:
+                del self._may_start[run_id]
         if since is not None and not self._host.troubled_since(since):
             waited = asyncio.get_running_loop().time() - since
             if waited > PROMPT_SECONDS:
                 self._host.violate(f"a run waited {waited:.1f} s although it could have started")
-        return run
 
 
 def _waiting(connection: sqlite3.Connection) -> list[tuple[str, str]]:
@@ -190,7 +201,7 @@ class SimulatedStore(SqliteStore):
         """The disk is open already; what the real store reads from it at the start is read here."""
         self._time.begin(kept(self._disk.connection, "clock"))
         with contextlib.suppress(sqlite3.Error):
-            self._save_clock(self._disk.connection)
+            self._time.written(self._save_clock(self._disk.connection))
 
     async def close(self) -> None:
         await self._simulated.finish()

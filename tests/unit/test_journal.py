@@ -127,10 +127,10 @@ async def test_a_write_that_fails_aborts_the_execution_and_keeps_the_events_for_
 ) -> None:
     log = await log_of_a_begun_run(store)
     aborted: list[bool] = []
-    log.abort = lambda: aborted.append(True)
     store.problem = StoreFailed(Code.STORAGE_FULL, "full")
     log.add(delta("a"))
-    await log.flush()
+    with log.aborting(lambda: aborted.append(True)):
+        await log.flush()
     assert log.problem is store.problem
     assert aborted == [True]
     assert await log.close(State.FAILED)
@@ -142,10 +142,10 @@ async def test_an_execution_that_was_shut_out_learns_of_it_and_writes_nothing(
 ) -> None:
     log = await log_of_a_begun_run(store)
     aborted: list[bool] = []
-    log.abort = lambda: aborted.append(True)
     assert await store.delete("r1", caller="ann")
     log.add(delta("a"))
-    await log.flush()
+    with log.aborting(lambda: aborted.append(True)):
+        await log.flush()
     assert log.fenced
     assert aborted == [True]
     assert not await log.close(State.COMPLETED)

@@ -146,7 +146,7 @@ async def test_an_idempotency_key_stays_known_while_its_run_is_kept_and_is_dropp
     store = SqliteStore(tmp_path / "runs.db", vault=Vault(KEY), now=now)
     store.open()
     begun = now.seconds
-    repeat = Repeat(key="k", digest=b"d", kept_until=begun + 60)
+    repeat = Repeat(key="k", digest=b"d", kept_seconds=60)
     run = replace(new_run("r1"), repeat=repeat)
 
     def keys() -> int:
@@ -162,7 +162,7 @@ async def test_an_idempotency_key_stays_known_while_its_run_is_kept_and_is_dropp
     claimed = await store.claim(owner="me", limits=limits())
     assert claimed is not None
     await store.begin(claimed.id, claimed.fence, now=1.0, segment=frames(2))
-    await store.finish("r1", claimed.fence, ending(3, expires_at=begun + 9_000))
+    await store.finish("r1", claimed.fence, ending(3, kept_seconds=8_900))
     for seconds in (200, 4_000, 8_000):
         now.seconds = begun + seconds
         await store.sweep(limit=10)

@@ -63,7 +63,7 @@ async def fill(store: SqliteStore, count: int = 3) -> None:
         run = replace(
             new_run(f"r{number}"),
             request=b'{"input":"' + CANARY + b'"}',
-            repeat=Repeat(key=f"k{number}", digest=b"d", kept_until=2e9),
+            repeat=Repeat(key=f"k{number}", digest=b"d", kept_seconds=1e9),
         )
         await store.accept(run, limits=limits())
     for number in range(count - 2):
@@ -260,9 +260,9 @@ async def test_after_a_rotation_only_the_new_key_opens_the_store(place: Place) -
 async def test_an_idempotency_key_is_known_after_a_rotation(place: Place) -> None:
     rotated(place)
     store = place.store()
-    again = replace(new_run("new"), repeat=Repeat(key="k3", digest=b"d", kept_until=2e9))
+    again = replace(new_run("new"), repeat=Repeat(key="k3", digest=b"d", kept_seconds=1e9))
     assert await store.accept(again, limits=limits()) == "r3"
-    other = replace(again, repeat=Repeat(key="k3", digest=b"e", kept_until=2e9))
+    other = replace(again, repeat=Repeat(key="k3", digest=b"e", kept_seconds=1e9))
     with pytest.raises(RequestRejected, match="another request"):
         await store.accept(other, limits=limits())
     await store.close()
@@ -287,7 +287,7 @@ async def test_a_store_from_before_marks_had_a_key_of_their_own_knows_its_keys_t
     for change in (lambda: None, lambda: rotated(place)):
         change()
         store = place.store()
-        again = replace(new_run("new"), repeat=Repeat(key="k", digest=b"d", kept_until=2e9))
+        again = replace(new_run("new"), repeat=Repeat(key="k", digest=b"d", kept_seconds=1e9))
         with pytest.raises(RequestRejected, match="no longer kept"):
             await store.accept(again, limits=limits())
         await store.close()

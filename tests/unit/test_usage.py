@@ -81,8 +81,8 @@ class Changes:
         if self.begun:
             run_id = self.random.choice(list(self.begun))
             fence, first = self.begun.pop(run_id)
-            expires = self.now.seconds + self.random.choice((5, 1_000))
-            await self.store.finish(run_id, fence, ending(first, expires_at=expires))
+            seconds = self.random.choice((5, 1_000))
+            await self.store.finish(run_id, fence, ending(first, kept_seconds=seconds))
 
     async def cancel(self, _: str) -> None:
         for caller in CALLERS:

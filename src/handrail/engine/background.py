@@ -98,9 +98,9 @@ class Background:
         target could never take and for a full queue, and StoreFailed when it cannot be kept.
         """
         request = conversation.own
-        now = self._clock.now()
-        repeat, resend = _same_as_before(conversation.given, options, now=now)
+        repeat, resend = _same_as_before(conversation.given, options)
         steps = _steps(conversation, target)
+        now = self._clock.now()
         opening = Opening(id=self._new_id(), caller=caller, target=target, now=now)
         run = replace(opening.run(request, plan), repeat=repeat, resend=resend)
         if resend is not None and resend.again:
@@ -279,18 +279,16 @@ def _steps(conversation: Conversation, target: Target) -> tuple[Step, ...]:
 
 
 def _same_as_before(
-    request: CreateRequest, options: RequestOptions, *, now: float
+    request: CreateRequest, options: RequestOptions
 ) -> tuple[Repeat | None, Resend | None]:
     """By what a create is known when it comes again: its key, or else what an SDK says of it."""
     if options.key is not None:
-        until = now + idempotency.KEPT_SECONDS
-        digest = idempotency.digest(request)
-        return Repeat(key=options.key, digest=digest, kept_until=until), None
+        digest, seconds = idempotency.digest(request), idempotency.KEPT_SECONDS
+        return Repeat(key=options.key, digest=digest, kept_seconds=seconds), None
     if options.retry_count is None:
         return None, None
-    until = now + idempotency.REPEATED_SECONDS
-    again = options.retry_count > 0
-    return None, Resend(digest=idempotency.digest(request), again=again, kept_until=until)
+    digest, seconds = idempotency.digest(request), idempotency.REPEATED_SECONDS
+    return None, Resend(digest=digest, again=options.retry_count > 0, kept_seconds=seconds)
 
 
 def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:

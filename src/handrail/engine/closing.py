@@ -60,6 +60,6 @@ def closing(
         response=wire.encode(response),
         segment=Segment(first=first, frames=(*before, terminal.frame)),
         finished_at=now,
-        expires_at=now + plan_of(run).retention_seconds,
+        kept_seconds=plan_of(run).retention_seconds,
         items=tuple(id_ for id_ in ids if id_ is not None),
     )

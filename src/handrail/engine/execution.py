@@ -105,11 +105,9 @@ class Execution:
         begun, or may have another attempt, goes back into the queue.
         """
         log = self._journal.open(run)
-        task = asyncio.current_task()
-        if task is not None:
-            log.abort = task.cancel
         try:
-            outcome = await self._attempts(log)
+            with log.aborting(this_task().cancel):
+                outcome = await self._attempts(log)
         except Fenced:
             return
         except asyncio.CancelledError:
@@ -298,6 +296,9 @@ class Execution:
                 return State.FAILED, RunError(cause="output_too_large", message=message)
             if log.crowded:
                 await log.flush()
+                # If it failed, it has asked this task to stop, which must happen here: what comes
+                # next may never wait, and the stop would meet the end that is being written.
+                await asyncio.sleep(0)
 
 
 def attribution_of(run: Run) -> Attribution:
@@ -335,6 +336,14 @@ def _take(event: Event, log: RunLog) -> Outcome | None:
     except events.MalformedEvent as error:
         raise UpstreamFailed(Code.UPSTREAM_PROTOCOL_ERROR, str(error)) from error
     return None
+
+
+def this_task() -> asyncio.Task[object]:
+    """The task that asks."""
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a run is carried out in a task")
+    return task
 
 
 def run_error(error: HandrailError) -> RunError:

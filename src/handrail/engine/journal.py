@@ -5,7 +5,8 @@ streams cost one commit and not a hundred.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -39,7 +40,7 @@ class RunLog:
         self.fenced = False
         self.problem: StoreFailed | None = None
         self.bytes = 0
-        self.abort: Callable[[], object] = lambda: None
+        self._abort: Callable[[], object] = lambda: None
         self._store = store
         self._tails = tails
         self._clock = clock
@@ -58,6 +59,19 @@ class RunLog:
     def crowded(self) -> bool:
         """Whether so much is waiting for the disk that the upstream should not be read on."""
         return self._pending_bytes > PENDING_BYTES
+
+    @contextmanager
+    def aborting(self, abort: Callable[[], object]) -> Iterator[None]:
+        """Within the block, a write that fails or is shut out calls `abort`, which stops it.
+
+        Not after it: the end is decided then, and whoever is stopped while it is being written
+        leaves the run without one.
+        """
+        self._abort = abort
+        try:
+            yield
+        finally:
+            self._abort = lambda: None
 
     def add(self, event: Event) -> None:
         """Number an event and take it in; `Journal` makes it durable."""
@@ -132,7 +146,7 @@ class RunLog:
                     self._tails.published(self.run.id, segment)
                 self.fenced = not kept
             if self.fenced or self.problem is not None:
-                self.abort()
+                self._abort()
 
     async def close(self, state: State, error: RunError | None = None) -> bool:
         """End the run with what is pending and a terminal event. False when fenced.

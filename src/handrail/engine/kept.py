@@ -6,8 +6,8 @@ something was shown, an error is its error, its leaving ends all, and nothing is
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -30,6 +30,7 @@ from handrail.engine.execution import (
     RunCall,
     attribution_of,
     run_error,
+    this_task,
 )
 from handrail.engine.executors import Adopter
 from handrail.engine.history import Conversation
@@ -84,14 +85,26 @@ class KeptAnswer:
 
 
 class _Waiting:
-    """Whoever waits: gets an answer, once. `shown` says that something of the run was told."""
+    """Whoever waits: gets an answer, once. `shown` says that something of the run was told.
+
+    `decided` says that its end is known, and only has to be written: it is not stopped any more.
+    """
 
     def __init__(self, *, stream: bool) -> None:
         self.answer: asyncio.Future[KeptAnswer] = asyncio.get_running_loop().create_future()
         self.shown = False
         self.left = False
+        self.decided = False
         self._stream = stream
         self._said: Said | None = None
+
+    @contextmanager
+    def deciding(self) -> Iterator[None]:
+        """What happens in the block decides the end."""
+        try:
+            yield
+        finally:
+            self.decided = True
 
     def answered(self, said: Said) -> None:
         """The upstream has taken the call; from now on a stream is the caller's."""
@@ -212,7 +225,8 @@ class KeptForeground:
             self._logger.info("run_goes_on", run=call.run.id, caller=caller)
             return
         waiting.left = True
-        task.cancel()
+        if not waiting.decided:
+            task.cancel()
 
     # --- the run -----------------------------------------------------------------------------
 
@@ -221,11 +235,9 @@ class KeptForeground:
         if run is None:
             return
         log = self._journal.open(run)
-        task = asyncio.current_task()
-        if task is not None:
-            log.abort = task.cancel
         try:
-            outcome = await self._execution.carry_out(log, self._call(call, waiting, run))
+            with waiting.deciding(), log.aborting(this_task().cancel):
+                outcome = await self._execution.carry_out(log, self._call(call, waiting, run))
         except asyncio.CancelledError:
             await to_the_end(self._interrupted(log, waiting))
             raise

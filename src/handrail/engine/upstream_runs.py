@@ -122,7 +122,6 @@ class UpstreamRuns:
 
     async def _remember(self, body: Body, run: UpstreamRun, *, account: str | None) -> None:
         response_id = items.item_id(body) or ""
-        now = self._clock.now()
         if not _ID.fullmatch(response_id):
             raise UpstreamFailed(
                 Code.UPSTREAM_PROTOCOL_ERROR, "The upstream gave its response no usable id."
@@ -131,12 +130,11 @@ class UpstreamRuns:
             id=response_id,
             caller=run.attribution.caller,
             target=run.target.name,
-            created_at=now,
-            expires_at=now + REMEMBERED_SECONDS,
+            created_at=self._clock.now(),
             account=account,
         )
         try:
-            if await self._store.remember(remote):
+            if await self._store.remember(remote, kept_seconds=REMEMBERED_SECONDS):
                 self._logger.info(
                     "upstream_run_made", run=response_id, caller=run.attribution.caller
                 )

@@ -3,8 +3,9 @@
 Written so that SQLite and PostgreSQL can both do it: every method is one transaction, writes of a
 run under way are conditional on its fence, and the state moves only by `core.lifecycle`.
 
-Times are the wall clock's. When something expires, the store counts the time that has passed since:
-a wall clock that jumps destroys nothing.
+Times are the wall clock's, and say when something was. How long something is kept is told in
+seconds, which count from the moment of the write by the time that passes: a wall clock that jumps
+destroys nothing, whenever it does.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -35,24 +36,24 @@ class Segment:
 class Repeat:
     """What makes a create the same as an earlier one: its key, and a digest of its body.
 
-    `kept_until` is how long the key is known at least, in unix seconds.
+    `kept_seconds` is how long the key is known at least.
     """
 
     key: str
     digest: bytes
-    kept_until: float
+    kept_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resend:
     """What tells a blind repeat of a create: a digest of its body, and whether this is one.
 
-    `kept_until` is how long the create is recognised when it comes again, in unix seconds.
+    `kept_seconds` is how long the create is recognised when it comes again.
     """
 
     digest: bytes
     again: bool
-    kept_until: float
+    kept_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,14 +152,15 @@ class Call:
 class Closing:
     """The end of a run: its final state and object, and the events not yet appended.
 
-    The last frame of `segment` is the terminal event. `items` are output item ids.
+    The last frame of `segment` is the terminal event. `items` are output item ids. `kept_seconds`
+    is how long the run is kept from now on, `finished_at` a wall clock's time.
     """
 
     state: State
     response: bytes
     segment: Segment
     finished_at: float
-    expires_at: float
+    kept_seconds: float
     items: tuple[str, ...] = ()
 
 
@@ -177,7 +179,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remote:
-    """A response that an upstream runs and keeps: whose it is and where. Times in unix seconds.
+    """A response that an upstream runs and keeps: whose it is and where; made in unix seconds.
 
     `account` is the id of the one that it was made with, None for the settings' own credential.
     """
@@ -186,7 +188,6 @@ class Remote:
     caller: str
     target: str
     created_at: float
-    expires_at: float
     account: str | None = None
 
 
@@ -310,8 +311,8 @@ class Store(Protocol):
         remotes whose time is over as well.
         """
 
-    async def remember(self, remote: Remote) -> bool:
-        """Keep where a response is, durably, before returning.
+    async def remember(self, remote: Remote, *, kept_seconds: float) -> bool:
+        """Keep where a response is, durably, before returning, for so long.
 
         False when the id is another caller's, or another upstream's; nothing was written then.
         """

@@ -26,7 +26,7 @@ class KeptTime:
         self._monotonic = monotonic
         self._base = wall()
         self._began = monotonic()
-        self._known = 0.0
+        self._written: float | None = None
 
     def begin(self, saved: bytes | None) -> None:
         """Go on from what `saved` gave when the store was last written; None for a new store."""
@@ -37,24 +37,22 @@ class KeptTime:
         else:
             then, kept = _SAVED.unpack(saved)
             self._base = kept + max(0.0, wall - then)
+            self._written = kept - then
 
     def now(self) -> float:
         """What time it is."""
         return self._base + self._monotonic() - self._began
 
-    def at(self, wall: float) -> float:
-        """When it will be what the wall clock, as it goes now, calls `wall`."""
-        return wall + self._ahead()
-
     def moved(self) -> bool:
-        """Whether the wall clock has jumped since the last `saved`."""
-        return abs(self._ahead() - self._known) > _MOVED_SECONDS
+        """Whether the wall clock has jumped since what was last `written`."""
+        ahead = self.now() - self._wall()
+        return self._written is None or abs(ahead - self._written) > _MOVED_SECONDS
 
     def saved(self) -> bytes:
         """What to keep over a restart: both times of this moment."""
-        wall, now = self._wall(), self.now()
-        self._known = now - wall
-        return _SAVED.pack(wall, now)
+        return _SAVED.pack(self._wall(), self.now())
 
-    def _ahead(self) -> float:
-        return self.now() - self._wall()
+    def written(self, saved: bytes) -> None:
+        """What `saved` gave is durable. Not to be said before: a write may fail, or be refused."""
+        then, kept = _SAVED.unpack(saved)
+        self._written = kept - then

@@ -39,7 +39,7 @@ def earlier_run(
         "key": vault.mark(run.repeat.key.encode()),
         "body": vault.mark(run.repeat.digest),
         "run_id": run.id,
-        "kept_until": time.at(run.repeat.kept_until),
+        "kept_until": now + run.repeat.kept_seconds,
         "now": now,
     }
     row = connection.execute(SQL["key_of_create"], values).fetchone()
@@ -78,7 +78,7 @@ def expect_reply(
             "run_id": run.id,
             "caller": run.caller,
             "body": vault.mark(run.resend.digest),
-            "kept_until": time.at(run.resend.kept_until),
+            "kept_until": time.now() + run.resend.kept_seconds,
         }
         connection.execute(SQL["expect_reply"], values)
 

@@ -229,7 +229,7 @@ class Runs:
             "first_seq": closing.segment.first,
             "last_seq": closing.segment.last,
             "finished_at": closing.finished_at,
-            "expires_at": self._time.at(closing.expires_at),
+            "expires_at": self._time.now() + closing.kept_seconds,
         }
         if connection.execute(SQL[query], values).rowcount == 0:
             return False

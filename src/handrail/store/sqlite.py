@@ -107,12 +107,13 @@ class SqliteStore:
         connection = connect_to_write(self._path, vault=self._vault)
         self._time.begin(kept(connection, "clock"))
         with contextlib.suppress(sqlite3.Error):  # a full disk is no reason not to start
-            self._save_clock(connection)
+            self._time.written(self._save_clock(connection))
         return connection
 
-    def _save_clock(self, connection: sqlite3.Connection) -> None:
-        values = {"name": "clock", "value": self._time.saved()}
-        connection.execute(SQL["set_meta"], values)
+    def _save_clock(self, connection: sqlite3.Connection) -> bytes:
+        saved = self._time.saved()
+        connection.execute(SQL["set_meta"], {"name": "clock", "value": saved})
+        return saved
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         loop = asyncio.get_running_loop()
@@ -144,13 +145,18 @@ class SqliteStore:
         vital: bool = False,
         destroys: bool = False,
     ) -> T:
+        saved: bytes | None = None
+
         def working(connection: sqlite3.Connection) -> T:
+            nonlocal saved
             if self._time.moved():
                 # At once: a process that is killed now must not come back a day later.
-                self._save_clock(connection)
+                saved = self._save_clock(connection)
             return work(connection)
 
         result: T = await self._writer.run(working, vital=vital, destroys=destroys)
+        if saved is not None:  # work that is refused, or fails, takes it along
+            self._time.written(saved)
         return result
 
     async def _changed(self, query: str, values: Mapping[str, object]) -> bool:
@@ -222,9 +228,12 @@ class SqliteStore:
 
         return await self._write(work, vital=True, destroys=True)
 
-    async def remember(self, remote: Remote) -> bool:
-        values = {**asdict(remote), "expires_at": self._time.at(remote.expires_at)}
-        return await self._changed("remember", values)
+    async def remember(self, remote: Remote, *, kept_seconds: float) -> bool:
+        def work(connection: sqlite3.Connection) -> bool:
+            values = {**asdict(remote), "expires_at": self._time.now() + kept_seconds}
+            return connection.execute(SQL["remember"], values).rowcount > 0
+
+        return await self._write(work)
 
     async def forget(self, response_id: str, *, caller: str) -> None:
         await self._changed("forget", {"id": response_id, "caller": caller})

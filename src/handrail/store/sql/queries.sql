@@ -224,7 +224,7 @@ where caller = excluded.caller and target = excluded.target;
 
 -- name: locate
 -- Where this caller's response is.
-select * from remotes where id = :id and caller = :caller and expires_at > :now;
+select id, caller, target, created_at, account from remotes where id = :id and caller = :caller and expires_at > :now;
 
 -- name: forget
 -- The upstream no longer has it.

@@ -15,7 +15,8 @@ from handrail.core.credentials import OAUTH, pack
 from handrail.core.select import Wants
 from handrail.engine.clock import SystemClock
 from handrail.settings.model import Settings
-from handrail.store.accounts import NewAccount, SqliteAccounts
+from handrail.store.accounts import NewAccount
+from handrail.store.sqlite_accounts import SqliteAccounts
 from tests.conftest import Running, Scripted, Start, eventually, settings_for
 from tests.integration.issuers import granted, running
 from tests.issuer import Issuer

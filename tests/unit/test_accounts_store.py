@@ -11,14 +11,8 @@ from handrail.bootstrap.accounts import ACCOUNTS_KEY, open_accounts
 from handrail.core.limits import Cooldown, Window
 from handrail.core.select import State
 from handrail.errors import ConfigInvalid
-from handrail.store.accounts import (
-    Busy,
-    Leased,
-    NewAccount,
-    Renewal,
-    Renewed,
-    SqliteAccounts,
-)
+from handrail.store.accounts import Busy, Leased, NewAccount, Renewal, Renewed
+from handrail.store.sqlite_accounts import SqliteAccounts
 
 NOW = 1_000.0
 SECRET = b"canary-credential-8f2a"

@@ -15,9 +15,10 @@ from handrail.engine.refresh import Exchange, Refresher, RefreshFailed
 from handrail.errors import ConfigInvalid, IssuerFailed
 from handrail.settings.load import ACCOUNTS_FILE
 from handrail.settings.model import OAuthSettings, Settings
-from handrail.store.accounts import Renewal, SqliteAccounts, sealed_in
+from handrail.store.accounts import Renewal
 from handrail.store.files import private_directory, read_private, replace_file
 from handrail.store.shared import SharedFile
+from handrail.store.sqlite_accounts import SqliteAccounts, sealed_in
 from handrail.store.vault import KEY_BYTES
 from handrail.upstream.oauth import Issuer
 

@@ -17,7 +17,8 @@ from handrail.engine.clock import SystemClock
 from handrail.engine.dispatch import Dispatcher
 from handrail.errors import ConfigInvalid, HandrailError
 from handrail.settings.model import Settings
-from handrail.store.accounts import Account, NewAccount, SqliteAccounts
+from handrail.store.accounts import Account, NewAccount
+from handrail.store.sqlite_accounts import SqliteAccounts
 from handrail.upstream.client import AiohttpClient
 
 NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")

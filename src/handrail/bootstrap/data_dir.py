@@ -14,6 +14,7 @@ from handrail.settings.model import Settings
 from handrail.store.files import read_private, replace_file
 
 DATABASE: Final = "handrail.db"
+LEDGER: Final = "ledger.db"
 STORE_KEY: Final = "store.key"
 CALLER_KEY: Final = "caller.key"
 LOCK: Final = "gateway.lock"

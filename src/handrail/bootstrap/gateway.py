@@ -7,7 +7,7 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from handrail.bootstrap.data_dir import DATABASE, STORE_KEY, take_lock, with_caller_key
+from handrail.bootstrap.data_dir import DATABASE, LEDGER, STORE_KEY, take_lock, with_caller_key
 from handrail.bootstrap.descriptors import make_room
 from handrail.bootstrap.loops import running
 from handrail.bootstrap.parts import NewClient, Parts, build, new_request_id
@@ -21,6 +21,7 @@ from handrail.server.listen import Listener, bind, guard_rules
 from handrail.settings.model import Settings
 from handrail.store.base import Store
 from handrail.store.files import private_directory
+from handrail.store.ledger import SqliteLedger
 from handrail.store.rotation import settle
 from handrail.store.sqlite import open_sqlite
 from handrail.store.vault import Vault, load_store_key
@@ -126,6 +127,7 @@ class Gateway:
             targets=self._targets,
             clock=self._clock,
             on_call=self._on_call,
+            ledger=SqliteLedger(self.settings.data_dir / LEDGER),
         )
         app = App(
             responses=self._parts.responses,
@@ -218,6 +220,8 @@ class Gateway:
         for path in NEED_RESTART:
             if settings.values[path] != self.settings.values[path]:
                 self._logger.warning("setting_needs_restart", setting=path)
+        if self._parts.ledger is not None:
+            await self._parts.ledger.use(settings.accounting)
         self._targets.use(settings.target)
         self.settings = settings
         self._parts.executor.wake()

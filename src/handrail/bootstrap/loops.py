@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from handrail.bootstrap.parts import Parts
+from handrail.errors import StoreFailed
 from handrail.telemetry import get_logger
 
 
@@ -31,6 +32,13 @@ async def running(parts: Parts, *, broken: Callable[[], None]) -> AsyncIterator[
         "replies": parts.background.replies.loop,
         "recovery": parts.recovery.loop,
     }
+    if parts.ledger is not None:
+        await parts.ledger.start()
+        loops["ledger"] = parts.ledger.loop
+    try:
+        await parts.background.resume_reservations(parts.targets)
+    except StoreFailed as error:
+        logger.error("reservations_not_resumed", why=error.fault.code)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(watched(name, loop), name=name) for name, loop in loops.items()]
         yield
@@ -38,3 +46,5 @@ async def running(parts: Parts, *, broken: Callable[[], None]) -> AsyncIterator[
         for task in tasks:
             task.cancel()
     await parts.client.close()
+    if parts.ledger is not None:
+        await parts.ledger.close()

@@ -159,7 +159,8 @@ class Plan:
     `previous_response_id` to continue from: what Handrail keeps, or an upstream that runs
     background responses itself. `crash` and `priority` have a meaning only for what the gateway
     itself runs. `outlives_reader`: a foreground stream goes on when its reader leaves. `rules`
-    names those that a run's upstream request is made by, "" where that is done at once.
+    names those that a run's upstream request is made by, "" where that is done at once. `project`
+    is the label that its calls are charged under.
     """
 
     mode: Mode
@@ -172,6 +173,7 @@ class Plan:
     priority: Priority = Priority.NORMAL
     outlives_reader: bool = False
     rules: str = ""
+    project: str | None = None
 
     def header(self) -> str:
         """The value of the `handrail-decision` reply header; holds no content of the request."""

@@ -5,6 +5,7 @@ keeps of the foreground; elsewhere they are ignored, and the decision says so. A
 be read is an error everywhere: it was meant to do something.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -18,6 +19,9 @@ from handrail.errors import Code, RequestRejected
 CRASH: Final = "handrail-crash-policy"
 PRIORITY: Final = "handrail-priority"
 RETENTION: Final = "handrail-retention"
+PROJECT: Final = "handrail-project"
+
+_LABEL: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 Word = TypeVar("Word", bound=StrEnum)
 
@@ -48,6 +52,18 @@ def read_options(header: Callable[[str], str]) -> RequestOptions:
         priority=_word(header, PRIORITY, Priority),
         retention_seconds=_retention(header(RETENTION).strip()),
     )
+
+
+def read_project(header: Callable[[str], str]) -> str | None:
+    """The label that calls are charged under; None without one. Raises RequestRejected."""
+    text = header(PROJECT).strip()
+    if text and not _LABEL.fullmatch(text):
+        raise RequestRejected(
+            Code.INVALID_VALUE,
+            f"'{PROJECT}' must be a label of 1 to 64 letters, digits, '.', '-' and '_'.",
+            param=PROJECT,
+        )
+    return text or None
 
 
 def with_options(plan: Plan, options: RequestOptions) -> Plan:

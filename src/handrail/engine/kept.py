@@ -34,6 +34,7 @@ from handrail.engine.execution import (
 from handrail.engine.executors import Adopter
 from handrail.engine.history import Conversation
 from handrail.engine.journal import Journal, RunLog
+from handrail.engine.meter import Attribution
 from handrail.engine.opening import Opening
 from handrail.engine.shield import to_the_end
 from handrail.engine.tail import Tails
@@ -123,7 +124,6 @@ class KeptForeground:
         journal: Journal,
         tails: Tails,
         clock: Clock,
-        new_id: Callable[[], str],
     ) -> None:
         self._store = store
         self._execution = execution
@@ -131,7 +131,6 @@ class KeptForeground:
         self._journal = journal
         self._tails = tails
         self._clock = clock
-        self._new_id = new_id
         self._left: Counter[str] = Counter()
         self._logger = get_logger()
 
@@ -140,7 +139,7 @@ class KeptForeground:
         conversation: Conversation,
         *,
         plan: Plan,
-        caller: str,
+        attribution: Attribution,
         target: Target,
         headers: Mapping[str, str],
         limits: Limits,
@@ -155,7 +154,12 @@ class KeptForeground:
             continues=conversation.continues,
             catalogue=target.catalogue,
         )
-        opening = Opening(id=self._new_id(), caller=caller, target=target, now=self._clock.now())
+        opening = Opening(
+            id=attribution.response_id,
+            caller=attribution.caller,
+            target=target,
+            now=self._clock.now(),
+        )
         return KeptCall(
             plan=plan,
             run=opening.run(conversation.own, plan),

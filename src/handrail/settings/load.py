@@ -24,6 +24,7 @@ from handrail.core.policy import (
 from handrail.core.profiles import PROFILES
 from handrail.core.switch import Switch, resolve_switch
 from handrail.errors import ConfigInvalid
+from handrail.settings.accounting import read_accounting
 from handrail.settings.catalogue import catalogue_of, read_tables
 from handrail.settings.model import Caller, Settings
 from handrail.settings.options import (
@@ -85,6 +86,7 @@ def load(
     values, sources, switch = _values(flags, environment, tree=tree, file=where)
     callers = _callers(tree.pop("callers", {}), environment, where, missing=missing)
     models, defaults = read_tables(tree, where)
+    accounting = read_accounting(tree, values, file=where)
     _refuse_unknown(tree, where)
     values["data_dir"] = values["data_dir"] or default_data_dir
     known = catalogue_of(PROFILES[values["upstream.profile"]], own=models, defaults=defaults)
@@ -101,6 +103,7 @@ def load(
         callers=MappingProxyType(callers),
         models=models,
         defaults=defaults,
+        accounting=accounting,
         file=file,
         values=MappingProxyType(values),
         sources=MappingProxyType(sources),

@@ -16,6 +16,7 @@ from handrail.core.profiles import Auth, Profile
 from handrail.core.quota import Quota
 from handrail.core.redact import masked
 from handrail.core.switch import Switch
+from handrail.settings.accounting import Accounting
 
 
 class Secret:
@@ -131,6 +132,7 @@ class Settings:
     callers: Mapping[str, Caller]
     models: Entries
     defaults: Options
+    accounting: Accounting
     max_running: int
     max_queued: int
     max_run_seconds: int

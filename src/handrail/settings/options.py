@@ -290,6 +290,19 @@ OPTIONS: Final[tuple[Option, ...]] = (
         meaning="Largest history, as JSON, that is put before the input for a "
         "previous_response_id.",
     ),
+    Option(
+        path="ledger.retention",
+        read=readers.duration(86_400, 3_660 * 86_400),
+        default=400 * 86_400,
+        meaning="How long a row of the usage ledger is kept.",
+    ),
+    Option(
+        path="ledger.time_zone",
+        read=readers.zone,
+        default="UTC",
+        meaning="The time zone that days, weeks and months of budgets and of handrail usage "
+        "begin in.",
+    ),
 )
 
 _POLICY: Final = CallerPolicy(name="")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from handrail.core.durations import read_duration
 from handrail.errors import ConfigInvalid
@@ -107,3 +108,15 @@ def chains(value: Any, name: str) -> Mapping[str, tuple[str, ...]]:
     return MappingProxyType(
         {model: texts(chain, f"{name}.{model}") for model, chain in value.items()}
     )
+
+
+def zone(value: Any, name: str) -> str:
+    """The name of a time zone that this machine knows. Raises ConfigInvalid."""
+    found = text(value, name)
+    try:
+        ZoneInfo(found)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ConfigInvalid(
+            f'{name}: must be a time zone of this machine, such as "UTC" or "Europe/Berlin".'
+        ) from None
+    return found

@@ -11,10 +11,10 @@ from handrail.store.queries import load
 APPLICATION_ID: Final = 0x48524C31  # "HRL1"
 
 
-def migrations() -> list[str]:
-    """The names of the migration files, oldest first."""
-    folder = files("handrail.store").joinpath("sql")
-    return sorted(entry.name for entry in folder.iterdir() if entry.name[:4].isdigit())
+def migrations(folder: str = "") -> list[str]:
+    """The names of the migration files in a folder below `sql`, oldest first."""
+    place = files("handrail.store").joinpath("sql", folder)
+    return sorted(entry.name for entry in place.iterdir() if entry.name[:4].isdigit())
 
 
 def statements(text: str) -> Iterator[str]:
@@ -27,19 +27,26 @@ def statements(text: str) -> Iterator[str]:
             statement = ""
 
 
-def migrate(connection: sqlite3.Connection, *, path: str) -> None:
-    """Bring the schema to this version, all or nothing.
+def migrate(
+    connection: sqlite3.Connection,
+    *,
+    path: str,
+    folder: str = "",
+    application_id: int = APPLICATION_ID,
+) -> None:
+    """Bring the schema to this version, all or nothing, by the files in a folder below `sql`.
 
-    Raises ConfigInvalid for a file that is another program's, or that a newer Handrail wrote: an
-    older program must not guess at what it does not know.
+    `application_id` tells one kind of file from another. Raises ConfigInvalid for a file that is
+    another program's, or that a newer Handrail wrote: an older program must not guess at what it
+    does not know.
     """
     connection.execute("begin immediate")
     try:
         have = _scalar(connection, "pragma user_version")
         owner = _scalar(connection, "pragma application_id")
-        names = migrations()
+        names = migrations(folder)
         tables = _scalar(connection, "select count(*) from sqlite_schema")
-        if owner not in (0, APPLICATION_ID) or (owner == 0 and tables):
+        if owner not in (0, application_id) or (owner == 0 and tables):
             raise ConfigInvalid(f"{path}: is a database, but not one of Handrail's.")
         if have > len(names):
             raise ConfigInvalid(
@@ -47,10 +54,10 @@ def migrate(connection: sqlite3.Connection, *, path: str) -> None:
                 f"{len(names)}); upgrade Handrail, or restore a backup from before."
             )
         for number, name in enumerate(names[have:], start=have + 1):
-            for statement in statements(load(name)):
+            for statement in statements(load(f"{folder}/{name}" if folder else name)):
                 connection.execute(statement)
             connection.execute(f"pragma user_version = {number}")
-        connection.execute(f"pragma application_id = {APPLICATION_ID}")
+        connection.execute(f"pragma application_id = {application_id}")
     except BaseException:
         connection.execute("rollback")
         raise

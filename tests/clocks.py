@@ -42,3 +42,7 @@ class HandClock:
         """Time passes, and both clocks say so."""
         self.wall += seconds
         self.mono += seconds
+
+    async def sleep(self, seconds: float) -> None:
+        """No time passes here by itself."""
+        raise AssertionError("nobody waits by this clock")

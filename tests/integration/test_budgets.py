@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import httpx
+import aiohttp
 import pytest
 from openai import APIStatusError, AsyncOpenAI, RateLimitError
 
 from tests.clocks import JumpingClock
-from tests.conftest import BACKGROUND, OTHER_KEY, Running, Scripted, Start, eventually
+from tests.conftest import BACKGROUND, CALLER_KEY, OTHER_KEY, Running, Scripted, Start, eventually
 
 ZONE = "Pacific/Auckland"
 FIFTY = f"""
@@ -146,10 +146,11 @@ cached_input = 50_000
 output = 100_000
 """
     of_one = 5 * 0.1 + 2 * 0.05 + 9 * 0.1
-    for limits in (
+    several: tuple[dict[str, Any], ...] = (
         {"max_tokens": 32, "reserve_tokens": 16},
         {"max_cost": 2 * of_one, "reserve_cost": of_one},
-    ):
+    )
+    for limits in several:
         name = "tokens" if "max_tokens" in limits else "money"
         toml = budget(**limits) + price
         async with start(toml=toml, name=name) as gateway, gateway.client() as client:
@@ -216,7 +217,7 @@ async def test_a_budget_is_for_those_that_it_names(
 
 async def test_another_spelling_of_a_model_does_not_escape_its_budget(start: Start) -> None:
     toml = budget(max_requests=1, model="gpt-5.5")
-    options = {"toml": toml, "manners": "codex"}
+    options: Any = {"toml": toml, "manners": "codex"}
     async with start(**options) as gateway, gateway.client() as client:
         names = ("gpt-5", "GPT-5.5", "gpt-5.5-high", "openai/gpt-5.5")
         answers = [await status_of(client, model=name, stream=False) for name in names]
@@ -225,25 +226,20 @@ async def test_another_spelling_of_a_model_does_not_escape_its_budget(start: Sta
 
 @pytest.mark.parametrize("label", ["two words", "x" * 65, "ü", "a/b"])
 async def test_a_project_that_is_no_label_is_refused(start: Start, label: str) -> None:
-    async with start() as gateway, httpx.AsyncClient() as client:
-        reply = await client.post(
-            f"{gateway.url}/responses",
-            json={"model": "m", "input": "hi"},
-            headers={
-                b"authorization": f"Bearer {gateway.key}".encode(),
-                b"handrail-project": label.encode("latin-1"),
-            },
-        )
-    assert reply.status_code == 400
-    assert reply.json()["error"]["param"] == "handrail-project"
+    headers = {"handrail-project": label, "x-api-key": CALLER_KEY}
+    async with start() as gateway, aiohttp.ClientSession() as session:
+        url, body = f"{gateway.url}/responses", {"model": "m", "input": "hi"}
+        async with session.post(url, json=body, headers=headers) as reply:
+            assert reply.status == 400
+            assert (await reply.json())["error"]["param"] == "handrail-project"
 
 
 async def test_a_waiting_run_keeps_its_reservation_over_a_restart_and_its_project(
     start: Start, upstream: Scripted, tmp_path: Path
 ) -> None:
     toml = budget(max_requests=2, project="site") + "[background]\nmax_running = 1\n"
-    labelled = {"extra_headers": {"handrail-project": "site"}}
-    options = {"toml": toml, **BACKGROUND}
+    labelled: Any = {"extra_headers": {"handrail-project": "site"}}
+    options: Any = {"toml": toml, **BACKGROUND}
     async with start(**options) as gateway, gateway.client() as client:
         busy = "[[words=500 delay=0.05]]"
         first = await client.responses.create(model="m", input=busy, background=True)
@@ -268,9 +264,9 @@ async def test_a_waiting_run_keeps_its_reservation_over_a_restart_and_its_projec
 
 
 async def test_the_same_create_again_takes_no_second_place(start: Start) -> None:
-    options = {"toml": budget(max_requests=2), **BACKGROUND}
+    options: Any = {"toml": budget(max_requests=2), **BACKGROUND}
     async with start(**options) as gateway, gateway.client() as client:
-        same = {"background": True, "extra_headers": {"idempotency-key": "k-1"}}
+        same: Any = {"background": True, "extra_headers": {"idempotency-key": "k-1"}}
         assert [await status_of(client, **same) for _ in range(2)] == [200, 200]
         assert await status_of(client) == 200
         assert await status_of(client) == 429
@@ -342,7 +338,7 @@ async def test_a_sick_ledger_stops_nobody(start: Start, tmp_path: Path) -> None:
 
 
 async def test_a_sick_ledger_stops_what_a_budget_would_have_to_allow_and_nothing_else(
-    start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str], start: Start, tmp_path: Path
 ) -> None:
     toml = budget(max_requests=5, model="gpt-5.4")
     async with broken(start, tmp_path, toml) as client:

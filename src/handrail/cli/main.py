@@ -9,6 +9,7 @@ from handrail.cli.config import config
 from handrail.cli.db import db
 from handrail.cli.explain import explain
 from handrail.cli.serve import serve
+from handrail.cli.usage import usage
 from handrail.errors import ConfigInvalid
 
 
@@ -22,6 +23,7 @@ cli.add_command(serve)
 cli.add_command(config)
 cli.add_command(explain)
 cli.add_command(db)
+cli.add_command(usage)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ the ledger; what cannot be summed cannot be granted (a 503, never a silent yes).
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from typing import Final
@@ -20,7 +20,7 @@ PASSING_SECONDS: Final = 5.0
 
 
 @dataclass(slots=True, kw_only=True)
-class _Sums:
+class Sums:
     """One budget's sums in its window. `sound`: what was used before is known."""
 
     budget: Budget
@@ -40,23 +40,53 @@ class _Sums:
             self.warned = False
 
     def hold(self, work_id: str) -> None:
+        """Reserve for a piece of work."""
         self.release(work_id)
         self.held[work_id] = self.budget.reserve
         self.reserved = self.reserved.plus(self.budget.reserve)
 
     def release(self, work_id: str) -> None:
+        """Give back what is left of its reservation."""
         held = self.held.pop(work_id, None)
         if held is not None:
             self.reserved = self.reserved.less(held)
 
     def charge(self, charge: Charge, work_id: str) -> None:
+        """Count a call of it; what was spent is not reserved any more."""
         amount = self.budget.charged(charge)
         self.used = self.used.plus(amount)
         held = self.held.get(work_id)
-        if held is not None:  # what was spent is not reserved any more
+        if held is not None:
             left = held.less(amount)
             self.reserved = self.reserved.less(held).plus(left)
             self.held[work_id] = left
+
+
+def unsound(of: Iterable[Sums]) -> list[Sums]:
+    """Those that wait for their past: what was used in their window before."""
+    return [sums for sums in of if not sums.sound]
+
+
+def settle(
+    of: Iterable[Sums],
+    spent: Mapping[float, Sequence[Charge]],
+    unwritten: Iterable[tuple[float, Charge]],
+) -> None:
+    """Give those that wait their past: what the ledger holds, and what is yet to go there.
+
+    `spent` is what it holds by the moment (unix time) from which on it was summed up, `unwritten`
+    has the moment at which each call ended.
+    """
+    later = list(unwritten)
+    for sums in unsound(of):
+        if sums.window.start not in spent:
+            continue  # its window was over before the answer came
+        sums.used = Totals()
+        since = sums.window.start
+        for charge in (*spent[since], *(charge for ended, charge in later if ended >= since)):
+            if sums.budget.covers(charge.work):
+                sums.used = sums.used.plus(sums.budget.charged(charge))
+        sums.sound = True
 
 
 class Budgets:
@@ -64,7 +94,7 @@ class Budgets:
 
     def __init__(self, *, now: Callable[[], float]) -> None:
         self._now = now
-        self._sums: list[_Sums] = []
+        self._sums: list[Sums] = []
         self._under_way: dict[str, Work] = {}
         self._logger = get_logger()
         self.problem: StoreFailed | None = None
@@ -75,41 +105,30 @@ class Budgets:
         """Whether there is one."""
         return bool(self._sums)
 
-    @property
-    def unsound(self) -> bool:
-        """Whether a budget waits for its past."""
-        return any(not sums.sound for sums in self._sums)
-
-    def use(self, budgets: Iterable[Budget], zone: tzinfo) -> None:
-        """Make these the budgets in force. One that was there before keeps its sums."""
+    def coming(self, budgets: Iterable[Budget], zone: tzinfo) -> list[Sums]:
+        """The sums for these budgets, not yet in force; what is in force already is the same."""
         before = {sums.budget: sums for sums in self._sums if sums.zone == zone}
-        self._sums = [before.get(budget) or self._new(budget, zone) for budget in budgets]
+        now = self._now()
+        return [
+            before.get(budget)
+            or Sums(budget=budget, zone=zone, window=span(budget.window, now, zone))
+            for budget in budgets
+        ]
 
-    def _new(self, budget: Budget, zone: tzinfo) -> _Sums:
-        sums = _Sums(budget=budget, zone=zone, window=span(budget.window, self._now(), zone))
-        for work_id, work in self._under_way.items():
-            if budget.covers(work):
-                sums.hold(work_id)
-        return sums
+    def install(self, coming: list[Sums]) -> None:
+        """Put these in force, in one step, with reservations for what is under way."""
+        before = [id(sums) for sums in self._sums]
+        for sums in coming:
+            if id(sums) not in before:
+                for work_id, work in self._under_way.items():
+                    if sums.budget.covers(work):
+                        sums.hold(work_id)
+        self._sums = coming
 
-    def since(self) -> list[float]:
-        """From when on the ledger must be summed up for those that wait for it; unix times."""
-        return sorted({sums.window.start for sums in self._sums if not sums.sound})
-
-    def settle(self, spent: "dict[float, list[Charge]]", unwritten: Iterable[Charge]) -> None:
-        """Give the waiting budgets their past: what the ledger holds, and what is yet to go there.
-
-        `spent` is what it holds from each moment of `since` on.
-        """
-        later = list(unwritten)
-        for sums in self._sums:
-            if sums.sound or sums.window.start not in spent:
-                continue
-            sums.used = Totals()
-            for charge in (*spent[sums.window.start], *later):
-                if sums.budget.covers(charge.work):
-                    sums.used = sums.used.plus(sums.budget.charged(charge))
-            sums.sound = True
+    @property
+    def in_force(self) -> list[Sums]:
+        """What is asked now."""
+        return self._sums
 
     def admit(self, work_id: str, work: Work) -> None:
         """Let the work begin, and reserve for it until `release`.
@@ -118,7 +137,7 @@ class Budgets:
         """
         now = self._now()
         covering = [sums for sums in self._sums if sums.budget.covers(work)]
-        stops: list[tuple[_Sums, Verdict]] = []
+        stops: list[tuple[Sums, Verdict]] = []
         for sums in covering:
             self._require_sound(sums)
             sums.roll(now)
@@ -155,7 +174,7 @@ class Budgets:
                 sums.roll(now)
                 sums.charge(charge, work_id)
 
-    def _require_sound(self, sums: _Sums) -> None:
+    def _require_sound(self, sums: Sums) -> None:
         if sums.sound and self.problem is None:
             return
         detail = self.problem.detail if self.problem else "its past is not known yet"
@@ -165,7 +184,7 @@ class Budgets:
         )
         raise StoreFailed(Code.LEDGER_UNAVAILABLE, message, detail=detail)
 
-    def _warn(self, sums: _Sums, verdict: Verdict) -> None:
+    def _warn(self, sums: Sums, verdict: Verdict) -> None:
         if not sums.warned:
             sums.warned = True
             self._logger.warning(
@@ -175,7 +194,7 @@ class Budgets:
                 resets_at=_said(sums.window.end, sums.zone),
             )
 
-    def _exceeded(self, sums: _Sums, verdict: Verdict, *, now: float) -> BudgetExceeded:
+    def _exceeded(self, sums: Sums, verdict: Verdict, *, now: float) -> BudgetExceeded:
         resets = sums.window.end
         taken = "used or reserved by requests under way" if verdict.passes else "used"
         self._logger.info("budget_exceeded", budget=sums.budget.name, taken=verdict.reason)
@@ -188,7 +207,7 @@ class Budgets:
         )
 
 
-def _longest(stop: tuple[_Sums, Verdict]) -> tuple[bool, float]:
+def _longest(stop: tuple[Sums, Verdict]) -> tuple[bool, float]:
     sums, verdict = stop
     return not verdict.passes, sums.window.end
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final, TypeVar
 
-from handrail.engine.budgets import Budgets
+from handrail.engine.budgets import Budgets, Sums, settle, unsound
 from handrail.engine.clock import Clock
 from handrail.engine.meter import CallRecord, Outcome
 from handrail.errors import StoreFailed
@@ -117,22 +117,25 @@ class LedgerKeeper:
 
         Where the ledger cannot be read they stop everything that they are for, until it can.
         """
-        self.budgets.use(accounting.budgets, accounting.zone)
-        if self.budgets.unsound:
-            await self._settle()
+        coming = self.budgets.coming(accounting.budgets, accounting.zone)
+        await self._settle(coming)
+        self.budgets.install(coming)
 
-    async def _settle(self) -> None:
+    async def _settle(self, sums: list[Sums]) -> None:
+        waiting = unsound(sums)
+        if not waiting:
+            return
         async with self._writing:
             try:
                 spent = {
                     since: await self._in_thread(partial(self._store.spent, since=since))
-                    for since in self.budgets.since()
+                    for since in sorted({one.window.start for one in waiting})
                 }
             except StoreFailed as problem:
                 return self._failed(problem)
             # From here to the end nothing else runs: what waits now is all that is not in `spent`.
-            charges = [row.charge for row in self._waiting if row.charge is not None]
-            self.budgets.settle(spent, charges)
+            rows = ((row.ended_at, row.charge) for row in self._waiting)
+            settle(sums, spent, [(ended, charge) for ended, charge in rows if charge is not None])
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -148,8 +151,7 @@ class LedgerKeeper:
 
     async def _in_order(self) -> bool:
         """Do what else there is to do; False when there is more of it."""
-        if self.budgets.unsound:
-            await self._settle()
+        await self._settle(self.budgets.in_force)
         return await self._prune() and not self._waiting and self.budgets.problem is None
 
     async def _rest(self) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from handrail.core.budgets import Charge, Totals, Work
+from handrail.core.report import UsageSum
 from handrail.errors import Code, ConfigInvalid, StoreFailed
 from handrail.store.faults import name_of
 from handrail.store.migrate import migrate
@@ -78,29 +79,6 @@ class LedgerRow:
             unpriced=int(self.cost is None),
             uncounted=int(told is None),
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsageSum:
-    """Sums of calls that are alike, and ended in the same quarter of an hour.
-
-    `quarter` is its beginning in unix seconds. `failed` were no success, `unpriced` have an
-    unknown cost. `cost` is in nano-dollars, of those that have one.
-    """
-
-    quarter: int
-    caller: str
-    project: str | None
-    model: str
-    account: str | None
-    calls: int
-    failed: int
-    input: int
-    cached: int
-    output: int
-    reasoning: int
-    cost: int
-    unpriced: int
 
 
 class Ledger(Protocol):

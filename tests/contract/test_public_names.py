@@ -87,6 +87,8 @@ FIELDS: list[tuple[Any, list[str]]] = [
             "crash",
             "priority",
             "outlives_reader",
+            "rules",
+            "project",
         ],
     ),
     (handrail.Prepared, ["plan", "request", "url", "headers", "given", "version"]),

@@ -1,6 +1,7 @@
 """Budgets over the real server: exact under concurrency, across a restart, at a window's edge."""
 
 import asyncio
+import io
 import sqlite3
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -12,6 +13,7 @@ import aiohttp
 import pytest
 from openai import APIStatusError, AsyncOpenAI, RateLimitError
 
+from handrail import telemetry
 from tests.clocks import JumpingClock
 from tests.conftest import BACKGROUND, CALLER_KEY, OTHER_KEY, Running, Scripted, Start, eventually
 
@@ -338,8 +340,10 @@ async def test_a_sick_ledger_stops_nobody(start: Start, tmp_path: Path) -> None:
 
 
 async def test_a_sick_ledger_stops_what_a_budget_would_have_to_allow_and_nothing_else(
-    capsys: pytest.CaptureFixture[str], start: Start, tmp_path: Path
+    start: Start, tmp_path: Path
 ) -> None:
+    log = io.StringIO()
+    telemetry.configure("error", stream=log)
     toml = budget(max_requests=5, model="gpt-5.4")
     async with broken(start, tmp_path, toml) as client:
         with pytest.raises(APIStatusError) as caught:
@@ -362,4 +366,4 @@ async def test_a_sick_ledger_stops_what_a_budget_would_have_to_allow_and_nothing
                 await asyncio.sleep(0.1)
         assert set(answers) == {503, 200}
     assert [row["model"] for row in ledger(tmp_path)] == ["o3", "gpt-5.4"]
-    assert '"ledger_unavailable"' in capsys.readouterr().err
+    assert '"event": "ledger_unavailable"' in log.getvalue()

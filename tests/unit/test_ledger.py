@@ -1,6 +1,7 @@
 """Keeping account: rows in batches, a file that fails and comes back, old rows that go."""
 
 import asyncio
+import io
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -288,10 +289,9 @@ async def test_a_clock_that_is_set_back_brings_no_window_back(kept: Kept) -> Non
     kept.keeper.budgets.admit("one", WORK)
 
 
-async def test_a_warning_is_logged_once_a_window(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    telemetry.configure("warning")
+async def test_a_warning_is_logged_once_a_window(tmp_path: Path) -> None:
+    log = io.StringIO()
+    telemetry.configure("warning", stream=log)
     kept = Kept(tmp_path / "ledger.db")
     await kept.keeper.use(accounting(calls(10, warn_at=0.5)))
     for number in range(8):
@@ -299,7 +299,7 @@ async def test_a_warning_is_logged_once_a_window(
     kept.clock.wall += DAY
     kept.keeper.budgets.admit("next day", WORK)
     await kept.keeper.close()
-    said = [line for line in capsys.readouterr().err.splitlines() if "budget_nearly_used" in line]
+    said = [line for line in log.getvalue().splitlines() if "budget_nearly_used" in line]
     assert len(said) == 2
     assert '"taken": "4 of 10 requests"' in said[0]
 

@@ -82,6 +82,13 @@ ROWS: dict[str, tuple[Any, str, Any, Attribute]] = {
     "background.max_output_bytes": (64 << 20, "4096", 4096, lambda s: s.max_output_bytes),
     "background.max_stored_bytes": (10 << 30, "0", 0, lambda s: s.max_stored_bytes),
     "background.max_history_bytes": (32 << 20, "4096", 4096, lambda s: s.max_history_bytes),
+    "ledger.retention": (
+        400 * 86_400,
+        '"7d"',
+        7 * 86_400,
+        lambda s: s.accounting.retention_seconds,
+    ),
+    "ledger.time_zone": ("UTC", '"Asia/Tokyo"', "Asia/Tokyo", lambda s: s.accounting.zone.key),
 }
 
 

@@ -212,6 +212,7 @@ DURATIONS = {
     "upstream.bearer_lifetime": (1, 86_400),
     "background.max_duration": (1, 7 * 86_400),
     "fast_session.compact_timeout": (0, 600),
+    "ledger.retention": (86_400, 3_660 * 86_400),
 }
 WORDS = {
     "log.level": ["debug", "info", "warning", "error"],
@@ -243,6 +244,7 @@ BAD: dict[str, list[str]] = {
     "upstream.bearer_command": [*TEXTS, '"az login"'],
     "upstream.api_version": [*TEXT, '"a b"', '"a&b"', f'"{"x" * 41}"'],
     "upstream.extra_fields": TEXTS,
+    "ledger.time_zone": [*TEXT, '"Mars/Olympus"', '"../etc/passwd"'],
     "background.enabled": BOOLEAN,
     **{path: whole(*bounds) for path, bounds in WHOLE.items()},
     **{path: duration(*bounds) for path, bounds in DURATIONS.items()},

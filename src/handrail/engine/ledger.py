@@ -66,8 +66,9 @@ class LedgerKeeper:
     def heard(self, record: CallRecord) -> None:
         """A call is over."""
         row = self._row(record)
-        if row.charge is not None:
-            self.budgets.charge(row.charge, work_id=row.response_id)
+        charge = row.charge if self.budgets.any else None
+        if charge is not None:
+            self.budgets.charge(charge, work_id=row.response_id)
         self._waiting.append(row)
         if len(self._waiting) > MAX_WAITING:
             self._waiting.popleft()

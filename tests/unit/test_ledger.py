@@ -163,6 +163,17 @@ async def test_too_many_waiting_rows_give_way_and_are_counted(kept: Kept) -> Non
     assert len(written) == ledger.MAX_WAITING
 
 
+async def test_a_row_that_cannot_be_written_takes_no_other_with_it(kept: Kept) -> None:
+    kept.hears(2)
+    kept.hears(1, response_id="bad", model="\ud800")
+    kept.hears(1, response_id="huge", usage=Usage(input=2**70, output=1))
+    kept.hears(1, response_id="after")
+    assert await kept.keeper.flush()
+    assert [row[0] for row in kept.rows()] == ["r0", "r1", "after"]
+    assert kept.keeper.lost == 2
+    assert not kept.sick()
+
+
 async def test_a_row_that_is_written_twice_is_one(kept: Kept) -> None:
     kept.hears(2)
     await kept.keeper.flush()

@@ -88,7 +88,7 @@ ROWS: dict[str, tuple[Any, str, Any, Attribute]] = {
         7 * 86_400,
         lambda s: s.accounting.retention_seconds,
     ),
-    "ledger.time_zone": ("UTC", '"Asia/Tokyo"', "Asia/Tokyo", lambda s: s.accounting.zone.key),
+    "ledger.time_zone": ("UTC", '"Asia/Tokyo"', "Asia/Tokyo", lambda s: str(s.accounting.zone)),
 }
 
 

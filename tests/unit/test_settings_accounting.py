@@ -75,7 +75,8 @@ def test_a_price_is_read_by_its_digits(read: Read) -> None:
     [
         ("prices = 7\n", "'prices' must be a list of tables: [[prices]]"),
         ("[prices]\n", "'prices' must be a list of tables: [[prices]]"),
-        (table("prices", **{**PRICE, "input": -1}), "prices[1].input: must be a number from 0 on"),
+        (table("prices", **{**PRICE, "input": -1}), "prices[1].input: must be a number from 0 to"),
+        (table("prices", **{**PRICE, "output": 1_000_001}), "must be a number from 0 to 1000000."),
         (table("prices", **{**PRICE, "output": "nan"}), "prices[1].output: Expected `float`"),
         (
             "[[prices]]\nmodel = 'm'\nsince = 2026-01-01\ninput = nan\noutput = 1\n",
@@ -128,14 +129,14 @@ def test_without_any_there_are_none_and_days_are_those_of_utc(read: Read) -> Non
         ({"name": ""}, "budgets[1].name: must be 1 to 64"),
         ({"name": "a/b"}, "budgets[1].name: must be 1 to 64"),
         ({"window": "year"}, "budgets[1].window: Invalid enum value"),
-        ({"max_requests": -1}, "budgets[1].max_requests: must be a number from 0 on"),
+        ({"max_requests": -1}, "budgets[1].max_requests: must be a number from 0 to"),
         ({"max_requests": 1.5}, "budgets[1].max_requests: Expected `int | null`"),
         ({"max_cost": "much"}, "budgets[1].max_cost: Expected"),
         ({"warn_at": 0}, "budgets[1].warn_at: must be more than 0"),
         ({"warn_at": 1.01}, "budgets[1].warn_at: must be more than 0"),
         ({"max_cost": 1, "reserve_cost": 1.1}, "budgets[1].reserve_cost: is more than the limit"),
         ({"max_tokens": 9, "reserve_tokens": 10}, "reserve_tokens: is more than the limit"),
-        ({"reserve_tokens": -1}, "budgets[1].reserve_tokens: must be a number from 0 on"),
+        ({"reserve_tokens": -1}, "budgets[1].reserve_tokens: must be a number from 0 to"),
         ({"user": "ann"}, "budgets[1]: Object contains unknown field `user`"),
     ],
 )

@@ -212,18 +212,26 @@ class Background:
         return whole
 
     async def resume_reservations(self, targets: Targets) -> None:
-        """Reserve again for what was accepted before this process began. Raises StoreFailed."""
+        """Reserve again for what was accepted before this process began. Raises StoreFailed.
+
+        A run that cannot be read is left to recovery.
+        """
         if not self._budgets.any:
             return
         for part in _batches(await self._store.unfinished_of_others(())):
             await asyncio.gather(*(self._reserve(run_id, targets) for run_id in part))
 
     async def _reserve(self, run_id: str, targets: Targets) -> None:
-        run = await self._store.conclude(run_id, caller=None, close=lambda *_: None)
-        target = None if run is None else targets.find(run.target)
-        if run is not None and target is not None and not is_final(run.state):
+        try:
+            run = await self._store.conclude(run_id, caller=None, close=lambda *_: None)
+            target = None if run is None else targets.find(run.target)
+            if run is None or target is None or is_final(run.state):
+                return
             model = wire.read_create(run.request).model
             work = work_of(attribution_of(run), model=model, target=target)
+        except Exception as error:
+            self._logger.error("run_not_reserved_for", run=run_id, exc_info=error)
+        else:
             self._budgets.resume(run_id, work)
 
     async def _recover(self, run_id: str) -> bool:

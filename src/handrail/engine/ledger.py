@@ -50,7 +50,7 @@ class LedgerKeeper:
     ) -> None:
         self.budgets = Budgets(now=clock.now)
         self.lost = 0
-        """How many rows were given up because too many were waiting."""
+        """How many rows were given up: too many were waiting, or they could not be written."""
         self._store = store
         self._accounting = accounting
         self._clock = clock
@@ -169,7 +169,7 @@ class LedgerKeeper:
                 batch = [self._waiting.popleft() for _ in range(count)]
                 try:
                     # Without a row it tries whether the file can be written again.
-                    await self._in_thread(partial(self._store.append, batch))
+                    await self._write(batch)
                 except StoreFailed as problem:
                     self._waiting.extendleft(reversed(batch))
                     self._failed(problem)
@@ -181,6 +181,19 @@ class LedgerKeeper:
                     self.budgets.problem = None
                     self._logger.info("ledger_works_again", rows_lost=self.lost)
             return True
+
+    async def _write(self, batch: list[LedgerRow]) -> None:
+        try:
+            await self._in_thread(partial(self._store.append, batch))
+        except StoreFailed:
+            raise
+        except Exception as defect:
+            if len(batch) > 1:  # one row that cannot be written must not take the others with it
+                for row in batch:
+                    await self._write([row])
+                return
+            self.lost += 1
+            self._logger.error("ledger_row_broke", exc_info=defect)
 
     async def _prune(self) -> bool:
         """Destroy some of the rows whose time is over; False when there may be more."""

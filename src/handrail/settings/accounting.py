@@ -22,6 +22,12 @@ SHIPPED_FILE: Final = Path(__file__).with_name("prices.toml")
 RESERVED_COST: Final = 0.05
 RESERVED_TOKENS: Final = 10_000
 
+MAX_PRICE: Final = 1_000_000
+"""In USD per million. With `usage.MAX_COUNT` it keeps every cost within 64 bits of nano-dollars."""
+
+MAX_LIMIT: Final = 1_000_000_000_000
+"""The largest limit of a budget: USD, tokens or requests."""
+
 # What each key means, in the order of docs/reference/settings.md.
 PRICE_MEANINGS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -132,8 +138,9 @@ def read_budgets(tables: Any, file: str) -> tuple[Budget, ...]:
 
 
 def _price(entry: PriceEntry, place: str) -> Price:
-    for name in ("input", "output", "cached_input", "max_input"):
-        _amount(getattr(entry, name), f"{place}.{name}")
+    for name in ("input", "output", "cached_input"):
+        _amount(getattr(entry, name), f"{place}.{name}", most=MAX_PRICE)
+    _amount(entry.max_input, f"{place}.max_input")
     if not entry.model.strip():
         raise ConfigInvalid(f"{place}.model: must be a text that is not empty.")
     cached = entry.cached_input
@@ -197,9 +204,9 @@ def _held(given: float | None, limit: float | None, *, default: float, place: st
     return given
 
 
-def _amount(value: float | None, place: str) -> None:
-    if value is not None and not 0 <= value < 1e9 * NANO:  # also refuses what is no number (nan)
-        raise ConfigInvalid(f"{place}: must be a number from 0 on.")
+def _amount(value: float | None, place: str, *, most: int = MAX_LIMIT) -> None:
+    if value is not None and not 0 <= value <= most:  # which also refuses nan
+        raise ConfigInvalid(f"{place}: must be a number from 0 to {most}.")
 
 
 def _nano(usd: float | None) -> int | None:

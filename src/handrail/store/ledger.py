@@ -82,7 +82,10 @@ class LedgerRow:
 
 
 class Ledger(Protocol):
-    """Where rows are kept. Every method may block, and raises StoreFailed."""
+    """Where rows are kept. Every method may block, and raises StoreFailed.
+
+    Any other exception is a row's own defect: nothing of its batch is kept then.
+    """
 
     def append(self, rows: Sequence[LedgerRow]) -> None:
         """Keep the rows; one that is there already changes nothing."""
@@ -154,6 +157,9 @@ class SqliteLedger:
         except (sqlite3.Error, OSError, ConfigInvalid, UnicodeDecodeError) as error:
             self.close()  # what was begun is undone by that
             raise _failed(error) from error
+        except BaseException:
+            self.close()
+            raise
 
 
 def _connect_to_write(path: Path) -> sqlite3.Connection:

@@ -52,6 +52,14 @@ def test_a_day_on_which_clocks_are_put_back_has_25_hours_and_its_doubled_hour_is
     assert spring.end - spring.start == 23 * 3_600
 
 
+def test_a_day_whose_first_hour_stands_twice_begins_with_the_first_of_them() -> None:
+    azores = ZoneInfo("Atlantic/Azores")  # from 01:00 back to 00:00
+    again = at("2026-10-25T00:30", azores, fold=1)
+    found = span(Window.DAY, again, azores)
+    assert found.start == at("2026-10-25T00:00", azores) == again - 5_400
+    assert found.end - found.start == 25 * 3_600
+
+
 def test_december_is_followed_by_january() -> None:
     found = span(Window.MONTH, at("2026-12-31T23:59"), UTC)
     assert (found.start, found.end) == (at("2026-12-01T00:00"), at("2027-01-01T00:00"))
@@ -98,6 +106,7 @@ def test_a_budget_is_for_what_all_its_keys_fit(scope: dict[str, str], covers: bo
 def test_an_account_is_one_key_more() -> None:
     work = Work(caller="ann", project=None, models=("m",), account="work")
     assert budget(account="work").covers(work)
+    assert budget().covers(work)
     assert not budget(project="site").covers(work)
 
 
@@ -115,6 +124,9 @@ def test_sums_are_added_and_taken_away_and_never_below_nothing() -> None:
     some, more = Totals(cost=1, tokens=2, requests=3), Totals(cost=4, tokens=1, requests=3)
     assert some.plus(more) == Totals(cost=5, tokens=3, requests=6)
     assert some.less(more) == Totals(cost=0, tokens=1, requests=0)
+    assert more.less(some) == Totals(cost=3, tokens=0, requests=0)
+    assert Totals(requests=5).less(Totals(tokens=9, requests=2)) == Totals(requests=3)
+    assert Totals() == Totals(cost=0, tokens=0, requests=0)
 
 
 @pytest.mark.parametrize(
@@ -164,4 +176,8 @@ def test_a_limit_of_nothing_lets_nothing_through() -> None:
 
 def test_without_a_limit_everything_fits() -> None:
     found = judge(budget(), used=Totals(requests=10**9), reserved=Totals())
-    assert (found.state, found.share) == (State.ALLOW, 0.0)
+    assert (found.state, found.share, found.reason) == (State.ALLOW, 0.0, "")
+
+
+def test_windows_have_the_names_of_the_settings() -> None:
+    assert list(Window) == ["hour", "day", "week", "month"]

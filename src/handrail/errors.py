@@ -47,6 +47,7 @@ class Code(StrEnum):
     UPGRADE_REQUIRED = "upgrade_required"
     QUEUE_FULL = "queue_full"
     ACCOUNTS_EXHAUSTED = "accounts_exhausted"
+    BUDGET_EXCEEDED = "budget_exceeded"
     STORAGE_QUOTA_EXCEEDED = "storage_quota_exceeded"
     HEADERS_TOO_LARGE = "headers_too_large"
     INTERNAL_ERROR = "internal_error"
@@ -58,6 +59,7 @@ class Code(StrEnum):
     TARGET_GONE = "target_gone"
     STORE_UNAVAILABLE = "store_unavailable"
     STORAGE_FULL = "storage_full"
+    LEDGER_UNAVAILABLE = "ledger_unavailable"
     SHUTTING_DOWN = "shutting_down"
     TOO_MANY_CONNECTIONS = "too_many_connections"
     HTTP_VERSION = "http_version_not_supported"
@@ -116,6 +118,8 @@ CATALOGUE: Final[Mapping[Code, Entry]] = MappingProxyType(
         Code.QUEUE_FULL: Entry(status=429, type="rate_limit_error", retry_after=5),
         # The type that Codex CLI knows: it tells its user when the limit is over, and stops asking.
         Code.ACCOUNTS_EXHAUSTED: Entry(status=429, type="usage_limit_reached", retry_after=60),
+        # What it says of its own is the reset of the budget's window, mostly.
+        Code.BUDGET_EXCEEDED: Entry(status=429, type="rate_limit_error", retry_after=5),
         # Room comes when something is deleted or expires: an SDK's own repeats would only knock.
         Code.STORAGE_QUOTA_EXCEEDED: Entry(
             status=429, type="rate_limit_error", retry_after=60, should_retry=False
@@ -137,6 +141,7 @@ CATALOGUE: Final[Mapping[Code, Entry]] = MappingProxyType(
         ),
         Code.STORE_UNAVAILABLE: Entry(status=503, type="server_error", retry_after=2),
         Code.STORAGE_FULL: Entry(status=503, type="server_error", retry_after=30),
+        Code.LEDGER_UNAVAILABLE: Entry(status=503, type="server_error", retry_after=10),
         Code.SHUTTING_DOWN: Entry(status=503, type="server_error", retry_after=5),
         Code.TOO_MANY_CONNECTIONS: Entry(status=503, type="server_error", retry_after=1),
         Code.HTTP_VERSION: _caller(505),
@@ -294,6 +299,25 @@ class StoreFailed(HandrailError):
         super().__init__(fault(code, message))
         self.detail = detail
         self.final = final
+
+
+class BudgetExceeded(HandrailError):
+    """A budget does not allow the call: a 429 that says when it will.
+
+    `resets_at` is in unix seconds, `retry_after` in seconds. `passes` says that only work under way
+    stands in the way; otherwise an SDK's own repeats would only knock.
+    """
+
+    def __init__(self, message: str, *, resets_at: float, retry_after: float, passes: bool) -> None:
+        problem = fault(Code.BUDGET_EXCEEDED, message)
+        super().__init__(
+            replace(
+                problem,
+                retry_after=retry_after,
+                should_retry=None if passes else False,
+                extra={"resets_at": int(resets_at)},
+            )
+        )
 
 
 class ConfigInvalid(Exception):

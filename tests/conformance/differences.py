@@ -378,3 +378,14 @@ _differs(_LIFE, [10, 12], "D-4", outcome="200", calls=0)
 _differs(_LIFE, [13], "D-8", calls=0, kind="text/event-stream")
 _differs(_LIFE, [15], "D-27", path="/backend-api/codex/responses")
 _differs(_LIFE, [15], "D-24", message="Not Found")
+
+# --- account-keeping ------------------------------------------------------------------------------
+
+_NOT_TOLD: Final = dict.fromkeys(("input", "cached", "output", "reasoning", "total"))
+_differs("budget", [17], "shape", reached=["USD"])
+_differs("budget", [19], "shape", key="Global")
+_differs("budget", [21], "stricter", outcome="the start stops")
+_differs("budget", [23], "D-19", key={"project": "x"})
+_differs("usageRow", [1], "D-20", total=1_100, cost=0.0031)
+_differs("usageRow", [3, 5], "D-18", **_NOT_TOLD)
+_differs("usageRow", [7], "stricter", **_NOT_TOLD)

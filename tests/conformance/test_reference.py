@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from handrail import telemetry
-from tests.conformance import answers, bodies, edges, models, shaping
+from tests.conformance import accounting, answers, bodies, edges, models, shaping
 from tests.conformance.differences import DIFFERENCES, REASONS, SENT
 from tests.conformance.life import life
 from tests.conformance.recorded import FOLDER, Json, Outcome, Row, rows
@@ -22,6 +22,7 @@ PAGE: Final = Path(__file__).resolve().parents[2] / "docs/explanation/reference-
 
 ADAPTERS: Final[Mapping[str, Callable[[Row], Outcome]]] = {
     "backgroundMode": bodies.transform_request_body,
+    "budget": accounting.budget,
     "cleanupToolDefinitions": shaping.cleanup_tool_definitions,
     "configResolution": models.config_resolution,
     "convertSseToJson": answers.convert_sse_to_json,
@@ -51,6 +52,7 @@ ADAPTERS: Final[Mapping[str, Callable[[Row], Outcome]]] = {
     "transformRequestBody": bodies.transform_request_body,
     "transformRequestForCodex": bodies.transform_request_for_codex,
     "trimInputForFastSession": shaping.trim_input,
+    "usageRow": accounting.usage_row,
 }
 LIVES: Final = "pluginEndToEnd"  # these need a gateway
 FILES: Final = (*ADAPTERS, LIVES)

@@ -88,6 +88,8 @@ FIELDS: list[tuple[Any, list[str]]] = [
             "priority",
             "outlives_reader",
             "rules",
+            "account",
+            "project",
         ],
     ),
     (handrail.Prepared, ["plan", "request", "url", "headers", "given", "version"]),

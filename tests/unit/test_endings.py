@@ -17,6 +17,7 @@ from handrail.engine.execution import Execution
 from handrail.engine.history import Conversation
 from handrail.engine.journal import PENDING_BYTES, Journal
 from handrail.engine.kept import KeptForeground
+from handrail.engine.meter import Attribution
 from handrail.engine.opening import Opening
 from handrail.engine.tail import Tails
 from handrail.engine.targets import Targets
@@ -220,12 +221,11 @@ async def test_a_caller_who_leaves_when_the_end_is_decided_does_not_stop_the_end
         journal=engine.journal,
         tails=engine.tails,
         clock=engine.clock,
-        new_id=lambda: "r1",
     )
     call = kept.prepare(
         Conversation.alone(CREATE),
         plan=replace(PLAN, mode=Mode.KEPT, stream=True),
-        caller="ann",
+        attribution=Attribution(caller="ann", mode=Mode.KEPT, response_id="r1"),
         target=TARGET,
         headers={},
         limits=limits(),

@@ -36,7 +36,6 @@ async def test_a_call_whose_work_is_cancelled_before_its_first_step_is_refused()
         journal=unused,
         tails=unused,
         clock=unused,
-        new_id=unused,
     )
     call = KeptCall(
         plan=Plan(mode=Mode.KEPT, stream=False, store=True, retention_seconds=1, reasons=()),

@@ -15,6 +15,7 @@ from handrail.core import idempotency, wire
 from handrail.core.lifecycle import State
 from handrail.core.request_options import RequestOptions
 from handrail.engine.background import Accepted, Background
+from handrail.engine.budgets import Budgets
 from handrail.engine.history import Conversation
 from handrail.engine.journal import RunLog
 from handrail.engine.tail import Tails
@@ -269,7 +270,7 @@ async def test_a_key_whose_create_waits_for_the_disk_while_the_wall_clock_jumps_
             executor=NoExecutor(),
             tails=Tails(store, heartbeat_seconds=1),
             clock=clock,
-            new_id=lambda: next(ids),
+            budgets=Budgets(now=clock.now),
         )
 
         def create() -> Coroutine[Any, Any, Accepted]:
@@ -280,6 +281,7 @@ async def test_a_key_whose_create_waits_for_the_disk_while_the_wall_clock_jumps_
                 target=TARGET,
                 limits=limits(),
                 options=RequestOptions(key="k"),
+                response_id=next(ids),
             )
 
         assert (await while_the_disk_is_slow(store, clock, create(), jump=jump)).id == "r1"

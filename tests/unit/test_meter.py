@@ -1,11 +1,13 @@
 """The meter of one upstream call: what it looks at, and the one record that comes of it."""
 
 import asyncio
+import io
 import json
 from typing import Any
 
 import pytest
 
+from handrail import telemetry
 from handrail.core import events
 from handrail.core.events import Event, event, lifecycle_event
 from handrail.core.retry import Cause
@@ -161,10 +163,9 @@ def test_a_name_of_any_length_is_kept_in_part_only() -> None:
     assert records[0].sent_models == ("x" * MAX_NAME,)
 
 
-def test_a_listener_that_fails_costs_nobody_an_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    from handrail import telemetry
-
-    telemetry.configure("error")
+def test_a_listener_that_fails_costs_nobody_an_answer() -> None:
+    log = io.StringIO()
+    telemetry.configure("error", stream=log)
 
     def broken(_: CallRecord) -> None:
         raise ZeroDivisionError
@@ -178,5 +179,5 @@ def test_a_listener_that_fails_costs_nobody_an_answer(capsys: pytest.CaptureFixt
         cause=Cause.FIRST,
     )
     Meter(call, listener=broken, clock=SystemClock()).over(None)
-    line = json.loads(capsys.readouterr().err.splitlines()[0])
+    line = json.loads(log.getvalue().splitlines()[0])
     assert line["event"] == "call_not_recorded"

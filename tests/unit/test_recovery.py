@@ -15,6 +15,7 @@ from handrail.core.policy import CrashPolicy
 from handrail.core.retry import MAX_ATTEMPTS, Cause
 from handrail.core.wire import Body
 from handrail.engine.background import Accepted, Background
+from handrail.engine.budgets import Budgets
 from handrail.engine.clock import SystemClock
 from handrail.engine.recovery import Recovery
 from handrail.engine.tail import Tails
@@ -63,7 +64,7 @@ async def recovered(store: Store) -> NoExecutor:
         executor=executor,
         tails=Tails(store, heartbeat_seconds=1),
         clock=SystemClock(),
-        new_id=lambda: "unused",
+        budgets=Budgets(now=lambda: 0.0),
     )
     await background.recover(owner="the new process")
     return executor
@@ -227,7 +228,7 @@ async def test_what_a_sick_store_keeps_from_being_taken_over_is_tried_until_it_i
         executor=NoExecutor(),
         tails=Tails(store, heartbeat_seconds=1),
         clock=SystemClock(),
-        new_id=lambda: "unused",
+        budgets=Budgets(now=lambda: 0.0),
     )
     clock = Instant()
     recovery = Recovery(background, owner="the new process", callers=lambda: {"ann"}, clock=clock)
@@ -257,7 +258,7 @@ async def test_the_first_events_of_an_accepted_run_are_shown_without_asking_the_
         executor=NoExecutor(),
         tails=Tails(Unreadable(Path("x"), vault=Vault(bytes(32)), now=float), heartbeat_seconds=1),
         clock=SystemClock(),
-        new_id=lambda: "unused",
+        budgets=Budgets(now=lambda: 0.0),
     )
     accepted = Accepted(id="r1", response=b"{}", steps=(), opening=(opened(0), opened(1)))
     stream = background.stream(accepted, caller="ann")

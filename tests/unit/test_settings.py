@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from handrail.core.caller_keys import key_digest
+from handrail.settings.caller_options import CALLER_OPTIONS
 from handrail.settings.model import Secret, Settings
-from handrail.settings.options import CALLER_OPTIONS, OPTIONS
+from handrail.settings.options import OPTIONS
 from tests.unit.reading import FILE, KEY, KEYS, Read, refusal
 
 Attribute = Callable[[Settings], Any]
@@ -82,6 +83,13 @@ ROWS: dict[str, tuple[Any, str, Any, Attribute]] = {
     "background.max_output_bytes": (64 << 20, "4096", 4096, lambda s: s.max_output_bytes),
     "background.max_stored_bytes": (10 << 30, "0", 0, lambda s: s.max_stored_bytes),
     "background.max_history_bytes": (32 << 20, "4096", 4096, lambda s: s.max_history_bytes),
+    "ledger.retention": (
+        400 * 86_400,
+        '"7d"',
+        7 * 86_400,
+        lambda s: s.accounting.retention_seconds,
+    ),
+    "ledger.time_zone": ("UTC", '"Asia/Tokyo"', "Asia/Tokyo", lambda s: str(s.accounting.zone)),
 }
 
 
@@ -205,6 +213,7 @@ DURATIONS = {
     "upstream.bearer_lifetime": (1, 86_400),
     "background.max_duration": (1, 7 * 86_400),
     "fast_session.compact_timeout": (0, 600),
+    "ledger.retention": (86_400, 3_660 * 86_400),
 }
 WORDS = {
     "log.level": ["debug", "info", "warning", "error"],
@@ -236,6 +245,7 @@ BAD: dict[str, list[str]] = {
     "upstream.bearer_command": [*TEXTS, '"az login"'],
     "upstream.api_version": [*TEXT, '"a b"', '"a&b"', f'"{"x" * 41}"'],
     "upstream.extra_fields": TEXTS,
+    "ledger.time_zone": [*TEXT, '"Mars/Olympus"', '"../etc/passwd"'],
     "background.enabled": BOOLEAN,
     **{path: whole(*bounds) for path, bounds in WHOLE.items()},
     **{path: duration(*bounds) for path, bounds in DURATIONS.items()},

@@ -19,7 +19,7 @@ from handrail.core.policy import (
 )
 from handrail.core.quota import Quota
 from handrail.core.switch import Switch
-from handrail.settings.options import CALLER_OPTIONS
+from handrail.settings.caller_options import CALLER_OPTIONS
 from tests.unit.reading import FILE, KEY, KEYS, OTHER, Read, refusal
 
 OURS, THEIRS = "HANDRAIL_BACKGROUND_RESPONSES", "CODEX_AUTH_BACKGROUND_RESPONSES"

@@ -19,6 +19,7 @@ from handrail.store.migrate import ACCOUNTS
 from handrail.store.shared import SharedFile
 
 DATABASE: Final = "handrail.db"
+LEDGER: Final = "ledger.db"
 STORE_KEY: Final = "store.key"
 CALLER_KEY: Final = "caller.key"
 ADMIN_KEY: Final = "admin.key"

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 from handrail.bootstrap.accounts import accounts_in, declare, pool_of
 from handrail.bootstrap.data_dir import (
     DATABASE,
+    LEDGER,
     STORE_KEY,
     admin_key_digest,
     open_shared,
@@ -20,7 +21,7 @@ from handrail.bootstrap.data_dir import (
 from handrail.bootstrap.descriptors import make_room
 from handrail.bootstrap.keys import caller_keys
 from handrail.bootstrap.loops import running
-from handrail.bootstrap.parts import NewClient, Parts, build, new_request_id
+from handrail.bootstrap.parts import Books, NewClient, Parts, build, new_request_id
 from handrail.core.quota import Quota
 from handrail.engine.clock import Clock, SystemClock
 from handrail.engine.meter import CallListener, unheard
@@ -33,6 +34,7 @@ from handrail.server.listen import Listener, bind, guard_rules
 from handrail.settings.model import Settings
 from handrail.store.base import Store
 from handrail.store.files import private_directory
+from handrail.store.ledger import SqliteLedger
 from handrail.store.rotation import settle
 from handrail.store.sqlite import open_sqlite
 from handrail.store.vault import Vault, load_store_key
@@ -137,17 +139,7 @@ class Gateway:
         A first signal drains: streams and runs may go on for the configured time. A second one
         ends at once. SIGHUP reloads the settings. `started` is called once connections are taken.
         """
-        self._parts = build(
-            lambda: self.settings,
-            store=self._store,
-            new_client=self._new_client,
-            targets=self._targets,
-            clock=self._clock,
-            on_call=self._on_call,
-            accounts=await pool_of(
-                self._accounts, settings=lambda: self.settings, clock=self._clock
-            ),
-        )
+        self._parts = await self._built()
         app = App(
             handlers=handlers_of(self._parts.responses, self._parts.models),
             callers=Callers(self._keys),
@@ -193,6 +185,22 @@ class Gateway:
                 reload=self.reload,
                 problem=lambda: self.reload_problem,
             )
+        )
+
+    async def _built(self) -> Parts:
+        return build(
+            lambda: self.settings,
+            store=self._store,
+            new_client=self._new_client,
+            targets=self._targets,
+            clock=self._clock,
+            on_call=self._on_call,
+            books=Books(
+                accounts=await pool_of(
+                    self._accounts, settings=lambda: self.settings, clock=self._clock
+                ),
+                ledger=SqliteLedger(self.settings.data_dir / LEDGER),
+            ),
         )
 
     def _connections(self) -> int:
@@ -261,6 +269,8 @@ class Gateway:
         ]
         for path in changed:
             self._logger.warning("setting_needs_restart", setting=path)
+        if self._parts.ledger is not None:
+            await self._parts.ledger.use(settings.accounting)
         self._targets.use(settings.target)
         self.settings = settings
         self._admin_digest = admin_digest

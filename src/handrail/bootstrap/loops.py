@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from handrail.bootstrap.parts import Parts
+from handrail.errors import StoreFailed
 from handrail.telemetry import get_logger
 
 Loop = Callable[[], Awaitable[None]]
@@ -43,6 +44,13 @@ async def running(
     }
     if parts.accounts is not None:
         loops["accounts"] = parts.accounts.loop
+    if parts.ledger is not None:
+        await parts.ledger.start()
+        loops["ledger"] = parts.ledger.loop
+    try:
+        await parts.background.resume_reservations(parts.targets)
+    except StoreFailed as error:
+        logger.error("reservations_not_resumed", why=error.fault.code)
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(watched(name, loop), name=name) for name, loop in loops.items()]
         yield
@@ -52,3 +60,5 @@ async def running(
     if parts.accounts is not None:
         await parts.accounts.settle()
     await parts.client.close()
+    if parts.ledger is not None:
+        await parts.ledger.close()

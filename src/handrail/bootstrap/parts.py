@@ -7,6 +7,8 @@ from typing import Final, Protocol
 
 from handrail.engine.accounts import Pool
 from handrail.engine.background import Background
+from handrail.engine.budgets import Budgets
+from handrail.engine.charging import Charging
 from handrail.engine.clock import Clock
 from handrail.engine.dispatch import Dispatcher
 from handrail.engine.execution import Execution
@@ -15,7 +17,8 @@ from handrail.engine.foreground import Foreground
 from handrail.engine.history import Histories
 from handrail.engine.journal import Journal
 from handrail.engine.kept import KeptForeground
-from handrail.engine.meter import CallListener, unheard
+from handrail.engine.ledger import LedgerKeeper
+from handrail.engine.meter import CallListener, CallRecord, unheard
 from handrail.engine.recovery import Recovery
 from handrail.engine.retention import Retention
 from handrail.engine.tail import Tails
@@ -25,6 +28,7 @@ from handrail.server.models import Models
 from handrail.server.responses import Responses
 from handrail.settings.model import Settings
 from handrail.store.base import Store
+from handrail.store.ledger import Ledger
 from handrail.upstream.client import UpstreamClient
 
 # How long an idle upstream connection is kept. uvicorn-based servers close theirs after 5 s, and a
@@ -51,9 +55,25 @@ class Parts:
     retention: Retention
     recovery: Recovery
     background: Background
+    ledger: LedgerKeeper | None
     responses: Responses
     models: Models
+    targets: Targets
     accounts: Pool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Books:
+    """What is kept beside runs.
+
+    Without `ledger` there are no budgets, without `accounts` only the credential of the settings.
+    """
+
+    accounts: Pool | None = None
+    ledger: Ledger | None = None
+
+
+NO_BOOKS: Final = Books()
 
 
 def build(
@@ -64,36 +84,32 @@ def build(
     targets: Targets,
     clock: Clock,
     on_call: CallListener = unheard,
-    accounts: Pool | None = None,
+    books: Books = NO_BOOKS,
 ) -> Parts:
     """Everything between the store and the routes.
 
     `settings` gives the snapshot of the moment: limits follow it, all else is that of the start.
-    `on_call` gets a record of every upstream call. Without `accounts` there is the credential of
-    the settings alone.
+    `on_call` gets a record of every upstream call, and so does the ledger of the `books`.
     """
-    heartbeat = float(settings().heartbeat_seconds)
     client = new_client(idle_seconds=_KEEP_ALIVE_SECONDS.get(targets.current.profile.name, 15.0))
-    dispatcher = Dispatcher(client, clock=clock, listener=on_call, accounts=accounts)
-    tails = Tails(store, heartbeat_seconds=heartbeat)
-    journal = Journal(store=store, tails=tails, clock=clock)
-    execution, executor = _execution(
-        settings, store=store, dispatcher=dispatcher, journal=journal, targets=targets, clock=clock
-    )
-    background = Background(
-        store=store, executor=executor, tails=tails, clock=clock, new_id=new_response_id
-    )
-    responses = Responses(
-        foreground=Foreground(dispatcher, clock=clock, heartbeat_seconds=heartbeat),
-        background=background,
-        kept=_kept(execution, executor, store=store, journal=journal, tails=tails, clock=clock),
-        upstream_runs=_upstream_runs(
-            dispatcher, store=store, targets=targets, heartbeat=heartbeat, clock=clock
-        ),
-        histories=Histories(store),
+    keeper = _keeper(settings, books.ledger, clock=clock)
+    heard = _listener(keeper, on_call)
+    base = _Base(
+        store=store,
+        dispatcher=Dispatcher(client, clock=clock, listener=heard, accounts=books.accounts),
+        budgets=Budgets(now=clock.now) if keeper is None else keeper.budgets,
+        targets=targets,
         clock=clock,
-        new_id=new_response_id,
+        heartbeat_seconds=float(settings().heartbeat_seconds),
     )
+    tails = Tails(store, heartbeat_seconds=base.heartbeat_seconds)
+    journal = Journal(store=store, tails=tails, clock=clock)
+    execution = _execution(settings, base, journal=journal)
+    executor = _executor(settings, base, execution=execution)
+    background = Background(
+        store=store, executor=executor, tails=tails, clock=clock, budgets=base.budgets
+    )
+    kept = _kept(base, execution, executor, journal=journal, tails=tails)
     return Parts(
         owner=executor.owner,
         client=client,
@@ -103,69 +119,107 @@ def build(
         retention=Retention(store=store, clock=clock),
         recovery=_recovery(settings, background=background, owner=executor.owner, clock=clock),
         background=background,
-        responses=responses,
-        models=Models(dispatcher),
-        accounts=accounts,
+        ledger=keeper,
+        responses=_responses(base, background=background, kept=kept),
+        models=Models(base.dispatcher),
+        targets=targets,
+        accounts=books.accounts,
     )
 
 
-def _execution(
-    settings: Callable[[], Settings],
-    *,
-    store: Store,
-    dispatcher: Dispatcher,
-    journal: Journal,
-    targets: Targets,
-    clock: Clock,
-) -> tuple[Execution, LocalExecutor]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Base:
+    """What nearly every part needs."""
+
+    store: Store
+    dispatcher: Dispatcher
+    budgets: Budgets
+    targets: Targets
+    clock: Clock
+    heartbeat_seconds: float
+
+
+def _keeper(
+    settings: Callable[[], Settings], ledger: Ledger | None, *, clock: Clock
+) -> LedgerKeeper | None:
+    if ledger is None:
+        return None
+    return LedgerKeeper(ledger, accounting=lambda: settings().accounting, clock=clock)
+
+
+def _listener(keeper: LedgerKeeper | None, other: CallListener) -> CallListener:
+    if keeper is None:
+        return other
+    if other is unheard:
+        return keeper.heard
+
+    def both(record: CallRecord) -> None:
+        keeper.heard(record)
+        other(record)
+
+    return both
+
+
+def _execution(settings: Callable[[], Settings], base: _Base, *, journal: Journal) -> Execution:
     first = settings()
-    execution = Execution(
-        dispatcher=dispatcher,
+    return Execution(
+        dispatcher=base.dispatcher,
         journal=journal,
-        store=store,
-        targets=targets,
-        clock=clock,
+        store=base.store,
+        targets=base.targets,
+        clock=base.clock,
         max_seconds=first.max_run_seconds,
         max_bytes=first.max_output_bytes,
     )
-    executor = LocalExecutor(
+
+
+def _executor(
+    settings: Callable[[], Settings], base: _Base, *, execution: Execution
+) -> LocalExecutor:
+    return LocalExecutor(
         owner=secrets.token_hex(8),
-        store=store,
+        store=base.store,
         execute=execution.run,
         limits=lambda: settings().limits,
+        ended=base.budgets.release,
     )
-    return execution, executor
 
 
 def _kept(
+    base: _Base,
     execution: Execution,
     executor: LocalExecutor,
     *,
-    store: Store,
     journal: Journal,
     tails: Tails,
-    clock: Clock,
 ) -> KeptForeground:
     return KeptForeground(
-        store=store,
+        store=base.store,
         execution=execution,
         executor=executor,
         journal=journal,
         tails=tails,
-        clock=clock,
-        new_id=new_response_id,
+        clock=base.clock,
     )
 
 
-def _upstream_runs(
-    dispatcher: Dispatcher, *, store: Store, targets: Targets, clock: Clock, heartbeat: float
-) -> UpstreamRuns:
-    return UpstreamRuns(
-        dispatcher=dispatcher,
-        store=store,
-        targets=targets,
-        clock=clock,
-        heartbeat_seconds=heartbeat,
+def _responses(base: _Base, *, background: Background, kept: KeptForeground) -> Responses:
+    return Responses(
+        foreground=Foreground(
+            base.dispatcher, clock=base.clock, heartbeat_seconds=base.heartbeat_seconds
+        ),
+        background=background,
+        kept=kept,
+        upstream_runs=UpstreamRuns(
+            dispatcher=base.dispatcher,
+            store=base.store,
+            targets=base.targets,
+            clock=base.clock,
+            heartbeat_seconds=base.heartbeat_seconds,
+        ),
+        histories=Histories(base.store),
+        charging=Charging(base.budgets, new_id=new_response_id),
+        clock=base.clock,
     )
 
 

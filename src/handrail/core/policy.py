@@ -182,8 +182,9 @@ class Plan:
     `previous_response_id` to continue from: what Handrail keeps, or an upstream that runs
     background responses itself. `crash` and `priority` have a meaning only for what the gateway
     itself runs. `outlives_reader`: a foreground stream goes on when its reader leaves. `rules`
-    names those that a run's upstream request is made by, "" where that is done at once.
-    `account` is the name of the account that the request demands.
+    names those that a run's upstream request is made by, "" where that is done at once. `account`
+    is the name of the account that the request demands, `project` the label that its calls are
+    charged under.
     """
 
     mode: Mode
@@ -197,6 +198,7 @@ class Plan:
     outlives_reader: bool = False
     rules: str = ""
     account: str | None = None
+    project: str | None = None
 
     def header(self) -> str:
         """The value of the `handrail-decision` reply header; holds no content of the request."""

@@ -20,8 +20,9 @@ CRASH: Final = "handrail-crash-policy"
 PRIORITY: Final = "handrail-priority"
 RETENTION: Final = "handrail-retention"
 ACCOUNT: Final = "handrail-account"
+PROJECT: Final = "handrail-project"
 
-_ACCOUNT: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_LABEL: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 Word = TypeVar("Word", bound=StrEnum)
 
@@ -54,6 +55,18 @@ def read_options(header: Callable[[str], str]) -> RequestOptions:
         retention_seconds=_retention(header(RETENTION).strip()),
         account=_account(header(ACCOUNT).strip()),
     )
+
+
+def read_project(header: Callable[[str], str]) -> str | None:
+    """The label that calls are charged under; None without one. Raises RequestRejected."""
+    text = header(PROJECT).strip()
+    if text and not _LABEL.fullmatch(text):
+        raise RequestRejected(
+            Code.INVALID_VALUE,
+            f"'{PROJECT}' must be a label of 1 to 64 letters, digits, '.', '-' and '_'.",
+            param=PROJECT,
+        )
+    return text or None
 
 
 def with_options(plan: Plan, options: RequestOptions, *, highest: Priority = Priority.HIGH) -> Plan:
@@ -127,7 +140,7 @@ def _word(header: Callable[[str], str], name: str, words: type[Word]) -> Word | 
 
 
 def _account(text: str) -> str | None:
-    if text and not _ACCOUNT.fullmatch(text):
+    if text and not _LABEL.fullmatch(text):
         raise RequestRejected(
             Code.INVALID_VALUE, f"'{ACCOUNT}' must be the name of an account.", param=ACCOUNT
         )

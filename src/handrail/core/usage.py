@@ -7,15 +7,18 @@ By OpenAI's reference of the Responses API, `input_tokens` includes the cached o
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
 
+MAX_COUNT: Final = 1_000_000_000
+"""Beyond this a count is no count: no call has a thousandth of it, and sums must stay sums."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Counts of one call, 0 or more; None for what was not told, which is not 0.
+    """Counts of one call, from 0 to MAX_COUNT; None for what was not told, which is not 0.
 
     `cached` are inside `input`, `reasoning` inside `output`.
     """
@@ -36,7 +39,7 @@ class Usage:
 def read_usage(response: Mapping[str, Raw]) -> Usage | None:
     """The usage in a response object; None when it holds none that can be read.
 
-    A count that is no whole number from 0 on was not told.
+    A count that is no whole number from 0 to MAX_COUNT was not told.
     """
     found = _object(response.get("usage"))
     usage = Usage(
@@ -59,4 +62,4 @@ def _object(value: Raw | None) -> dict[str, Any]:
 def _count(holder: Any, name: str) -> int | None:
     value = holder.get(name) if isinstance(holder, dict) else None
     # `True` is an int to Python.
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value) is int and 0 <= value <= MAX_COUNT else None

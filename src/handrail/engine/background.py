@@ -1,7 +1,7 @@
 """Background responses as a caller sees them: submit, read, follow, cancel, delete."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
@@ -20,14 +20,18 @@ from handrail.core.retry import attempt_verdict
 from handrail.core.rewrite import upstream_request
 from handrail.core.steps import Step
 from handrail.core.wire import Body, CreateRequest
+from handrail.engine.budgets import Budgets
+from handrail.engine.charging import work_of
 from handrail.engine.clock import Clock
 from handrail.engine.closing import closing, fold_frames, object_of, plan_of
+from handrail.engine.execution import attribution_of
 from handrail.engine.executors import Executor
 from handrail.engine.history import Conversation
 from handrail.engine.opening import Opening
 from handrail.engine.replies import Replies
 from handrail.engine.shield import to_the_end
 from handrail.engine.tail import Tails
+from handrail.engine.targets import Targets
 from handrail.errors import ResponseNotFound, StateConflict
 from handrail.settings.model import Target
 from handrail.store.base import Closing, Repeat, Resend, Run, Store
@@ -71,14 +75,14 @@ class Background:
         executor: Executor,
         tails: Tails,
         clock: Clock,
-        new_id: Callable[[], str],
+        budgets: Budgets,
     ) -> None:
         self.replies = Replies(store, clock=clock)
         self._store = store
         self._executor = executor
         self._tails = tails
         self._clock = clock
-        self._new_id = new_id
+        self._budgets = budgets
         self._logger = get_logger()
 
     async def submit(
@@ -90,6 +94,7 @@ class Background:
         target: Target,
         limits: Limits,
         options: RequestOptions,
+        response_id: str,
     ) -> Accepted:
         """Keep the run, durably, before returning; or find the one that the same create has made.
 
@@ -101,7 +106,7 @@ class Background:
         repeat, resend = _same_as_before(conversation.given, options)
         steps = _steps(conversation, target)
         now = self._clock.now()
-        opening = Opening(id=self._new_id(), caller=caller, target=target, now=now)
+        opening = Opening(id=response_id, caller=caller, target=target, now=now)
         run = replace(opening.run(request, plan), repeat=repeat, resend=resend)
         if resend is not None and resend.again:
             await self.replies.settle()  # or a create that was answered just now would be taken
@@ -215,6 +220,29 @@ class Background:
             self._executor.wake()
         return whole
 
+    async def resume_reservations(self, targets: Targets) -> None:
+        """Reserve again for what was accepted before this process began. Raises StoreFailed.
+
+        A run that cannot be read is left to recovery.
+        """
+        if not self._budgets.any:
+            return
+        for part in _batches(await self._store.unfinished_of_others(())):
+            await asyncio.gather(*(self._reserve(run_id, targets) for run_id in part))
+
+    async def _reserve(self, run_id: str, targets: Targets) -> None:
+        try:
+            run = await self._store.conclude(run_id, caller=None, close=lambda *_: None)
+            target = None if run is None else targets.find(run.target)
+            if run is None or target is None or is_final(run.state):
+                return
+            model = wire.read_create(run.request).model
+            work = work_of(attribution_of(run), model=model, target=target)
+        except Exception as error:
+            self._logger.error("run_not_reserved_for", run=run_id, exc_info=error)
+        else:
+            self._budgets.resume(run_id, work)
+
     async def _recover(self, run_id: str) -> bool:
         # One run that cannot be recovered must not keep the others from it, or the gateway down.
         try:
@@ -228,6 +256,8 @@ class Background:
         run = await self._store.conclude(run_id, caller=None, close=self._lost, events=True)
         if run is not None and not is_final(run.state):
             await self._store.requeue(run_id)
+        else:
+            self._budgets.release(run_id)
         self._tails.changed(run_id)
         self._logger.warning("run_recovered", run=run_id, state=run.state if run else None)
 
@@ -254,6 +284,8 @@ class Background:
         run = await self._store.conclude(run_id, caller=caller, close=close)
         if run is None:  # not there, or not this caller's: nothing of it may be touched
             return None
+        if is_final(run.state):
+            self._budgets.release(run_id)
         # The store has spoken; now the upstream call is closed and readers are told.
         await self._executor.cancel(run_id)
         self._tails.changed(run_id)

@@ -304,7 +304,13 @@ class Execution:
 def attribution_of(run: Run) -> Attribution:
     """Whom the calls of a run are charged to."""
     plan = plan_of(run)
-    return Attribution(caller=run.caller, mode=plan.mode, response_id=run.id, account=plan.account)
+    return Attribution(
+        caller=run.caller,
+        mode=plan.mode,
+        response_id=run.id,
+        project=plan.project,
+        account=plan.account,
+    )
 
 
 async def _may_send(log: RunLog, cause: Cause) -> bool:

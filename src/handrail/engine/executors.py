@@ -44,8 +44,15 @@ class Adopter(Protocol):
         """Carry `work` out as this run. Raises HandrailError when nothing new is begun."""
 
 
+def _untold(_: str) -> None:
+    return None
+
+
 class LocalExecutor:
-    """Runs in this process, as many as the limits of the current settings allow."""
+    """Runs in this process, as many as the limits of the current settings allow.
+
+    `ended` is told of every run that is no longer carried out here.
+    """
 
     def __init__(
         self,
@@ -54,11 +61,13 @@ class LocalExecutor:
         store: Store,
         execute: Callable[[Run], Awaitable[None]],
         limits: Callable[[], Limits],
+        ended: Callable[[str], None] = _untold,
     ) -> None:
         self.owner = owner
         self._store = store
         self._execute = execute
         self._limits = limits
+        self._ended = ended
         self._wake = asyncio.Event()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -117,6 +126,7 @@ class LocalExecutor:
         Raises HandrailError while draining.
         """
         if self._group is None or self._draining:
+            self._ended(run_id)
             raise HandrailError(fault(Code.SHUTTING_DOWN, "The gateway is shutting down."))
         return self._add(self._group, run_id, work)
 
@@ -137,6 +147,7 @@ class LocalExecutor:
 
     def _left(self, run_id: str) -> None:
         self._running.pop(run_id, None)
+        self._ended(run_id)
         self._wake.set()
 
     async def drain(self, seconds: float) -> None:

@@ -35,6 +35,7 @@ from handrail.engine.execution import (
 from handrail.engine.executors import Adopter
 from handrail.engine.history import Conversation
 from handrail.engine.journal import Journal, RunLog
+from handrail.engine.meter import Attribution
 from handrail.engine.opening import Opening
 from handrail.engine.shield import to_the_end
 from handrail.engine.tail import Tails
@@ -136,7 +137,6 @@ class KeptForeground:
         journal: Journal,
         tails: Tails,
         clock: Clock,
-        new_id: Callable[[], str],
     ) -> None:
         self._store = store
         self._execution = execution
@@ -144,7 +144,6 @@ class KeptForeground:
         self._journal = journal
         self._tails = tails
         self._clock = clock
-        self._new_id = new_id
         self._left: Counter[str] = Counter()
         self._logger = get_logger()
 
@@ -153,7 +152,7 @@ class KeptForeground:
         conversation: Conversation,
         *,
         plan: Plan,
-        caller: str,
+        attribution: Attribution,
         target: Target,
         headers: Mapping[str, str],
         limits: Limits,
@@ -168,7 +167,12 @@ class KeptForeground:
             continues=conversation.continues,
             catalogue=target.catalogue,
         )
-        opening = Opening(id=self._new_id(), caller=caller, target=target, now=self._clock.now())
+        opening = Opening(
+            id=attribution.response_id,
+            caller=attribution.caller,
+            target=target,
+            now=self._clock.now(),
+        )
         return KeptCall(
             plan=plan,
             run=opening.run(conversation.own, plan),

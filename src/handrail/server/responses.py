@@ -7,6 +7,7 @@ parsing and `policy.decide`, nor, at the endpoints beside it, `policy.decide_end
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -16,13 +17,18 @@ from handrail.core.idempotency import key_expired
 from handrail.core.policy import Mode, Plan, decide, decide_endpoint
 from handrail.core.prepare import decision
 from handrail.core.profiles import Endpoint
-from handrail.core.request_options import read_options, with_options
+from handrail.core.request_options import (
+    RequestOptions,
+    read_options,
+    read_project,
+    with_options,
+)
 from handrail.core.rewrite import endpoint_request
 from handrail.core.shaping import Shaping
 from handrail.core.wire import CreateRequest
 from handrail.engine.background import Accepted, Background
+from handrail.engine.charging import Charging
 from handrail.engine.clock import Clock
-from handrail.engine.dispatch import Said
 from handrail.engine.foreground import EndpointCall, Foreground, StatelessCall, prepare
 from handrail.engine.history import Conversation, Histories
 from handrail.engine.kept import KeptCall, KeptForeground
@@ -32,20 +38,11 @@ from handrail.engine.upstream_runs import UpstreamRun, UpstreamRuns
 from handrail.errors import Code, HandrailError, RequestRejected, ResponseNotFound, fault
 from handrail.server import queries
 from handrail.server.exchange import Exchange, require_json
+from handrail.server.passing import forwarded, is_codex, reply_headers
 from handrail.settings.model import Caller, Settings
 from handrail.store.base import Remote
 
 _PARSE_INLINE: Final = 1 << 20
-
-# What an upstream may say to the caller. Everything else stays here: account names, cookies,
-# organisations, the upstream's own request id (it goes out under our name).
-_PASSED_BACK: Final = (
-    "openai-processing-ms",
-    "openai-version",
-    "x-codex-turn-state",
-    "x-reasoning-included",
-)
-
 
 Work = tuple[Plan, StatelessCall | KeptCall | UpstreamRun | Accepted]
 
@@ -61,16 +58,16 @@ class Responses:
         kept: KeptForeground,
         upstream_runs: UpstreamRuns,
         histories: Histories,
+        charging: Charging,
         clock: Clock,
-        new_id: Callable[[], str],
     ) -> None:
         self._foreground = foreground
         self._background = background
         self._kept = kept
         self._upstream_runs = upstream_runs
         self._histories = histories
+        self._charging = charging
         self._clock = clock
-        self._new_id = new_id
         self.draining = False
         # One at a time: ten small bombs at once would otherwise take ten large bodies' memory.
         self._inflating = asyncio.Semaphore(1)
@@ -79,12 +76,15 @@ class Responses:
         """POST /v1/responses."""
         plan, work = await self._accept(exchange, caller, settings)
         # From here on nobody holds the request: what follows may stream for hours.
-        if isinstance(work, StatelessCall):
-            return await self._answer_stateless(exchange, plan, work)
+        if isinstance(work, StatelessCall | UpstreamRun):
+            try:
+                if isinstance(work, StatelessCall):
+                    return await self._answer_stateless(exchange, plan, work)
+                return await self._answer_upstream(exchange, plan, work)
+            finally:
+                self._charging.release(work.attribution)
         if isinstance(work, KeptCall):
             return await self._answer_kept(exchange, work)
-        if isinstance(work, UpstreamRun):
-            return await self._answer_upstream(exchange, plan, work)
         return await self._answer_background(exchange, plan, work, caller=caller.policy.name)
 
     async def _accept(self, exchange: Exchange, caller: Caller, settings: Settings) -> Work:
@@ -105,6 +105,8 @@ class Responses:
         plan = with_options(plan, options, highest=caller.policy.max_priority)
         if plan.stream:
             exchange.require_streaming()
+        attribution = self._attribution(exchange, plan, caller)
+        plan = replace(plan, project=attribution.project)
         conversation = await self._histories.of(
             request,
             plan=plan,
@@ -112,17 +114,54 @@ class Responses:
             target=target,
             max_bytes=settings.max_history_bytes,
         )
-        if plan.mode is Mode.BACKGROUND:
-            self._refuse_while_draining()
-            return plan, await self._background.submit(
+        self._charging.admit(attribution, model=request.model, target=target)
+        try:
+            return plan, await self._begun(
+                exchange,
                 conversation,
                 plan=plan,
-                caller=caller.policy.name,
-                target=target,
-                limits=settings.limits,
+                attribution=attribution,
                 options=options,
+                caller=caller,
+                settings=settings,
             )
-        return plan, self._call(exchange, conversation, plan=plan, caller=caller, settings=settings)
+        except BaseException:  # nobody else will
+            self._charging.release(attribution)
+            raise
+
+    async def _begun(
+        self,
+        exchange: Exchange,
+        conversation: Conversation,
+        *,
+        plan: Plan,
+        attribution: Attribution,
+        options: RequestOptions,
+        caller: Caller,
+        settings: Settings,
+    ) -> StatelessCall | KeptCall | UpstreamRun | Accepted:
+        if plan.mode is not Mode.BACKGROUND:
+            return self._call(
+                exchange,
+                conversation,
+                plan=plan,
+                attribution=attribution,
+                caller=caller,
+                settings=settings,
+            )
+        self._refuse_while_draining()
+        accepted = await self._background.submit(
+            conversation,
+            plan=plan,
+            caller=attribution.caller,
+            target=settings.target,
+            limits=settings.limits,
+            options=options,
+            response_id=attribution.response_id,
+        )
+        if accepted.repeated:  # the run that it found has a reservation of its own
+            self._charging.release(attribution)
+        return accepted
 
     def _call(
         self,
@@ -130,12 +169,12 @@ class Responses:
         conversation: Conversation,
         *,
         plan: Plan,
+        attribution: Attribution,
         caller: Caller,
         settings: Settings,
     ) -> StatelessCall | KeptCall | UpstreamRun:
-        target, name = settings.target, caller.policy.name
-        headers = _forwarded(exchange, target.profile.headers)
-        attribution = self._attribution(plan, caller)
+        target = settings.target
+        headers = forwarded(exchange, target.profile.headers)
         if plan.mode is Mode.UPSTREAM:
             return self._upstream_runs.prepare(
                 conversation, plan=plan, attribution=attribution, target=target, headers=headers
@@ -145,11 +184,11 @@ class Responses:
             return self._kept.prepare(
                 conversation,
                 plan=plan,
-                caller=name,
+                attribution=attribution,
                 target=target,
                 headers=headers,
                 limits=settings.limits,
-                numbered_heartbeat=_is_codex(exchange),
+                numbered_heartbeat=is_codex(exchange),
             )
         call = prepare(
             conversation,
@@ -160,17 +199,14 @@ class Responses:
             created_at=int(self._clock.now()),
             shaping=Shaping(fast=settings.fast_session.under(caller.policy.fast_session)),
         )
-        if _is_codex(exchange):
+        if is_codex(exchange):
             call.number_heartbeats()
         return call
 
-    def _attribution(self, plan: Plan, caller: Caller) -> Attribution:
-        return Attribution(
-            caller=caller.policy.name,
-            mode=plan.mode,
-            response_id=self._new_id(),
-            account=plan.account,
-        )
+    def _attribution(self, exchange: Exchange, plan: Plan, caller: Caller) -> Attribution:
+        project = read_project(lambda header: exchange.header(header.encode()))
+        charged = self._charging.attribution(caller.policy.name, mode=plan.mode, project=project)
+        return replace(charged, account=plan.account)
 
     async def _answer_background(
         self, exchange: Exchange, plan: Plan, work: Accepted, *, caller: str
@@ -204,14 +240,14 @@ class Responses:
     async def _answer_stateless(self, exchange: Exchange, plan: Plan, call: StatelessCall) -> None:
         if not plan.stream:
             body, said = await self._foreground.answer(call)
-            return await exchange.reply(200, body, headers=_reply_headers(plan, said))
+            return await exchange.reply(200, body, headers=reply_headers(plan, said))
         async with self._foreground.stream(call) as (relay, said):
-            await self._relay(exchange, relay, _reply_headers(plan, said))
+            await self._relay(exchange, relay, reply_headers(plan, said))
         return None
 
     async def _answer_kept(self, exchange: Exchange, call: KeptCall) -> None:
         async with self._kept.open(call, left=lambda: exchange.left) as answer:
-            headers = _reply_headers(call.plan, answer.said)
+            headers = reply_headers(call.plan, answer.said)
             if answer.response is not None:
                 return await exchange.reply(200, answer.response, headers=headers)
             return await exchange.stream(self._kept.events(call), headers=headers)
@@ -219,9 +255,9 @@ class Responses:
     async def _answer_upstream(self, exchange: Exchange, plan: Plan, run: UpstreamRun) -> None:
         if not plan.stream:
             body, said = await self._upstream_runs.create(run)
-            return await exchange.reply(200, body, headers=_reply_headers(plan, said))
+            return await exchange.reply(200, body, headers=reply_headers(plan, said))
         async with self._upstream_runs.stream(run) as (events, said):
-            await exchange.stream(events, headers=_reply_headers(plan, said))
+            await exchange.stream(events, headers=reply_headers(plan, said))
         return None
 
     async def _relay(self, exchange: Exchange, relay: Relay, headers: Mapping[str, str]) -> None:
@@ -272,15 +308,21 @@ class Responses:
             continues=conversation.continues,
             catalogue=target.catalogue,
         )
+        attribution = self._attribution(exchange, plan, caller)
         call = EndpointCall(
             target=target,
-            headers=_forwarded(exchange, target.profile.headers),
-            attribution=self._attribution(plan, caller),
+            headers=forwarded(exchange, target.profile.headers),
+            attribution=attribution,
             path=endpoint.path,
             outgoing=outgoing,
         )
-        body, said = await self._foreground.pass_on(call)
-        await exchange.reply(200, body, headers=_reply_headers(plan, said))
+        if endpoint is not Endpoint.INPUT_TOKENS:  # which costs nothing
+            self._charging.admit(attribution, model=request.model, target=target)
+        try:
+            body, said = await self._foreground.pass_on(call)
+        finally:
+            self._charging.release(attribution)
+        await exchange.reply(200, body, headers=reply_headers(plan, said))
 
     async def retrieve(
         self, exchange: Exchange, caller: Caller, _: Settings, *, response_id: str
@@ -390,32 +432,3 @@ async def _parsed(data: bytes, read: Callable[[bytes], CreateRequest]) -> Create
     if len(data) > _PARSE_INLINE:
         return await asyncio.to_thread(read, data)
     return read(data)
-
-
-def _forwarded(exchange: Exchange, allowed: tuple[str, ...]) -> dict[str, str]:
-    exact = {name for name in allowed if not name.endswith("*")}
-    prefixes = tuple(name[:-1] for name in allowed if name.endswith("*"))
-    found = {}
-    for raw_name, value in exchange.headers:
-        name = raw_name.decode("latin-1")
-        if name in exact or (prefixes and name.startswith(prefixes)):
-            found[name] = value.decode("latin-1")
-    return found
-
-
-def _reply_headers(plan: Plan, said: Said) -> dict[str, str]:
-    passed = {
-        name.lower(): value
-        for name, value in said.headers.items()
-        if name.lower() in _PASSED_BACK or name.lower().startswith("x-ratelimit-")
-    }
-    headers = {"handrail-decision": decision(plan, said.steps), **passed}
-    if "x-request-id" in said.headers:
-        headers["handrail-upstream-request-id"] = said.headers["x-request-id"]
-    return headers
-
-
-def _is_codex(exchange: Exchange) -> bool:
-    return exchange.header(b"originator").startswith("codex") or exchange.header(
-        b"user-agent"
-    ).startswith("codex")

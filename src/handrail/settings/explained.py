@@ -8,9 +8,9 @@ import msgspec
 
 from handrail.core.policy import CallerPolicy
 from handrail.core.redact import masked
+from handrail.settings.caller_options import CALLER_OPTIONS
 from handrail.settings.load import DEFAULT_CALLER
 from handrail.settings.model import Caller, Secret, Settings
-from handrail.settings.options import CALLER_OPTIONS
 
 # Options of a caller that are no field of its policy under the same name.
 _KEYS = frozenset({"key_env", "key_sha256"})

@@ -26,16 +26,12 @@ from handrail.core.policy import (
 from handrail.core.profiles import PROFILES
 from handrail.core.switch import Switch, resolve_switch
 from handrail.errors import ConfigInvalid
+from handrail.settings.accounting import read_accounting
+from handrail.settings.caller_options import CALLER_OPTIONS
 from handrail.settings.catalogue import catalogue_of, read_tables
 from handrail.settings.model import Caller, Settings
 from handrail.settings.oauth import read_oauth
-from handrail.settings.options import (
-    CALLER_KEY_VARIABLE,
-    CALLER_OPTIONS,
-    FILE_VARIABLE,
-    OPTIONS,
-    Option,
-)
+from handrail.settings.options import CALLER_KEY_VARIABLE, FILE_VARIABLE, OPTIONS, Option
 from handrail.settings.target import read_target
 
 DEFAULT_CALLER: Final = "default"
@@ -97,6 +93,7 @@ def load(
     oauth = read_oauth(
         tree.pop("oauth", {}), environment, file=where, values=values, sources=sources
     )
+    accounting = read_accounting(tree, values, file=where)
     _refuse_unknown(tree, where)
     values["data_dir"] = values["data_dir"] or default_data_dir
     known = catalogue_of(PROFILES[values["upstream.profile"]], own=models, defaults=defaults)
@@ -117,6 +114,7 @@ def load(
         callers=MappingProxyType(callers),
         models=models,
         defaults=defaults,
+        accounting=accounting,
         file=file,
         values=MappingProxyType(values),
         sources=MappingProxyType(sources),

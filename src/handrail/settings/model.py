@@ -18,6 +18,7 @@ from handrail.core.quota import Quota
 from handrail.core.redact import masked
 from handrail.core.select import Strategy
 from handrail.core.switch import Switch
+from handrail.settings.accounting import Accounting
 
 
 class Secret:
@@ -171,6 +172,7 @@ class Settings:
     callers: Mapping[str, Caller]
     models: Entries
     defaults: Options
+    accounting: Accounting
     max_running: int
     max_queued: int
     max_run_seconds: int

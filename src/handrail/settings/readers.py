@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from handrail.core.durations import read_duration
 from handrail.errors import ConfigInvalid
@@ -131,3 +132,15 @@ def secret_file(path: str) -> str:
     """The text of a small file. Raises OSError."""
     with Path(path).expanduser().open(encoding="utf-8", errors="replace") as file:
         return file.read(_MAX_SECRET)
+
+
+def zone(value: Any, name: str) -> str:
+    """The name of a time zone that this machine knows. Raises ConfigInvalid."""
+    found = text(value, name)
+    try:
+        ZoneInfo(found)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ConfigInvalid(
+            f'{name}: must be a time zone of this machine, such as "UTC" or "Europe/Berlin".'
+        ) from None
+    return found

@@ -28,6 +28,7 @@ class Schema:
 
 RUNS: Final = Schema(application_id=APPLICATION_ID)
 ACCOUNTS: Final = Schema(application_id=0x48524C32, folder="accounts")  # "HRL2"
+LEDGER: Final = Schema(application_id=0x48525531, folder="ledger")  # "HRU1"
 
 
 def migrations() -> list[str]:

@@ -20,9 +20,18 @@ CHECKED_BYTES: Final = 64 << 20
 _DAMAGE: Final = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 
-def connect(path: Path, *, seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
-    """A connection in autocommit mode that waits `seconds` for other processes' locks."""
-    return _prepared(sqlite3.connect(path, isolation_level=None, timeout=seconds))
+def connect(
+    path: Path, *, seconds: float = BUSY_SECONDS, any_thread: bool = False
+) -> sqlite3.Connection:
+    """A connection in autocommit mode that waits `seconds` for other processes' locks.
+
+    With `any_thread` it may be used by one thread after another.
+    """
+    return _prepared(
+        sqlite3.connect(
+            path, isolation_level=None, timeout=seconds, check_same_thread=not any_thread
+        )
+    )
 
 
 def connect_to_read(path: Path) -> sqlite3.Connection:
@@ -46,14 +55,19 @@ def _prepared(connection: sqlite3.Connection) -> sqlite3.Connection:
     return connection
 
 
+def make_private(path: Path) -> None:
+    """Make the file of a database, if there is none, for its owner alone. Raises OSError."""
+    # SQLite gives its log and shared memory the mode of the database itself.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+
+
 def connect_to_write(path: Path, *, vault: Vault) -> sqlite3.Connection:
     """Create or upgrade the file and open it for writing.
 
     Raises ConfigInvalid when it is not ours, from a newer version, damaged, or sealed under another
     store key; sqlite3.Error and OSError when it cannot be opened at all.
     """
-    # SQLite gives its log and shared memory the mode of the database itself.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+    make_private(path)
     connection = connect(path)
     try:
         connection.execute("pragma journal_mode = wal")

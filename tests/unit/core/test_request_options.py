@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 
 from handrail.core.policy import CrashPolicy, Mode, Plan, Priority, Reason
-from handrail.core.request_options import RequestOptions, read_options, with_options
+from handrail.core.request_options import (
+    PROJECT,
+    RequestOptions,
+    read_options,
+    read_project,
+    with_options,
+)
 from handrail.errors import RequestRejected
 
 
@@ -163,3 +169,16 @@ def test_every_reason_is_a_sentence() -> None:
     shorter = RequestOptions(crash=CrashPolicy.RETRY, priority=Priority.LOW, retention_seconds=1)
     decided = (with_options(plan(), shorter), with_options(plan(Mode.STATELESS), EVERY))
     assert all(reason.text.endswith(".") for each in decided for reason in each.reasons)
+
+
+def test_a_project_is_a_plain_label_or_none() -> None:
+    def of(text: str) -> str | None:
+        return read_project({PROJECT: text}.__getitem__)
+
+    assert of("") is None
+    assert of(" site-1.0_x ") == "site-1.0_x"
+    assert of("x" * 64) == "x" * 64
+    for label in ("x" * 65, "two words", "a/b", "ü", "a\nb", "x\n."):
+        with pytest.raises(RequestRejected) as caught:
+            of(label)
+        assert caught.value.fault.param == PROJECT

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from handrail.core import wire
-from handrail.core.usage import Usage, read_usage
+from handrail.core.usage import MAX_COUNT, Usage, read_usage
 
 WHOLE = {
     "input_tokens": 1000,
@@ -52,9 +52,13 @@ def test_a_response_without_the_field_or_with_broken_json_in_it_has_none() -> No
     assert read_usage({"usage": Raw(b"{")}) is None
 
 
-@pytest.mark.parametrize("count", [-1, 1.9, "9", True, None, [1]])
+@pytest.mark.parametrize("count", [-1, MAX_COUNT + 1, 10**30, 1.9, "9", True, None, [1]])
 def test_a_count_that_is_no_count_was_not_told(count: Any) -> None:
     assert of({"input_tokens": count, "output_tokens": 5}) == Usage(output=5)
+
+
+def test_the_bounds_of_a_count_are_counts() -> None:
+    assert of({"input_tokens": 0, "output_tokens": MAX_COUNT}) == Usage(input=0, output=MAX_COUNT)
 
 
 @given(

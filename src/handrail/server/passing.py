@@ -1,0 +1,49 @@
+"""Which headers of a request go to the upstream, and which of its own come back."""
+
+from typing import Final
+
+from handrail.core.policy import Plan
+from handrail.core.prepare import decision
+from handrail.engine.dispatch import Said
+from handrail.server.exchange import Exchange
+
+# What an upstream may say to the caller. Everything else stays here: account names, cookies,
+# organisations, the upstream's own request id (it goes out under our name).
+_PASSED_BACK: Final = (
+    "openai-processing-ms",
+    "openai-version",
+    "x-codex-turn-state",
+    "x-reasoning-included",
+)
+
+
+def forwarded(exchange: Exchange, allowed: tuple[str, ...]) -> dict[str, str]:
+    """The headers of a request that are on an upstream's list, by exact name or `prefix-*`."""
+    exact = {name for name in allowed if not name.endswith("*")}
+    prefixes = tuple(name[:-1] for name in allowed if name.endswith("*"))
+    found = {}
+    for raw_name, value in exchange.headers:
+        name = raw_name.decode("latin-1")
+        if name in exact or (prefixes and name.startswith(prefixes)):
+            found[name] = value.decode("latin-1")
+    return found
+
+
+def reply_headers(plan: Plan, said: Said) -> dict[str, str]:
+    """The headers of a reply: what was decided, and what the upstream may say to the caller."""
+    passed = {
+        name.lower(): value
+        for name, value in said.headers.items()
+        if name.lower() in _PASSED_BACK or name.lower().startswith("x-ratelimit-")
+    }
+    headers = {"handrail-decision": decision(plan, said.steps), **passed}
+    if "x-request-id" in said.headers:
+        headers["handrail-upstream-request-id"] = said.headers["x-request-id"]
+    return headers
+
+
+def is_codex(exchange: Exchange) -> bool:
+    """Whether Codex CLI asks, whose idle timer does not see comments."""
+    return exchange.header(b"originator").startswith("codex") or exchange.header(
+        b"user-agent"
+    ).startswith("codex")

@@ -1,0 +1,30 @@
+-- name: insert_call
+-- A call that is over. A batch that is written again after an error adds nothing twice.
+insert or ignore into calls (id, started_at, ended_at, seconds, caller, project, target, account, model,
+    sent_model, mode, endpoint, response_id, cause, status, outcome, input, cached, output, reasoning, tier,
+    cost, counts)
+values (:id, :started_at, :ended_at, :seconds, :caller, :project, :target, :account, :model,
+    :sent_model, :mode, :endpoint, :response_id, :cause, :status, :outcome, :input, :cached, :output, :reasoning,
+    :tier, :cost, :counts);
+
+-- name: spent
+-- What counts of the calls that ended from a moment on, by whom and of what.
+select caller, project, model, sent_model, account, count(*) as requests,
+    coalesce(sum(cost), 0) as cost, sum(cost is null) as unpriced,
+    coalesce(sum(input + output), 0) as used, sum(input is null or output is null) as uncounted
+from calls where ended_at >= :since and counts = 1
+group by caller, project, model, sent_model, account;
+
+-- name: usage
+-- Sums of the calls that ended within a time, by quarters of an hour: every time zone begins its days at one.
+select cast(ended_at / 900 as integer) * 900 as quarter, caller, project, model, account,
+    count(*) as calls, sum(outcome in ('failed', 'refused', 'unreached', 'lost')) as failed,
+    coalesce(sum(input), 0) as input, coalesce(sum(cached), 0) as cached,
+    coalesce(sum(output), 0) as output, coalesce(sum(reasoning), 0) as reasoning,
+    coalesce(sum(cost), 0) as cost, sum(cost is null and counts = 1) as unpriced
+from calls where ended_at >= :since and ended_at < :until
+group by quarter, caller, project, model, account order by quarter;
+
+-- name: prune
+-- Rows whose time is over, a few at a time.
+delete from calls where id in (select id from calls where ended_at < :before limit :limit);

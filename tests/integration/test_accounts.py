@@ -335,3 +335,27 @@ async def test_a_conversation_stays_with_its_account(start: Start, gate: Gate) -
                 await ask(client, prompt_cache_key=name)
             assert sorted((gate.asked - before).values()) == [4]
     assert gate.asked == {"a": 4, "b": 4, "c": 4}
+
+
+async def test_an_account_whose_budget_is_reached_leaves_the_calls_to_the_others(
+    start: Start, gate: Gate
+) -> None:
+    budget = '[[budgets]]\nname = "small"\naccount = "b"\nwindow = "day"\nmax_requests = 2\n'
+    async with (
+        start(toml=THREE + budget, environment=ENVIRONMENT) as gateway,
+        gateway.client() as client,
+    ):
+        for _ in range(12):
+            await ask(client)
+        assert gate.asked == {"a": 5, "b": 2, "c": 5}
+        with pytest.raises(openai.RateLimitError) as caught:
+            await ask(client, extra_headers={"handrail-account": "b"})
+        assert caught.value.code == "accounts_exhausted"
+    # And after a restart, from the ledger.
+    async with (
+        start(toml=THREE + budget, environment=ENVIRONMENT) as gateway,
+        gateway.client() as client,
+    ):
+        for _ in range(4):
+            await ask(client)
+        assert gate.asked["b"] == 2

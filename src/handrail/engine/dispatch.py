@@ -172,6 +172,7 @@ class Dispatcher:
             try:
                 # Before the call is written down: a refresh may take a while, and be in vain.
                 taken = await turn.take()
+                self._log.debug("account_taken", account=taken.name, reason=taken.reason)
                 await before_send(cause)
                 calls += 1
                 return await self._metered(request, place, turn, taken=taken, made=made)

@@ -26,13 +26,16 @@ class RefreshFailed(Exception):
     """An exchange gave no credential; the message is for the operator and holds no secret.
 
     `permanent`: the issuer will never take this refresh credential again. `lost`: it may have taken
-    it, and its answer was lost.
+    it, and its answer was lost. `wait` is how long the issuer asks to wait, in seconds.
     """
 
-    def __init__(self, why: str, *, permanent: bool = False, lost: bool = False) -> None:
+    def __init__(
+        self, why: str, *, permanent: bool = False, lost: bool = False, wait: float | None = None
+    ) -> None:
         super().__init__(why)
         self.permanent = permanent
         self.lost = lost
+        self.wait = wait
 
 
 class Exchange(Protocol):

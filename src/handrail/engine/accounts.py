@@ -44,6 +44,7 @@ EARLY_SECONDS: Final = 300.0
 FOLLOW_SECONDS: Final = 1.0
 """How soon what another process has changed is known here."""
 
+_SETTLE_SECONDS: Final = 10.0
 _MAX_SEALED: Final = 64
 _EARLY_ROUNDS: Final = 30
 _TOO_MANY: Final = 429
@@ -297,7 +298,8 @@ class Pool:
         live = self._live[taken.account]
         live.limited = 0
         windows = limits.read_windows(headers, now=self._clock.now())
-        noted = tuple((window.name, window.used_percent) for window in windows)
+        # Every call uses a little; written down is what would be shown.
+        noted = tuple((window.name, round(window.used_percent)) for window in windows)
         if windows and noted != live.quota_noted:
             live.quota_noted = noted
             self._accounts = [
@@ -413,8 +415,8 @@ class Pool:
         ]
 
     async def settle(self) -> None:
-        """Finish refreshes and notes that are under way."""
-        await self._refresher.settle()
+        """Finish refreshes and notes that are under way: a login that is not kept is lost."""
+        await self._refresher.settle(seconds=_SETTLE_SECONDS)
         await asyncio.gather(*self._writing, return_exceptions=True)
 
 

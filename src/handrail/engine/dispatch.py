@@ -190,7 +190,10 @@ class Dispatcher:
                     continue
                 decision = verdict(error, calls=calls)
                 if not persistent or not decision.again:
-                    raise turn.shown(error) from None
+                    shown = turn.shown(error)
+                    if shown is error:
+                        raise  # with what it came from, for the log
+                    raise shown from error
                 cause = decision.cause if calls else Cause.FIRST
                 self._log.info("upstream_call_again", reason=decision.reason, wait=decision.wait)
                 await self._clock.sleep(decision.wait)

@@ -85,9 +85,10 @@ class Refresher:
         if not task.cancelled():
             task.exception()  # whoever waited has it; nobody may have
 
-    async def settle(self) -> None:
-        """Wait for the exchanges that are under way."""
-        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+    async def settle(self, *, seconds: float) -> None:
+        """Wait so long at most for the exchanges that are under way."""
+        if self._under_way:
+            await asyncio.wait(list(self._under_way.values()), timeout=seconds)
 
     async def _fresh(self, asked: _Asked) -> Kept:
         while True:

@@ -59,7 +59,6 @@ _AS_THEY_ARE: Final = MappingProxyType(
         "max_output_bytes": "background.max_output_bytes",
         "max_stored_bytes": "background.max_stored_bytes",
         "max_history_bytes": "background.max_history_bytes",
-        "account_strategy": "accounts.strategy",
     }
 )
 
@@ -110,6 +109,7 @@ def load(
         oauth=oauth,
         switch=switch,
         executor=Executor(values["background.executor"]),
+        account_strategy=AccountStrategy(values["accounts.strategy"]),
         fast_session=_fast_session(values),
         callers=MappingProxyType(callers),
         models=models,
@@ -359,3 +359,6 @@ def _refuse_shared_keys(callers: Mapping[str, Caller], file: str) -> None:
             )
         if caller.digest is not None:
             seen[caller.digest] = name
+
+
+from handrail.core.select import Strategy as AccountStrategy

@@ -42,6 +42,19 @@ ROWS: dict[str, tuple[Any, str, Any, Attribute]] = {
         lambda s: s.target.bearer_command,
     ),
     "upstream.bearer_lifetime": (300, '"15m"', 900, lambda s: s.target.bearer_seconds),
+    "upstream.accounts": (
+        {},
+        '{ work = "env:HANDRAIL_UPSTREAM_API_KEY" }',
+        {"work": KEYS["HANDRAIL_UPSTREAM_API_KEY"]},
+        lambda s: {name: secret.reveal() for name, secret in s.target.accounts.items()},
+    ),
+    "accounts.strategy": ("hybrid", '"least_used"', "least_used", lambda s: s.account_strategy),
+    "accounts.when_maker_is_gone": (
+        "refuse",
+        '"drop"',
+        "drop",
+        lambda s: "drop" if s.target.drops_reasoning else "refuse",
+    ),
     "upstream.api_version": (
         None,
         '"2025-04-01-preview"',
@@ -223,6 +236,8 @@ WORDS = {
     "upstream.encrypted_reasoning": ["always", "when_reasoning", "never"],
     "upstream.clean_tools": ["never", "shape", "all"],
     "fast_session.strategy": ["off", "hybrid", "always"],
+    "accounts.strategy": ["hybrid", "drain_first", "round_robin", "least_used"],
+    "accounts.when_maker_is_gone": ["refuse", "drop"],
 }
 
 BAD: dict[str, list[str]] = {
@@ -236,6 +251,9 @@ BAD: dict[str, list[str]] = {
     "upstream.encrypted_reasoning": WORD,
     "upstream.clean_tools": WORD,
     "fast_session.strategy": WORD,
+    "accounts.strategy": WORD,
+    "accounts.when_maker_is_gone": WORD,
+    "upstream.accounts": ["5", '"x"', "[]", '{ a = "sk-key" }', '{ "a b" = "env:A" }'],
     "fast_session.drop_tools": BOOLEAN,
     "fast_session.cut_instructions": BOOLEAN,
     "upstream.model_fallbacks": ["5", '"x"', "[]"],

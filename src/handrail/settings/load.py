@@ -24,6 +24,7 @@ from handrail.core.policy import (
     WhenLeft,
 )
 from handrail.core.profiles import PROFILES
+from handrail.core.select import Strategy as AccountStrategy
 from handrail.core.switch import Switch, resolve_switch
 from handrail.errors import ConfigInvalid
 from handrail.settings.accounting import read_accounting
@@ -359,6 +360,3 @@ def _refuse_shared_keys(callers: Mapping[str, Caller], file: str) -> None:
             )
         if caller.digest is not None:
             seen[caller.digest] = name
-
-
-from handrail.core.select import Strategy as AccountStrategy

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from handrail.core import wire
+from handrail.core.failover import consequence
 from handrail.core.mending import mended
 from handrail.core.profiles import CODEX
 from handrail.core.rewrite import upstream_request
@@ -169,9 +170,15 @@ def _fallback(row: Row, args: list[Any]) -> Outcome:
     return Outcome(recorded={"next model": row.result}, ours={"next model": model})
 
 
+def _withdrawn(row: Row, args: list[Any]) -> Outcome:
+    """Whether a 401 with this text ends the account's rotation."""
+    means = consequence(refused(401, {"error": {"message": args[0]}}), model="m")
+    return Outcome(recorded={"over": row.result}, ours={"over": means.ended})
+
+
 def _invalidated(row: Row, args: list[Any]) -> Outcome:
-    """A revoked credential: every 401 is answered alike until there are several accounts."""
-    body = args[0] if isinstance(args[0], str) and args[0][:1] == "{" else {"message": args[0]}
+    """What the caller hears of a revoked credential, in whatever words the upstream said it."""
+    body = args[0] if args[0][:1] == "{" else {"message": args[0]}
     fault = refused(401, body).fault
     return Outcome(
         recorded={"outcome": row.result}, ours={"outcome": f"{fault.status} {fault.code}"}
@@ -183,7 +190,7 @@ _QUESTIONS: Final = {
     "isEntitlementError": _entitlement,
     "getUnsupportedCodexModelInfo": _unsupported,
     "resolveUnsupportedCodexFallbackModel": _fallback,
-    "isTokenInvalidationError": _invalidated,
+    "isTokenInvalidationError": _withdrawn,
     "buildTokenInvalidationBody": _invalidated,
 }
 

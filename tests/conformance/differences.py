@@ -1,75 +1,15 @@
 """Where Handrail differs from the recorded reference, on purpose: by row, with the reason.
 
-A reason is a defect of the reference (D-1 … D-42, the list of docs/explanation/
-reference-conformance.md) or one of REASONS. Each entry says what ours does instead; the walk fails
-when ours does anything else, and when the row passes after all.
+The rows about accounts are in `differences_of_accounts`.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 
+from tests.conformance.departures import SENT, Table
 from tests.conformance.recorded import ABSENT
 
-REASONS: Final = {
-    "stricter": "What cannot be meant is refused, with a 400 that names the parameter or by "
-    "stopping the start, or is not read, where the reference guesses or passes it on.",
-    "understood": "Handrail reads what the reference drops: text without an index, `on` and "
-    "`off`, fractions, more ways to say how long to wait.",
-    "honest": "The upstream's own words and figures: no rewritten advice, no 60 s that nobody "
-    "named.",
-    "order": "A header that says it outright wins over the body, and of the quota windows none "
-    "is waited for that may not bind.",
-    "whose-fault": "The status says who can mend it: a refused credential or payment is the "
-    "operator's (503), a plan without the model is no limit that passes (403, not 429).",
-    "one-end": "A stream has one end, its first terminal event; one without an end, or one that "
-    "is no stream of events, is a 502 and never a 200.",
-    "never-twice": "A create that was answered with a 2xx is not sent again, whatever it held.",
-    "both-halves": "Calls and outputs are mended in one step; the recording shows one half alone.",
-    "shape": "The same in another envelope: items with every key that the API's types require, "
-    "200 for every success, and no field that only says no.",
-    "asked": "Only what the caller or the operator asks for: no effort, summary, verbosity, model "
-    "or time-out is filled in, or put in the place of a word, by a default of our own.",
-    "words": "The caller's words reach the model as they were written: no prompt is put in front "
-    "of them, none is taken out, and what is said outright is not overridden.",
-    "meaning": "What is put otherwise or left out keeps its meaning: every keyword of a schema and "
-    "every kind of tool call counts, instructions and the newest turn stay, a call stays with its "
-    "output, and a tool goes only when the request itself says that it cannot be used.",
-    "later": "Of what comes with a later issue (several accounts: which one a call is made under, "
-    "and what a limit says about it); until then it is not here.",
-}
-
-SENT: Final = "<as the caller sent it>"
-"""Stands for the caller's own value of a term."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Departure:
-    """One term in which ours differs, what ours says, and why."""
-
-    reason: str
-    term: str
-    ours: Any
-
-
-DIFFERENCES: dict[str, tuple[Departure, ...]] = {}
-
-
-_SPACED: Final = frozenset({"about_the_account", "deferred_trim", "next_model", "raw_text"})
-
-
-def _differs(file: str, numbers: Iterable[int], reason: str, **terms: Any) -> None:
-    """Rows of a file differ in these terms. A second call for a row adds to the first."""
-    found = tuple(
-        Departure(
-            reason=reason, term=term.replace("_", " ") if term in _SPACED else term, ours=ours
-        )
-        for term, ours in terms.items()
-    )
-    for number in numbers:
-        key = f"{file}-{number:03}" if file != "pluginEndToEnd" else f"{file}-{number:02}"
-        DIFFERENCES[key] = (*DIFFERENCES.get(key, ()), *found)
-
+DIFFERENCES: Final = Table()
+_differs: Final = DIFFERENCES.differs
 
 # --- items ----------------------------------------------------------------------------------------
 
@@ -192,7 +132,7 @@ _differs(_ERROR, [75], "understood", wait=3.0)
 _differs("errorClassification", [7], "whose-fault", about_the_account=True)
 _differs("errorClassification", [31, 33], "asked", next_model=None)
 _differs(
-    "errorClassification", [43, 45, 47, 49], "later", outcome="503 upstream_credentials_rejected"
+    "errorClassification", [47, 49], "whose-fault", outcome="503 upstream_credentials_rejected"
 )
 
 _differs("parseRetryAfterBodyMs", [13], "understood", wait=30.0)
@@ -206,13 +146,9 @@ _differs(_URL, [1, 33, 35], "D-27", outcome="https://chatgpt.com/backend-api/cod
 _differs(_URL, [3, 5, 7], "D-3", outcome="answered from the store")
 _differs(_URL, [9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29], "D-27", outcome="404")
 
-_NO_ACCOUNT: Final = {
-    "chatgpt-account-id": ABSENT,
-    "openai-beta": ABSENT,
-    "originator": ABSENT,
-}
-_differs("createCodexHeaders", [1, 3, 5], "later", **_NO_ACCOUNT)
-_differs("createCodexHeaders", [3], "later", session_id=ABSENT, conversation_id=ABSENT)
+_AS_CODEX: Final = {"openai-beta": ABSENT, "originator": ABSENT}
+_differs("createCodexHeaders", [1, 3, 5], "asked", **_AS_CODEX)
+_differs("createCodexHeaders", [3], "asked", session_id=ABSENT, conversation_id=ABSENT)
 _differs("createCodexHeaders", [9], "understood", outcome="sent")
 
 _differs("resolveProxyUrlForRequest", [19], "D-42", proxy=None)
@@ -298,7 +234,8 @@ _differs(_TRANSFORM, [61], "asked", **{"text.verbosity": None})
 _differs(_TRANSFORM, [63], "asked", **{"text.verbosity": ABSENT})
 _differs("configResolution", [19, 21], "asked", value=None)
 _differs("miscRules", [11, 13], "honest", outcome="no such rule")
-_differs("miscRules", [*range(1, 10, 2), *range(15, 24, 2)], "later", outcome="no such rule")
+_differs("miscRules", [1, 9], "honest", limits="the model")
+_differs("miscRules", [19], "stricter", demanded="1.5")
 
 # --- tools and fast sessions ----------------------------------------------------------------------
 

@@ -6,13 +6,16 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from handrail import telemetry
+from handrail.core.oauth import Grant
 from handrail.core.profiles import CODEX
 from handrail.core.proxies import proxy_for
 from handrail.core.redact import scrub
 from handrail.core.switch import parse_boolean, resolve_switch
+from handrail.engine.dispatch import Dispatcher
 from handrail.errors import ConfigInvalid
 from handrail.server.app import ROUTES, match
 from handrail.settings.load import load
+from tests.conformance.accounts import house
 from tests.conformance.bodies import encoded
 from tests.conformance.recorded import FOLDER, Json, Outcome, Row
 from tests.conformance.upstream_stub import Reply, Upstream, answered
@@ -42,7 +45,7 @@ def rewrite_url_for_codex(row: Row) -> Outcome:
 
 def create_codex_headers(row: Row) -> Outcome:
     """The headers of an upstream call, but for those that HTTP itself needs."""
-    _, _, key, *options = row.args
+    _, account, key, *options = row.args
     cache_key = (options[0] if options else {}).get("promptCacheKey")
     recorded: Json = {"outcome": "refused"} if row.error else {"outcome": "sent", **row.result}
     if not key:
@@ -53,12 +56,20 @@ def create_codex_headers(row: Row) -> Outcome:
     )
     upstream = Upstream(reply)
     body = {"model": "m", "input": "hi", "prompt_cache_key": cache_key}
-    asyncio.run(answered(upstream, key=key, body=encoded(body)))
+    grant = Grant(access=key, refresh="refresh", account_id=account)
+    asyncio.run(_with_login(upstream, grant, encoded(body)))
     (call,) = upstream.calls
     assert json.loads(call.body or b"")["prompt_cache_key"] == cache_key
     plain = ("accept-encoding", "content-type", "user-agent")
     ours = {name: value for name, value in call.headers.items() if name not in plain}
     return Outcome(recorded=recorded, ours={"outcome": "sent", **ours})
+
+
+async def _with_login(upstream: Upstream, grant: Grant, body: bytes) -> None:
+    """One call, made with that login."""
+    async with house(1, grant=grant) as found:
+        dispatcher = Dispatcher(upstream, clock=found.clock, accounts=found.pool)
+        await answered(upstream, body=body, dispatcher=dispatcher)
 
 
 def _start_without_key() -> str:

@@ -13,6 +13,7 @@ from handrail.core.rewrite import upstream_request
 from handrail.errors import RequestRejected
 from handrail.settings.importing import given_value, imported
 from handrail.settings.reference import FIELDS
+from tests.conformance.accounts import forced_account, limit_scope
 from tests.conformance.answers import refused
 from tests.conformance.known import catalogue
 from tests.conformance.recorded import Json, Outcome, Row
@@ -126,8 +127,12 @@ def _policy(config: Json, environment: Mapping[str, str]) -> str:
 
 
 def misc_rules(row: Row) -> Outcome:
-    """Small rules; the first argument names one. Most are of parts that are not here."""
+    """Small rules; the first argument names one."""
     rule, *args = row.args
+    if rule == "parseRateLimitReason":
+        return limit_scope(row)
+    if rule == "normalizeForcedAccountIndex":
+        return forced_account(row)
     if rule != "isContextOverflowError":
         return Outcome(recorded={"value": row.result}, ours={"outcome": "no such rule"})
     status, text = args

@@ -83,19 +83,12 @@ class StoppedClock:
         """Nobody waits here."""
 
 
-async def answered(
-    upstream: Upstream,
-    *,
-    key: str = "tok",
-    headers: Mapping[str, str] | None = None,
-    body: bytes = b'{"model":"m","input":"hi"}',
-) -> bytes:
-    """A stateless create with this body, over this upstream, by the gateway's own engine."""
-    clock = StoppedClock(hours=upstream.reply.silent)
-    target = Target(
+def target(key: str | None = "tok") -> Target:
+    """The Codex backend, with that credential of the settings."""
+    return Target(
         url="https://chatgpt.com/backend-api/codex",
         profile=CODEX,
-        api_key=Secret(key),
+        api_key=None if key is None else Secret(key),
         extra_fields=frozenset(),
         runs_background=False,
         model_fallbacks={},
@@ -104,16 +97,35 @@ async def answered(
         proxy=None,
         catalogue=catalogue_of(CODEX, own={}, defaults=NO_OPTIONS),
     )
+
+
+async def answered(
+    upstream: Upstream,
+    *,
+    key: str = "tok",
+    headers: Mapping[str, str] | None = None,
+    body: bytes = b'{"model":"m","input":"hi"}',
+    dispatcher: Dispatcher | None = None,
+    account: str | None = None,
+) -> bytes:
+    """A stateless create with this body, over this upstream, by the gateway's own engine.
+
+    `account` is the one that the request demands of a `dispatcher` that has several.
+    """
+    clock = StoppedClock(hours=upstream.reply.silent)
     request = wire.read_create(body)
     switch = Switch(enabled=False, source="default", locked=False)
     call = prepare(
         Conversation.alone(request),
         plan=decide(request, switch=switch, caller=CallerPolicy(name="default")),
-        target=target,
+        target=target(key),
         headers=headers or {},
-        attribution=Attribution(caller="default", mode="stateless", response_id="resp_ours"),
+        attribution=Attribution(
+            caller="default", mode="stateless", response_id="resp_ours", account=account
+        ),
         created_at=int(NOW),
     )
-    foreground = Foreground(Dispatcher(upstream, clock=clock), clock=clock, heartbeat_seconds=15.0)
+    made = dispatcher or Dispatcher(upstream, clock=clock)
+    foreground = Foreground(made, clock=clock, heartbeat_seconds=15.0)
     answer, _ = await foreground.answer(call)
     return answer

@@ -66,6 +66,36 @@ async def test_steady_traffic_is_spread_evenly(start: Start, gate: Gate) -> None
     assert gate.asked == {"a": 4, "b": 4, "c": 4}
 
 
+@pytest.mark.parametrize(
+    ("strategy", "asked"),
+    [
+        ("hybrid", {"a": 2, "b": 2, "c": 2}),
+        ("round_robin", {"a": 2, "b": 2, "c": 2}),
+        ("least_used", {"a": 2, "b": 2, "c": 2}),
+        ("drain_first", {"a": 6}),
+    ],
+)
+async def test_the_strategy_of_the_settings_decides(
+    start: Start, gate: Gate, strategy: str, asked: dict[str, int]
+) -> None:
+    toml = THREE + f'[accounts]\nstrategy = "{strategy}"\n'
+    async with start(toml=toml, environment=ENVIRONMENT) as gateway, gateway.client() as client:
+        for _ in range(6):
+            await ask(client)
+    assert gate.asked == asked
+
+
+async def test_a_burst_with_a_single_account_is_the_upstreams_to_refuse(
+    start: Start, gate: Gate
+) -> None:
+    toml = '[upstream.accounts]\na = "env:KEY_A"\n'
+    async with start(toml=toml, environment=ENVIRONMENT) as gateway, gateway.client() as client:
+        for _ in range(6):
+            answers = await asyncio.gather(*(ask(client) for _ in range(10)))
+            assert all(answer.status == "completed" for answer in answers)
+    assert gate.asked == {"a": 60}
+
+
 @pytest.mark.parametrize("status", [401, 429, 503])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_refusal_that_proves_that_nothing_ran_is_followed_by_another_account(

@@ -115,6 +115,24 @@ async def test_whoever_comes_second_reads_what_the_first_has_kept(
     assert isinstance(await lease(other, account, "two", version=2), Leased)
 
 
+async def test_renewals_of_two_processes_do_not_take_each_other_back(
+    store: SqliteAccounts, other: SqliteAccounts
+) -> None:
+    work, home = kept(store), kept(store, name="home")
+    assert isinstance(await lease(store, work, "one"), Leased)
+    assert isinstance(await lease(other, home, "two"), Leased)
+    await other.renew(home, version=1, renewal=Renewal(credential=b"h2", expires_at=9.0), now=NOW)
+    await store.renew(work, version=1, renewal=Renewal(credential=b"w2", expires_at=9.0), now=NOW)
+    for either in (store, other):
+        found = [await either.credential(account) for account in (work, home)]
+        assert [each and each.credential for each in found] == [b"w2", b"h2"]
+
+
+def test_what_is_kept_is_on_the_disk_before_anybody_uses_it(store: SqliteAccounts) -> None:
+    full = 2
+    assert store.file.now(lambda c: c.execute("pragma synchronous").fetchone()[0]) == full
+
+
 async def test_a_renewal_that_comes_too_late_changes_nothing(store: SqliteAccounts) -> None:
     account = kept(store)
     kept(store, credential=b"signed in again")

@@ -48,6 +48,7 @@ def test_every_field_becomes_a_setting_that_exists_or_says_why_not() -> None:
         ({"backgroundResponses": False}, "background.enabled", False),
         ({"fetchTimeoutMs": 60_000}, "upstream.reply_timeout", 60),
         ({"streamStallTimeoutMs": 45_000}, "upstream.idle_timeout", 45),
+        ({"schedulingStrategy": "hybrid"}, "accounts.strategy", "hybrid"),
     ],
 )
 def test_what_means_the_same_is_taken(fields: Json, setting: str, written: Any) -> None:
@@ -62,6 +63,11 @@ def test_what_means_the_same_is_taken(fields: Json, setting: str, written: Any) 
 def test_what_has_another_measure_is_changed(milliseconds: float, seconds: int) -> None:
     ((_, verdict, _, written),) = told({"fetchTimeoutMs": milliseconds})
     assert (verdict, written) == ("changed", seconds)
+
+
+def test_a_strategy_that_drains_one_account_after_another_is_changed() -> None:
+    found = told({"schedulingStrategy": "sequential"})
+    assert found == [("schedulingStrategy", "changed", "accounts.strategy", "drain_first")]
 
 
 @pytest.mark.parametrize("name", [name for name, field in FIELDS.items() if field.reason])

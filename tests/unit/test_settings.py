@@ -16,6 +16,7 @@ from tests.unit.reading import FILE, KEY, KEYS, Read, refusal
 Attribute = Callable[[Settings], Any]
 
 # path -> default, the text of another value in the file, what that is, and where it is read from.
+GONE = "accounts.when_maker_is_gone"
 ROWS: dict[str, tuple[Any, str, Any, Attribute]] = {
     "server.host": ("127.0.0.1", '"0.0.0.0"', "0.0.0.0", lambda s: s.host),
     "server.port": (8787, "1001", 1001, lambda s: s.port),
@@ -42,6 +43,14 @@ ROWS: dict[str, tuple[Any, str, Any, Attribute]] = {
         lambda s: s.target.bearer_command,
     ),
     "upstream.bearer_lifetime": (300, '"15m"', 900, lambda s: s.target.bearer_seconds),
+    "upstream.accounts": (
+        {},
+        '{ work = "env:HANDRAIL_UPSTREAM_API_KEY" }',
+        {"work": KEYS["HANDRAIL_UPSTREAM_API_KEY"]},
+        lambda s: {name: secret.reveal() for name, secret in s.target.accounts.items()},
+    ),
+    "accounts.strategy": ("hybrid", '"least_used"', "least_used", lambda s: s.account_strategy),
+    "accounts.when_maker_is_gone": ("refuse", '"drop"', "drop", lambda s: s.values[GONE]),
     "upstream.api_version": (
         None,
         '"2025-04-01-preview"',
@@ -236,6 +245,8 @@ WORDS = {
     "upstream.encrypted_reasoning": ["always", "when_reasoning", "never"],
     "upstream.clean_tools": ["never", "shape", "all"],
     "fast_session.strategy": ["off", "hybrid", "always"],
+    "accounts.strategy": ["hybrid", "drain_first", "round_robin", "least_used"],
+    "accounts.when_maker_is_gone": ["refuse", "drop"],
 }
 
 BAD: dict[str, list[str]] = {
@@ -249,6 +260,9 @@ BAD: dict[str, list[str]] = {
     "upstream.encrypted_reasoning": WORD,
     "upstream.clean_tools": WORD,
     "fast_session.strategy": WORD,
+    "accounts.strategy": WORD,
+    "accounts.when_maker_is_gone": WORD,
+    "upstream.accounts": ["5", '"x"', "[]"],
     "fast_session.drop_tools": BOOLEAN,
     "fast_session.cut_instructions": BOOLEAN,
     "upstream.accounts": [

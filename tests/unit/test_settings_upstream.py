@@ -1,6 +1,7 @@
 """Settings of the upstream: its base URL as an SDK would take it, and its credential."""
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -334,3 +335,35 @@ def test_the_version_stands_behind_whatever_a_path_has(read: Read) -> None:
     assert versioned.address("/models") == "https://api.openai.com/v1/models?api-version=1.0-a"
     assert versioned.address("/m?a=b") == "https://api.openai.com/v1/m?a=b&api-version=1.0-a"
     assert versioned.name == plain.name
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ('{ a = "sk-key" }', "upstream.accounts.a: must be 'env:VARIABLE' or 'file:PATH'"),
+        ('{ "a b" = "env:A" }', "upstream.accounts: a name is 1 to 64"),
+        ('{ a = "env:NOT_SET" }', "upstream.accounts.a: "),
+        ('{ a = "file:/not/there" }', "upstream.accounts.a: "),
+    ],
+)
+def test_a_key_of_an_account_stands_in_a_variable_or_a_file(
+    read: Read, table: str, words: str
+) -> None:
+    said = refusal(read, f"upstream.accounts = {table}")
+    assert words in said
+    assert "sk-key" not in said
+
+
+def test_keys_of_accounts_are_read_and_shown_nowhere(read: Read, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("sk-home\n")
+    table = f'{{ work = "env:WORK", home = "file:{tmp_path}/key" }}'
+    settings = read(f"upstream.accounts = {table}", env={**KEYS, "WORK": "sk-work"})
+    found = {name: secret.reveal() for name, secret in settings.target.accounts.items()}
+    assert found == {"work": "sk-work", "home": "sk-home"}
+    assert "sk-work" not in repr(settings)
+    assert "sk-home" not in repr(settings)
+
+
+def test_what_becomes_of_reasoning_whose_account_is_gone_is_the_targets(read: Read) -> None:
+    assert not read().target.drops_reasoning
+    assert read('accounts.when_maker_is_gone = "drop"').target.drops_reasoning

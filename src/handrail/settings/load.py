@@ -24,6 +24,7 @@ from handrail.core.policy import (
     WhenLeft,
 )
 from handrail.core.profiles import PROFILES
+from handrail.core.select import Strategy as AccountStrategy
 from handrail.core.switch import Switch, resolve_switch
 from handrail.errors import ConfigInvalid
 from handrail.settings.accounting import read_accounting
@@ -59,7 +60,6 @@ _AS_THEY_ARE: Final = MappingProxyType(
         "max_output_bytes": "background.max_output_bytes",
         "max_stored_bytes": "background.max_stored_bytes",
         "max_history_bytes": "background.max_history_bytes",
-        "account_strategy": "accounts.strategy",
     }
 )
 
@@ -110,6 +110,7 @@ def load(
         oauth=oauth,
         switch=switch,
         executor=Executor(values["background.executor"]),
+        account_strategy=AccountStrategy(values["accounts.strategy"]),
         fast_session=_fast_session(values),
         callers=MappingProxyType(callers),
         models=models,

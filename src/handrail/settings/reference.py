@@ -105,6 +105,11 @@ def _seconds(value: Any) -> Converted:
     return seconds, "" if seconds * 1_000 == value else "in whole seconds, from 1 to 86400"
 
 
+def _strategy(value: Any) -> Converted:
+    sequential = value == "sequential"
+    return ("drain_first", "the first by name is drained first") if sequential else (value, "")
+
+
 def _items(value: Any) -> Converted:
     count = min(int(value), 200)
     return count, "" if count == value else "a whole number of at most 200"
@@ -129,7 +134,15 @@ class Field:
     reason: str = ""
 
 
-_ACCOUNTS: Final = "there is one account an upstream; several come in a later version"
+_WAITING: Final = "background responses wait for a free account; other callers are told when"
+_PROJECTS: Final = "accounts are for all projects; a request may demand one by handrail-account"
+_PROBING: Final = "an account is chosen by what is known of it, and none is asked only to see"
+_SHARED: Final = "processes share one file of accounts and notice within a second what changes"
+_AFFINITY: Final = "a conversation stays with its account for 20 minutes"
+_REFRESH: Final = "a login is refreshed in good time, once an expiry, whoever asks"
+_QUOTA: Final = "an account whose quota is used to 95 % comes after the others"
+_FAILOVER: Final = "failures have one rule: another account only where the call cannot have run"
+_DEMANDED: Final = "the header handrail-account demands an account, handrail accounts pin pins one"
 _LIMITS: Final = "the waits that the upstream names are kept, and no others"
 _NO_SCREEN: Final = "Handrail has no screen of its own"
 _ONCE: Final = "a create that was answered is never sent again, whatever it held"
@@ -262,47 +275,73 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
                 rateLimitShortRetryThresholdMs="CODEX_AUTH_RATE_LIMIT_SHORT_RETRY_THRESHOLD_MS",
             ),
             *_without(
-                _ACCOUNTS,
-                _boolean,
-                retryAllAccountsRateLimited="CODEX_AUTH_RETRY_ALL_RATE_LIMITED",
-                perProjectAccounts="CODEX_AUTH_PER_PROJECT_ACCOUNTS",
-                parallelProbing="CODEX_AUTH_PARALLEL_PROBING",
-                pidOffsetEnabled="CODEX_AUTH_PID_OFFSET_ENABLED",
-                liveAccountSync="CODEX_AUTH_LIVE_ACCOUNT_SYNC",
-                sessionAffinity="CODEX_AUTH_SESSION_AFFINITY",
-                proactiveRefreshGuardian="CODEX_AUTH_PROACTIVE_GUARDIAN",
-                preemptiveQuotaEnabled="CODEX_AUTH_PREEMPTIVE_QUOTA_ENABLED",
+                _WAITING, _boolean, retryAllAccountsRateLimited="CODEX_AUTH_RETRY_ALL_RATE_LIMITED"
             ),
             *_without(
-                _ACCOUNTS,
+                _WAITING,
                 _number(),
                 retryAllAccountsMaxWaitMs="CODEX_AUTH_RETRY_ALL_MAX_WAIT_MS",
                 retryAllAccountsMaxRetries="CODEX_AUTH_RETRY_ALL_MAX_RETRIES",
-                tokenRefreshSkewMs="CODEX_AUTH_TOKEN_REFRESH_SKEW_MS",
+            ),
+            *_without(_PROJECTS, _boolean, perProjectAccounts="CODEX_AUTH_PER_PROJECT_ACCOUNTS"),
+            *_without(_PROBING, _boolean, parallelProbing="CODEX_AUTH_PARALLEL_PROBING"),
+            *_without(
+                _PROBING,
+                _number(),
                 parallelProbingMaxConcurrency="CODEX_AUTH_PARALLEL_PROBING_MAX_CONCURRENCY",
+            ),
+            *_without(
+                _SHARED,
+                _boolean,
+                pidOffsetEnabled="CODEX_AUTH_PID_OFFSET_ENABLED",
+                liveAccountSync="CODEX_AUTH_LIVE_ACCOUNT_SYNC",
+            ),
+            *_without(
+                _SHARED,
+                _number(),
                 liveAccountSyncDebounceMs="CODEX_AUTH_LIVE_ACCOUNT_SYNC_DEBOUNCE_MS",
                 liveAccountSyncPollMs="CODEX_AUTH_LIVE_ACCOUNT_SYNC_POLL_MS",
+            ),
+            *_without(_SHARED, _word("enabled", "legacy"), routingMutex="CODEX_AUTH_ROUTING_MUTEX"),
+            *_without(_AFFINITY, _boolean, sessionAffinity="CODEX_AUTH_SESSION_AFFINITY"),
+            *_without(
+                _AFFINITY,
+                _number(),
                 sessionAffinityTtlMs="CODEX_AUTH_SESSION_AFFINITY_TTL_MS",
                 sessionAffinityMaxEntries="CODEX_AUTH_SESSION_AFFINITY_MAX_ENTRIES",
+            ),
+            *_without(_REFRESH, _boolean, proactiveRefreshGuardian="CODEX_AUTH_PROACTIVE_GUARDIAN"),
+            *_without(
+                _REFRESH,
+                _number(),
+                tokenRefreshSkewMs="CODEX_AUTH_TOKEN_REFRESH_SKEW_MS",
                 proactiveRefreshIntervalMs="CODEX_AUTH_PROACTIVE_GUARDIAN_INTERVAL_MS",
                 proactiveRefreshBufferMs="CODEX_AUTH_PROACTIVE_GUARDIAN_BUFFER_MS",
-                networkErrorCooldownMs="CODEX_AUTH_NETWORK_ERROR_COOLDOWN_MS",
-                serverErrorCooldownMs="CODEX_AUTH_SERVER_ERROR_COOLDOWN_MS",
-                tokenInvalidationCooldownMs="CODEX_AUTH_TOKEN_INVALIDATION_COOLDOWN_MS",
-                minRotationIntervalMs="CODEX_AUTH_MIN_ROTATION_INTERVAL_MS",
+            ),
+            *_without(
+                _QUOTA, _boolean, preemptiveQuotaEnabled="CODEX_AUTH_PREEMPTIVE_QUOTA_ENABLED"
+            ),
+            *_without(
+                _QUOTA,
+                _number(),
                 preemptiveQuotaRemainingPercent5h="CODEX_AUTH_PREEMPTIVE_QUOTA_5H_REMAINING_PCT",
                 preemptiveQuotaRemainingPercent7d="CODEX_AUTH_PREEMPTIVE_QUOTA_7D_REMAINING_PCT",
                 preemptiveQuotaMaxDeferralMs="CODEX_AUTH_PREEMPTIVE_QUOTA_MAX_DEFERRAL_MS",
             ),
             *_without(
-                _ACCOUNTS,
-                _word("enabled", "legacy"),
-                routingMutex="CODEX_AUTH_ROUTING_MUTEX",
+                _FAILOVER,
+                _number(),
+                networkErrorCooldownMs="CODEX_AUTH_NETWORK_ERROR_COOLDOWN_MS",
+                serverErrorCooldownMs="CODEX_AUTH_SERVER_ERROR_COOLDOWN_MS",
+                tokenInvalidationCooldownMs="CODEX_AUTH_TOKEN_INVALIDATION_COOLDOWN_MS",
+                minRotationIntervalMs="CODEX_AUTH_MIN_ROTATION_INTERVAL_MS",
             ),
-            *_without(
-                _ACCOUNTS,
-                _word("hybrid", "sequential"),
-                schedulingStrategy="CODEX_AUTH_SCHEDULING_STRATEGY",
+            Field(
+                name="schedulingStrategy",
+                variable="CODEX_AUTH_SCHEDULING_STRATEGY",
+                read=_word("hybrid", "sequential"),
+                setting="accounts.strategy",
+                convert=_strategy,
             ),
         )
     }
@@ -311,22 +350,22 @@ FIELDS: Final[Mapping[str, Field]] = MappingProxyType(
 # What only the environment says; other variables of these beginnings are told as unknown.
 VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "CODEX_AUTH_ACCOUNT_ID": _ACCOUNTS,
-        "CODEX_AUTH_FAILOVER_MODE": _ACCOUNTS,
-        "CODEX_AUTH_STREAM_FAILOVER_MAX": _ACCOUNTS,
-        "CODEX_AUTH_STREAM_STALL_SOFT_TIMEOUT_MS": _ACCOUNTS,
-        "CODEX_AUTH_STREAM_STALL_HARD_TIMEOUT_MS": _ACCOUNTS,
+        "CODEX_AUTH_ACCOUNT_ID": _DEMANDED,
+        "CODEX_AUTH_FAILOVER_MODE": _FAILOVER,
+        "CODEX_AUTH_STREAM_FAILOVER_MAX": _FAILOVER,
+        "CODEX_AUTH_STREAM_STALL_SOFT_TIMEOUT_MS": _FAILOVER,
+        "CODEX_AUTH_STREAM_STALL_HARD_TIMEOUT_MS": _FAILOVER,
         "CODEX_AUTH_PREWARM": "no prompt is fetched at run time",
-        "CODEX_AUTH_REFRESH_LEASE": _ACCOUNTS,
-        "CODEX_AUTH_REFRESH_LEASE_DIR": _ACCOUNTS,
-        "CODEX_AUTH_REFRESH_LEASE_TTL_MS": _ACCOUNTS,
-        "CODEX_AUTH_REFRESH_LEASE_WAIT_MS": _ACCOUNTS,
-        "CODEX_AUTH_REFRESH_LEASE_POLL_MS": _ACCOUNTS,
-        "CODEX_AUTH_REFRESH_LEASE_RESULT_TTL_MS": _ACCOUNTS,
+        "CODEX_AUTH_REFRESH_LEASE": _REFRESH,
+        "CODEX_AUTH_REFRESH_LEASE_DIR": _REFRESH,
+        "CODEX_AUTH_REFRESH_LEASE_TTL_MS": _REFRESH,
+        "CODEX_AUTH_REFRESH_LEASE_WAIT_MS": _REFRESH,
+        "CODEX_AUTH_REFRESH_LEASE_POLL_MS": _REFRESH,
+        "CODEX_AUTH_REFRESH_LEASE_RESULT_TTL_MS": _REFRESH,
         "CODEX_COLLABORATION_MODE": "the caller's tools leave as they were written",
         "CODEX_MULTI_AUTH_CONFIG_PATH": "give the file to this command",
         "CODEX_MULTI_AUTH_DIR": "the data directory is data_dir",
-        "CODEX_MULTI_AUTH_FORCE_ACCOUNT_INDEX": _ACCOUNTS,
+        "CODEX_MULTI_AUTH_FORCE_ACCOUNT_INDEX": _DEMANDED,
         "CODEX_PLUGIN_LOG_BODIES": "bodies are never logged; handrail explain shows one",
         "ENABLE_PLUGIN_REQUEST_LOGGING": 'log.level = "debug" adds a line a request',
     }

@@ -122,12 +122,9 @@ def secrets(value: Any, name: str) -> Mapping[str, str]:
         raise ConfigInvalid(f"{name}: must be a table of names.")
     for key, place in value.items():
         if not _NAME.fullmatch(key):
-            raise ConfigInvalid(
-                f"{name}: must be a table whose names are 1 to 64 letters, digits, '-', '_' and "
-                "'.' each."
-            )
+            raise ConfigInvalid(f"{name}: a name is 1 to 64 letters, digits, '-', '_' and '.'.")
         if not isinstance(place, str) or not _PLACE.fullmatch(place):
-            raise ConfigInvalid(f"{name}: must be 'env:VARIABLE' or 'file:PATH' for '{key}'.")
+            raise ConfigInvalid(f"{name}.{key}: must be 'env:VARIABLE' or 'file:PATH'.")
     return MappingProxyType(dict(value))
 
 

@@ -11,6 +11,7 @@ from handrail.core.account_files import AccountFile, Found
 from handrail.core.credentials import KEY, OAUTH, pack, unpack
 from handrail.core.oauth import Grant
 from handrail.core.profiles import CODEX
+from handrail.core.redact import scrub
 from handrail.core.select import Choice, State, Wants
 from handrail.engine.accounts import Pool
 from handrail.engine.clock import SystemClock
@@ -27,10 +28,14 @@ _MAX_MODELS: Final = 4 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """What a probe of one account found: `problem` is None when it answered."""
+    """What a probe of one account found: `problem` is None when it answered, or was not asked.
+
+    `note` says why it was not asked.
+    """
 
     name: str
     problem: str | None = None
+    note: str | None = None
 
 
 class AccountBook:
@@ -59,7 +64,8 @@ class AccountBook:
         for account in self.listed():
             if account.name == name:
                 return account
-        raise ConfigInvalid(f"accounts: there is none called '{name[:64]}'.")
+        # Somebody may have pasted a key where a name belongs.
+        raise ConfigInvalid(f"accounts: there is none called '{scrub(name)[:64]}'.")
 
     def set_state(self, name: str, state: State) -> Account:
         """Make it `state`. Raises ConfigInvalid for an unknown one, and for one that has ended."""
@@ -187,6 +193,8 @@ class AccountBook:
                 await client.close()
 
     async def _checked(self, dispatcher: Dispatcher, account: Account) -> Checked:
+        if account.state is State.PAUSED:
+            return Checked(name=account.name, note="paused, so it was not asked")
         target = self._settings.target
         # The Codex backend answers that route only to clients of some version.
         path = "/models?client_version=1.0.0" if target.profile.name == CODEX.name else "/models"

@@ -56,7 +56,7 @@ class World:
         name = known.get(shown) or request.headers.get("chatgpt-account-id", "nobody")
         if shown not in known and not self.issuer.book.is_live(shown):
             return web.json_response({"error": {"message": f"unknown: {shown}"}}, status=401)
-        self.asked[name] += 1
+        self.asked[str(name)] += 1
         if name in self.limited:
             return web.json_response(LIMITED, status=429)
         return None

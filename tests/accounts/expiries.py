@@ -1,6 +1,6 @@
 """One login, many expiries: a busy gateway and command lines share it, and some are killed.
 
-Every access credential is good for two seconds more than the margin at which it is refreshed. In
+Every access credential is good for four seconds, and refreshed after half of them. In
 most rounds three command lines ask with it at the moment of its end, beside the gateway's own
 requests; in some the gateway is killed while its exchange is under way, and started again. The
 issuer ends a login that shows a used refresh credential, except the very last one for as long as
@@ -22,7 +22,6 @@ from aiohttp import web
 from handrail.bootstrap.accounts import open_accounts
 from handrail.core.credentials import OAUTH, pack
 from handrail.core.oauth import read_grant
-from handrail.engine.accounts import SKEW_SECONDS
 from handrail.store.accounts import NewAccount
 from tests.acceptance import processes
 from tests.acceptance.processes import CALLER_KEY, HANDRAIL, ROOT, Child
@@ -31,7 +30,7 @@ from tests.issuer import Issuer, start
 
 FLIGHT: Final = 50
 COMMANDS: Final = 3
-LIFETIME: Final = SKEW_SECONDS + 2.0
+LIFETIME: Final = 4.0
 
 
 @dataclass(kw_only=True)

@@ -75,6 +75,11 @@ class Limits:
         self.refused: Counter[int] = Counter()
         self.violations = 0
 
+    def _healthy(self, now: float) -> set[str]:
+        # One stays so a second longer: a request that was refused by the next one must find it.
+        turns = (int(moment / self.HEALTHY_SECONDS) for moment in (now, now - 1.0))
+        return {self._names[turn % len(self._names)] for turn in turns}
+
     async def judge(self, request: web.Request) -> web.Response | None:
         """See `Judge`."""
         name = self._keys[bearer(request)]
@@ -83,8 +88,7 @@ class Limits:
         if now < self._until[name]:
             self.violations += now > self._told[name] + self.GRACE
             return self._refuse(429, self._until[name] - now)
-        healthy = self._names[int(now / self.HEALTHY_SECONDS) % len(self._names)]
-        if name == healthy or self._chance.random() >= self.share:
+        if name in self._healthy(now) or self._chance.random() >= self.share:
             return None
         if self._chance.random() < 0.3:
             return self._refuse(503, None)

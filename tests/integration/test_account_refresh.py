@@ -59,8 +59,8 @@ class House:
         """The accounts, as another process has them open."""
         return open_accounts(self.directory)
 
-    def login(self, name: str, *, lifetime: float) -> None:
-        """Sign in."""
+    def login(self, name: str, *, lifetime: float, ago: float = 3_600.0) -> None:
+        """Sign in, `ago` seconds before now; the credential is good for `lifetime` from now on."""
         self.issuer.book.lifetime = lifetime
         grant = granted(self.issuer)
         store = self.store()
@@ -72,7 +72,7 @@ class House:
                 credential=pack(grant),
                 expires_at=grant.expires_at,
             ),
-            now=SystemClock().now(),
+            now=SystemClock().now() - ago,
         )
         store.close()
 
@@ -98,6 +98,16 @@ async def test_a_login_that_lasts_is_used_as_it_is(house: House) -> None:
         assert (await ask(client)).status == "completed"
     assert house.issuer.counts["requests"] == 0
     assert house.asked == ["acct-canary-1"]
+
+
+async def test_a_credential_that_is_good_for_seconds_only_is_not_refreshed_with_every_call(
+    house: House,
+) -> None:
+    house.login("plus", lifetime=SOON, ago=0.0)
+    async with house.gateway() as (_, client):
+        for _ in range(5):
+            assert (await ask(client)).status == "completed"
+    assert house.issuer.counts["requests"] == 0
 
 
 async def test_fifty_requests_at_an_expiry_make_one_exchange(house: House) -> None:

@@ -1,6 +1,7 @@
 """Several accounts behind one gateway: who is asked, who is asked next, and what callers hear."""
 
 import asyncio
+import json
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from tests.conftest import BACKGROUND, Scripted, Start, eventually
+from tests.integration.admin import Admin
 from tests.integration.test_lifecycle import finished
 
 KEYS = {"a": "sk-canary-a", "b": "sk-canary-b", "c": "sk-canary-c"}
@@ -365,3 +367,50 @@ async def test_a_conversation_stays_with_its_account(start: Start, gate: Gate) -
                 await ask(client, prompt_cache_key=name)
             assert sorted((gate.asked - before).values()) == [4]
     assert gate.asked == {"a": 4, "b": 4, "c": 4}
+
+
+async def test_an_account_whose_budget_is_reached_leaves_the_calls_to_the_others(
+    start: Start, gate: Gate
+) -> None:
+    budget = '[[budgets]]\nname = "small"\naccount = "b"\nwindow = "day"\nmax_requests = 2\n'
+    async with (
+        start(toml=THREE + budget, environment=ENVIRONMENT) as gateway,
+        gateway.client() as client,
+    ):
+        for _ in range(12):
+            await ask(client)
+        assert gate.asked == {"a": 5, "b": 2, "c": 5}
+        with pytest.raises(openai.RateLimitError) as caught:
+            await ask(client, extra_headers={"handrail-account": "b"})
+        assert caught.value.code == "accounts_exhausted"
+    # And after a restart, from the ledger.
+    async with (
+        start(toml=THREE + budget, environment=ENVIRONMENT) as gateway,
+        gateway.client() as client,
+    ):
+        for _ in range(4):
+            await ask(client)
+        assert gate.asked["b"] == 2
+
+
+async def test_the_operator_sees_and_pauses_accounts_by_the_admin_api(
+    start: Start, gate: Gate
+) -> None:
+    async with start(**OPTIONS) as gateway, gateway.client() as client:
+        admin = Admin(gateway)
+        await ask(client)
+        listed = await admin.ask("GET", "/admin/accounts")
+        accounts = json.loads(listed.body)["data"]
+        assert [each["name"] for each in accounts] == ["a", "b", "c"]
+        assert "sk-canary" not in listed.body.decode()
+        for name in ("a", "b"):
+            paused = await admin.ask("POST", f"/admin/accounts/{name}/pause")
+            assert json.loads(paused.body)["state"] == "paused"
+        pool: Any = gateway.gateway._parts.accounts
+        await eventually(lambda: [each.state for each in pool._accounts].count("paused") == 2)
+        before = Counter(gate.asked)
+        for _ in range(3):
+            await ask(client)
+        assert gate.asked - before == {"c": 3}
+        assert (await admin.ask("POST", "/admin/accounts/nobody/pause")).status == 404
+        assert (await admin.ask("POST", "/admin/accounts/a/explode")).status == 404

@@ -22,8 +22,14 @@ from tests.integration.admin import Admin, admin_key
 from tests.integration.test_lifecycle import finished
 from tests.raw_http import ask, get, post
 
-GETS = ["/admin/callers", "/admin/keys", "/admin/runs", "/admin/settings"]
-POSTS = ["/admin/keys", "/admin/keys/key_1/revoke", "/admin/runs/r_1/cancel", "/admin/reload"]
+GETS = ["/admin/accounts", "/admin/callers", "/admin/keys", "/admin/runs", "/admin/settings"]
+POSTS = [
+    "/admin/accounts/work/pause",
+    "/admin/keys",
+    "/admin/keys/key_1/revoke",
+    "/admin/runs/r_1/cancel",
+    "/admin/reload",
+]
 ANN: dict[str, Any] = {
     "toml": '[background]\nenabled = true\n[callers.ann]\nkey_env = "OTHER_KEY"\nmodels = ["m"]\n',
     "environment": {"OTHER_KEY": OTHER_KEY},

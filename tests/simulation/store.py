@@ -133,6 +133,7 @@ class CheckedRuns(Runs):
         waiting = _waiting(connection)
         run = super().claim(connection, owner=owner, limits=limits)
         may = _free(before, {caller for caller, _ in waiting}, limits)
+        since = self._may_start_since(connection, run, limits)
         if run is None:
             if may:
                 self._host.violate(f"nothing was claimed although {sorted(may)} may run")
@@ -143,23 +144,28 @@ class CheckedRuns(Runs):
             self._host.violate(f"unfair: {run.caller} was served before one who runs less")
         if run.id != next(id_ for caller, id_ in waiting if caller == run.caller):
             self._host.violate("a younger run of a caller was claimed before an older one")
-        self._check_prompt(run, may - _free(_running(connection), may, limits))
-        return run
-
-    def _check_prompt(self, run: Run, full: set[str]) -> None:
-        """`full` are callers for whom `run` took the last slot.
-
-        Theirs may wait again: when two were accepted before the executor looked, the second may
-        have the better turn, as is checked above.
-        """
-        _, since = self._may_start.pop(run.id, ("", None))
-        for run_id, (caller, _) in list(self._may_start.items()):
-            if caller in full:
-                del self._may_start[run_id]
         if since is not None and not self._host.troubled_since(since):
             waited = asyncio.get_running_loop().time() - since
             if waited > PROMPT_SECONDS:
                 self._host.violate(f"a run waited {waited:.1f} s although it could have started")
+        return run
+
+    def _may_start_since(
+        self, connection: sqlite3.Connection, run: Run | None, limits: Limits
+    ) -> float | None:
+        """Since when `run`, which is claimed now, could have been; None when it could not.
+
+        Others may wait again for whose caller this claim leaves no slot. When two were accepted
+        before the executor looked, the second may have the better turn, which is checked by itself;
+        and who is revoked while its create is being written has no slot at all.
+        """
+        _, since = self._may_start.pop(run.id if run else "", ("", None))
+        callers = {caller for caller, _ in self._may_start.values()}
+        free = _free(_running(connection), callers, limits)
+        for run_id, (caller, _) in list(self._may_start.items()):
+            if caller not in free:
+                del self._may_start[run_id]
+        return since
 
 
 def _waiting(connection: sqlite3.Connection) -> list[tuple[str, str]]:

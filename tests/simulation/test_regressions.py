@@ -23,6 +23,7 @@ SEEDS = {
     9274: "the same, and forward: it was gone at once",
     9421: "the same, on a disk that was quick",
     9372: "no defect: a run was overtaken by another's with the better turn",
+    10486: "no defect: the caller of a run that waited was revoked for a while",
     4265: "a large piece could not be kept: the stop met the end that was being written",
     **dict.fromkeys(_STOPPED, "an append failed when the end was decided, and stopped its writing"),
 }

@@ -103,6 +103,7 @@ STATUS = {
     "host_not_allowed": 421,
     "upgrade_required": 426,
     "queue_full": 429,
+    "accounts_exhausted": 429,
     "budget_exceeded": 429,
     "storage_quota_exceeded": 429,
     "headers_too_large": 431,

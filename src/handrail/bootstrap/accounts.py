@@ -113,7 +113,10 @@ def exchange_at(settings: Callable[[], OAuthSettings], clock: Clock) -> Exchange
             async with Issuer(settings(), now=clock.now) as issuer:
                 new = await issuer.refresh(grant)
         except IssuerRefused as error:
-            raise RefreshFailed(str(error), permanent=error.refusal.permanent) from None
+            refusal = error.refusal
+            raise RefreshFailed(
+                str(error), permanent=refusal.permanent, wait=refusal.retry_after
+            ) from None
         except IssuerFailed as error:
             raise RefreshFailed(str(error), lost=error.sent) from None
         return Renewal(credential=pack(new), expires_at=new.expires_at, plan=new.plan)

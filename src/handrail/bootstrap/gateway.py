@@ -179,6 +179,7 @@ class Gateway:
             Operation(
                 digest=lambda: self._admin_digest,
                 keys=self._keys,
+                accounts=self._accounts,
                 store=self._store,
                 background=parts.background,
                 clock=self._clock,

@@ -102,13 +102,13 @@ def build(
         clock=clock,
         heartbeat_seconds=float(settings().heartbeat_seconds),
     )
+    if books.accounts is not None:
+        books.accounts.heed(base.budgets.of_account)
     tails = Tails(store, heartbeat_seconds=base.heartbeat_seconds)
     journal = Journal(store=store, tails=tails, clock=clock)
     execution = _execution(settings, base, journal=journal)
     executor = _executor(settings, base, execution=execution)
-    background = Background(
-        store=store, executor=executor, tails=tails, clock=clock, budgets=base.budgets
-    )
+    background = _background(base, executor, tails=tails)
     kept = _kept(base, execution, executor, journal=journal, tails=tails)
     return Parts(
         owner=executor.owner,
@@ -137,6 +137,12 @@ class _Base:
     targets: Targets
     clock: Clock
     heartbeat_seconds: float
+
+
+def _background(base: _Base, executor: LocalExecutor, *, tails: Tails) -> Background:
+    return Background(
+        store=base.store, executor=executor, tails=tails, clock=base.clock, budgets=base.budgets
+    )
 
 
 def _keeper(

@@ -5,7 +5,6 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +16,10 @@ from handrail.core.account_files import MAX_BYTES, NoAccounts, of_issuer, read_a
 from handrail.core.oauth import Grant
 from handrail.core.select import MAX_WEIGHT, Choice, State
 from handrail.settings.model import Settings
+from handrail.store.accounts import written
 
 if TYPE_CHECKING:
     from handrail.bootstrap.pool import AccountBook
-    from handrail.store.accounts import Account
 
 
 @click.group()
@@ -68,7 +67,7 @@ def list_accounts(*, as_json: bool, **parameters: Any) -> None:
     """Every account: what it is, whether it may be used, how much of its quota is used."""
     with _book(parameters) as book:
         pinned = book.pinned()
-        rows = [_row(account, pinned=account.id == pinned) for account in book.listed()]
+        rows = [account.shown(pinned=account.id == pinned) for account in book.listed()]
     if as_json:
         click.echo(json.dumps({"accounts": rows}))
         return
@@ -85,7 +84,7 @@ def show(name: str, **parameters: Any) -> None:
     """All that is known about one account, as JSON; never its credential."""
     with _book(parameters) as book:
         account = book.named(name)
-        row = _row(account, pinned=account.id == book.pinned())
+        row = account.shown(pinned=account.id == book.pinned())
     click.echo(json.dumps(row, indent=2))
 
 
@@ -225,34 +224,7 @@ def _tell(choice: Choice) -> None:
             continue
         why = "less room, or not its turn" if each.obstacle is None else each.obstacle.reason
         until = each.obstacle.until if each.obstacle else None
-        click.echo(f"  not {each.name}: {why}" + (f", until {_time(until)}" if until else ""))
-
-
-def _row(account: "Account", *, pinned: bool) -> dict[str, Any]:
-    return {
-        "name": account.name,
-        "kind": account.kind,
-        "plan": account.plan,
-        "state": account.state.value,
-        "why_ended": account.why_ended,
-        "pinned": pinned,
-        "weight": account.weight,
-        "expires_at": _time(account.expires_at),
-        "refreshed_at": _time(account.refreshed_at),
-        "cooldowns": [
-            {"model": each.scope or "*", "until": _time(each.until), "reason": each.reason}
-            for each in account.cooldowns
-        ],
-        "quota": [
-            {
-                "name": each.name,
-                "used_percent": each.used_percent,
-                "resets_at": _time(each.resets_at),
-                "seen_at": _time(each.seen_at),
-            }
-            for each in account.quota
-        ],
-    }
+        click.echo(f"  not {each.name}: {why}" + (f", until {written(until)}" if until else ""))
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -264,9 +236,3 @@ def _line(row: dict[str, Any]) -> str:
         f"{each['model']}: {each['reason']} until {each['until']}" for each in row["cooldowns"]
     ]
     return "  ".join(words)
-
-
-def _time(moment: float | None) -> str | None:
-    if moment is None:
-        return None
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -67,6 +67,12 @@ class Totals:
             requests=self.requests + other.requests,
         )
 
+    def times(self, count: int) -> "Totals":
+        """So many of it."""
+        return Totals(
+            cost=self.cost * count, tokens=self.tokens * count, requests=self.requests * count
+        )
+
     def less(self, other: "Totals") -> "Totals":
         """What is left of these after `other`, nothing below 0."""
         return Totals(

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from handrail.core import affinity, limits
 from handrail.core.credentials import OAUTH, SETTINGS, Shown, shown
@@ -44,6 +44,7 @@ EARLY_SECONDS: Final = 300.0
 FOLLOW_SECONDS: Final = 1.0
 """How soon what another process has changed is known here."""
 
+_SETTLE_SECONDS: Final = 10.0
 _MAX_SEALED: Final = 64
 _EARLY_ROUNDS: Final = 30
 _TOO_MANY: Final = 429
@@ -64,6 +65,17 @@ class _Live:
     failures: tuple[float, ...] = ()
     cooldowns: dict[str, Cooldown] = field(default_factory=dict)
     quota_noted: tuple[tuple[str, float], ...] = ()
+
+
+class Spent(Protocol):
+    """What budgets stand against one more call with an account, beside those under way."""
+
+    def __call__(self, account: str, *, model: str, running: int) -> Iterable[Obstacle]:
+        """By the account's name."""
+
+
+def _nothing_spent(account: str, *, model: str, running: int) -> Iterable[Obstacle]:
+    return ()
 
 
 class Pool:
@@ -91,10 +103,15 @@ class Pool:
         self._pinned: str | None = None
         self._kept: dict[str, Kept] = {}
         self._memory = Memory(store, clock=clock)
+        self._spent: Spent = _nothing_spent
         self._live: defaultdict[str, _Live] = defaultdict(_Live)
         self._seen = -1
         self._writing: set[asyncio.Task[None]] = set()
         self._logger = get_logger()
+
+    def heed(self, spent: Spent) -> None:
+        """Ask `spent` as well what stands against one more call with an account."""
+        self._spent = spent
 
     # --- the snapshot ----------------------------------------------------------------------
 
@@ -136,6 +153,7 @@ class Pool:
         live = self._live[account.id]
         cooldowns = (*account.cooldowns, *live.cooldowns.values())
         standing = list(limits.obstacles(cooldowns, account.quota, model=model, now=now))
+        standing += self._spent(account.name, model=model, running=live.running)
         held = is_open(live.failures, now=now)
         if held is not None:
             reason = "its last calls have failed"
@@ -220,7 +238,8 @@ class Pool:
             if kept is None:
                 raise AccountEnded(account.id)
         ends = account.expires_at if kept.version == account.version else None
-        if account.kind == OAUTH and ends is not None and ends - SKEW_SECONDS <= self._clock.now():
+        margin = _margin(account, SKEW_SECONDS)
+        if account.kind == OAUTH and ends is not None and ends - margin <= self._clock.now():
             kept = await self._renewed(account, kept, ends=ends)
         self._kept[account.id] = kept
         return Taken(
@@ -244,7 +263,8 @@ class Pool:
         self._kept.pop(account.id, None)
         if isinstance(error, AccountEnded):
             return await self.load()
-        means = Consequence(reason="its refresh failed", seconds=_FAILED_REFRESH)
+        seconds = error.wait or _FAILED_REFRESH
+        means = Consequence(reason="its refresh failed", seconds=seconds)
         return self._cool(account.id, means)
 
     # --- what becomes of calls -------------------------------------------------------------
@@ -278,7 +298,8 @@ class Pool:
         live = self._live[taken.account]
         live.limited = 0
         windows = limits.read_windows(headers, now=self._clock.now())
-        noted = tuple((window.name, window.used_percent) for window in windows)
+        # Every call uses a little; written down is what would be shown.
+        noted = tuple((window.name, round(window.used_percent)) for window in windows)
         if windows and noted != live.quota_noted:
             live.quota_noted = noted
             self._accounts = [
@@ -375,28 +396,34 @@ class Pool:
 
     async def refresh_early(self, *, spread: Callable[[], float]) -> None:
         """Refresh what ends soon; `spread` (0 to 1) keeps processes from doing so all at once."""
-        now = self._clock.now()
-        for account in self._soon_over(now + EARLY_SECONDS * (0.5 + 0.5 * spread())):
+        for account in self._soon_over(share=0.5 + 0.5 * spread()):
             try:
                 await self._refresher.fresh(account.id, version=account.version)
             except (AccountEnded, RefreshFailed) as error:
                 await self._refresh_failed(account, error)
         await self.follow()
 
-    def _soon_over(self, moment: float) -> Iterable[Account]:
+    def _soon_over(self, *, share: float) -> Iterable[Account]:
+        now = self._clock.now()
         return [
             account
             for account in self._accounts
             if account.kind == OAUTH
             and account.state is not State.ENDED
             and account.expires_at is not None
-            and account.expires_at <= moment
+            and account.expires_at <= now + _margin(account, EARLY_SECONDS) * share
         ]
 
     async def settle(self) -> None:
-        """Finish refreshes and notes that are under way."""
-        await self._refresher.settle()
+        """Finish refreshes and notes that are under way: a login that is not kept is lost."""
+        await self._refresher.settle(seconds=_SETTLE_SECONDS)
         await asyncio.gather(*self._writing, return_exceptions=True)
+
+
+def _margin(account: Account, most: float) -> float:
+    """How long before its end a credential is refreshed: less for one that is short-lived."""
+    begun = account.refreshed_at or account.added_at
+    return most if account.expires_at is None else min(most, (account.expires_at - begun) / 2)
 
 
 def _exhausted(choice: Choice, *, now: float) -> Fault:

@@ -6,12 +6,13 @@ the ledger; what cannot be summed cannot be granted (a 503, never a silent yes).
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from typing import Final
 
 from handrail.core.budgets import Budget, Charge, Span, State, Totals, Verdict, Work, judge, span
+from handrail.core.select import Obstacle
 from handrail.errors import BudgetExceeded, Code, StoreFailed
 from handrail.telemetry import get_logger
 
@@ -152,6 +153,27 @@ class Budgets:
         self._under_way[work_id] = work
         for sums in covering:
             sums.hold(work_id)
+
+    def of_account(self, account: str, *, model: str, running: int) -> Iterator[Obstacle]:
+        """What budgets of an account stand against one more call with it, beside those running.
+
+        Those that name a caller or a project as well have no say here: whose the call is has been
+        decided before.
+        """
+        now = self._now()
+        work = Work(caller="", project=None, models=(model,), account=account)
+        for sums in self._sums:
+            budget = sums.budget
+            if budget.account is None or not budget.covers(work):
+                continue
+            reason = f"its budget '{budget.name}' cannot be counted now"
+            if sums.sound and self.problem is None:
+                sums.roll(now)
+                verdict = judge(budget, used=sums.used, reserved=budget.reserve.times(running))
+                if verdict.state is not State.STOP:
+                    continue
+                reason = f"its budget '{budget.name}' is reached: {verdict.reason}"
+            yield Obstacle(reason=reason, until=sums.window.end)
 
     def resume(self, work_id: str, work: Work) -> None:
         """Reserve for work that was let in before this process began."""

@@ -172,6 +172,7 @@ class Dispatcher:
             try:
                 # Before the call is written down: a refresh may take a while, and be in vain.
                 taken = await turn.take()
+                self._log.debug("account_taken", account=taken.name, reason=taken.reason)
                 await before_send(cause)
                 calls += 1
                 return await self._metered(request, place, turn, taken=taken, made=made)
@@ -189,7 +190,10 @@ class Dispatcher:
                     continue
                 decision = verdict(error, calls=calls)
                 if not persistent or not decision.again:
-                    raise turn.shown(error) from None
+                    shown = turn.shown(error)
+                    if shown is error:
+                        raise  # with what it came from, for the log
+                    raise shown from error
                 cause = decision.cause if calls else Cause.FIRST
                 self._log.info("upstream_call_again", reason=decision.reason, wait=decision.wait)
                 await self._clock.sleep(decision.wait)

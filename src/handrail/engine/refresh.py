@@ -26,13 +26,16 @@ class RefreshFailed(Exception):
     """An exchange gave no credential; the message is for the operator and holds no secret.
 
     `permanent`: the issuer will never take this refresh credential again. `lost`: it may have taken
-    it, and its answer was lost.
+    it, and its answer was lost. `wait` is how long the issuer asks to wait, in seconds.
     """
 
-    def __init__(self, why: str, *, permanent: bool = False, lost: bool = False) -> None:
+    def __init__(
+        self, why: str, *, permanent: bool = False, lost: bool = False, wait: float | None = None
+    ) -> None:
         super().__init__(why)
         self.permanent = permanent
         self.lost = lost
+        self.wait = wait
 
 
 class Exchange(Protocol):
@@ -82,9 +85,10 @@ class Refresher:
         if not task.cancelled():
             task.exception()  # whoever waited has it; nobody may have
 
-    async def settle(self) -> None:
-        """Wait for the exchanges that are under way."""
-        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+    async def settle(self, *, seconds: float) -> None:
+        """Wait so long at most for the exchanges that are under way."""
+        if self._under_way:
+            await asyncio.wait(list(self._under_way.values()), timeout=seconds)
 
     async def _fresh(self, asked: _Asked) -> Kept:
         while True:

@@ -8,7 +8,8 @@ import contextlib
 import hmac
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ import msgspec
 
 from handrail.core.admin import check_query, read_new_key, read_nothing
 from handrail.core.caller_keys import CallerKey, key_digest
+from handrail.core.select import State
 from handrail.engine.background import Background
 from handrail.engine.caller_keys import CallerKeys
 from handrail.engine.clock import Clock
@@ -25,16 +27,20 @@ from handrail.server.callers import incorrect, offered_key
 from handrail.server.exchange import Exchange, require_json
 from handrail.settings.explained import explained, key_of
 from handrail.settings.model import Settings
+from handrail.store.accounts import Accounts
 from handrail.store.base import Outline, Store
 
 MAX_BODY: Final = 64 * 1024
 _ROOT: Final = b"/admin"
-_ID: Final = rb"[A-Za-z0-9_\-]{1,128}"
-_ONE: Final = re.compile(rb"/admin/(keys|runs)/(" + _ID + rb")/(revoke|cancel)\Z")
+_ONE: Final = re.compile(rb"/admin/(keys|runs|accounts)/([A-Za-z0-9_.\-]{1,128})/([a-z]{1,16})\Z")
 
 # Every route: path, method, what serves it.
 ADMIN_ROUTES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
     {
+        "/admin/accounts": {"GET": "accounts"},
+        "/admin/accounts/{id}/pause": {"POST": "pause_account"},
+        "/admin/accounts/{id}/drain": {"POST": "drain_account"},
+        "/admin/accounts/{id}/resume": {"POST": "resume_account"},
         "/admin/callers": {"GET": "callers"},
         "/admin/keys": {"GET": "keys", "POST": "create_key"},
         "/admin/keys/{id}/revoke": {"POST": "revoke_key"},
@@ -69,6 +75,7 @@ class Operation:
 
     digest: Callable[[], bytes]
     keys: CallerKeys
+    accounts: Accounts
     store: Store
     background: Background
     clock: Clock
@@ -90,7 +97,8 @@ def match(raw_path: bytes) -> tuple[str, Mapping[str, str]]:
     if found is None:
         return "", {}
     kind, name, verb = (part.decode() for part in found.groups())
-    return f"/admin/{kind}/{{id}}/{verb}", {"name": name}
+    route = f"/admin/{kind}/{{id}}/{verb}"
+    return (route, {"name": name}) if route in ADMIN_ROUTES else ("", {})
 
 
 class Admin:
@@ -101,6 +109,10 @@ class Admin:
         self._inflating = asyncio.Semaphore(1)
         self.handlers: Mapping[str, Callable[..., Awaitable[None]]] = MappingProxyType(
             {
+                "accounts": self._accounts,
+                "pause_account": partial(self._set_account, State.PAUSED),
+                "drain_account": partial(self._set_account, State.DRAINING),
+                "resume_account": partial(self._set_account, State.ACTIVE),
                 "callers": self._callers,
                 "keys": self._keys,
                 "create_key": self._create_key,
@@ -116,6 +128,38 @@ class Admin:
         """Raise RequestRejected (401) unless a header carries the admin key."""
         if not hmac.compare_digest(self._at.digest(), key_digest(offered_key(exchange))):
             raise incorrect()
+
+    # --- accounts --------------------------------------------------------------------------
+
+    async def _accounts(self, exchange: Exchange, _: Settings) -> None:
+        """GET /admin/accounts."""
+        check_query(exchange.query(), frozenset())
+        pinned = await self._at.accounts.pinned()
+        data = [
+            {"object": "account", **account.shown(pinned=account.id == pinned)}
+            for account in await self._at.accounts.all(now=self._at.clock.now())
+        ]
+        await _reply(exchange, {"object": "list", "data": data})
+
+    async def _set_account(
+        self, state: State, exchange: Exchange, _: Settings, *, name: str
+    ) -> None:
+        """POST /admin/accounts/{name}/pause, drain and resume: in force within a second."""
+        await self._no_body(exchange)
+        pinned = await self._at.accounts.pinned()
+        for account in await self._at.accounts.all(now=self._at.clock.now()):
+            if account.name == name and account.state is State.ENDED:
+                raise RequestRejected(
+                    Code.INVALID_VALUE, "The account has ended; sign in again.", param="name"
+                )
+            if account.name == name:
+                await self._at.accounts.put(account.id, state)
+                changed = replace(account, state=state)
+                return await _reply(
+                    exchange,
+                    {"object": "account", **changed.shown(pinned=account.id == pinned)},
+                )
+        raise RequestRejected(Code.NOT_FOUND, "There is no account of that name.", param="name")
 
     # --- callers and keys ------------------------------------------------------------------
 

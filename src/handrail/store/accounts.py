@@ -7,6 +7,7 @@ either the lease or the new version, and reads instead of asking the issuer agai
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Protocol
 
 from handrail.core.limits import Cooldown, Window
@@ -36,6 +37,40 @@ class Account:
     refreshed_at: float | None = None
     cooldowns: tuple[Cooldown, ...] = ()
     quota: tuple[Window, ...] = ()
+
+    def shown(self, *, pinned: bool) -> dict[str, object]:
+        """What may be told about it, as JSON values. Times are written in ISO 8601, UTC."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "plan": self.plan,
+            "state": self.state.value,
+            "why_ended": self.why_ended,
+            "pinned": pinned,
+            "weight": self.weight,
+            "expires_at": written(self.expires_at),
+            "refreshed_at": written(self.refreshed_at),
+            "cooldowns": [
+                {"model": each.scope or "*", "until": written(each.until), "reason": each.reason}
+                for each in self.cooldowns
+            ],
+            "quota": [
+                {
+                    "name": each.name,
+                    "used_percent": each.used_percent,
+                    "resets_at": written(each.resets_at),
+                    "seen_at": written(each.seen_at),
+                }
+                for each in self.quota
+            ],
+        }
+
+
+def written(moment: float | None) -> str | None:
+    """A moment as people read it, in UTC."""
+    if moment is None:
+        return None
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +163,9 @@ class Accounts(Protocol):
 
     async def maker(self, digests: Sequence[bytes], *, now: float) -> str | None:
         """The id of the account that made the first of these that is known."""
+
+    async def put(self, account: str, state: State) -> None:
+        """What the operator wants of it; an active one is freed of its cool-downs too."""
 
     async def changes(self) -> int:
         """Another number after another process has changed something."""

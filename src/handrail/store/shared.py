@@ -95,12 +95,14 @@ class SharedFile:
         return result
 
     async def changes(self) -> int:
-        """A number that is another one after another process has changed the file."""
+        """A number that is another one after anybody has changed the file."""
         return await asyncio.wrap_future(self._thread.submit(self._version))
 
     def _version(self) -> int:
         assert self._connection is not None  # noqa: S101 - it is open
         try:
-            return int(self._connection.execute("pragma data_version").fetchone()[0])
+            others = int(self._connection.execute("pragma data_version").fetchone()[0])
+            # What this very connection has written does not count there.
+            return (others << 40) + self._connection.total_changes
         except sqlite3.Error as error:
             raise store_failed(error) from None

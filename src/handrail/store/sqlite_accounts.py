@@ -141,6 +141,9 @@ class SqliteAccounts:
     def digest(self, sealed: str) -> bytes:
         return hmac.digest(self._mark, sealed.encode(errors="replace"), "sha256")
 
+    async def put(self, account: str, state: State) -> None:
+        await self.file.run(lambda c: _put(c, account, state))
+
     async def changes(self) -> int:
         return await self.file.changes()
 
@@ -237,13 +240,7 @@ class SqliteAccounts:
 
     def set_state(self, account: str, state: State) -> None:
         """Make it `state`; an active one is also freed of its cooldowns."""
-
-        def work(connection: sqlite3.Connection) -> None:
-            connection.execute(SQL["set_state"], {"id": account, "state": state.value})
-            if state is State.ACTIVE:
-                connection.execute(SQL["warm"], {"id": account})
-
-        self.file.now(work)
+        self.file.now(lambda c: _put(c, account, state))
 
     def set_weight(self, account: str, weight: float) -> None:
         """Give it another weight."""
@@ -292,6 +289,12 @@ def _place(account: str) -> str:
 
 def _one(connection: sqlite3.Connection, query: str, **values: Any) -> Any:
     return connection.execute(SQL[query], values).fetchone()
+
+
+def _put(connection: sqlite3.Connection, account: str, state: State) -> None:
+    connection.execute(SQL["set_state"], {"id": account, "state": state.value})
+    if state is State.ACTIVE:
+        connection.execute(SQL["warm"], {"id": account})
 
 
 def _pinned(connection: sqlite3.Connection) -> str | None:

@@ -181,3 +181,8 @@ def test_without_a_limit_everything_fits() -> None:
 
 def test_windows_have_the_names_of_the_settings() -> None:
     assert list(Window) == ["hour", "day", "week", "month"]
+
+
+def test_so_many_reservations_are_so_many_times_one() -> None:
+    assert Totals(cost=2, tokens=3, requests=1).times(4) == Totals(cost=8, tokens=12, requests=4)
+    assert Totals(cost=2, tokens=3, requests=1).times(0) == Totals()

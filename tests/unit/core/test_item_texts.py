@@ -82,3 +82,5 @@ def test_the_last_word_holds_and_silence_says_nothing() -> None:
     assert stated_mode([], []) is None
     picture: Any = {"role": "developer", "content": [{"type": "input_image"}]}
     assert stated_mode(*items.read(wire.raw([plan, picture]))) == "plan"
+    call: Any = {"type": "custom_tool_call", "role": "developer", "content": "in default mode"}
+    assert stated_mode(*items.read(wire.raw([plan, call]))) == "plan"

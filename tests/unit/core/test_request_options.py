@@ -182,3 +182,18 @@ def test_a_project_is_a_plain_label_or_none() -> None:
         with pytest.raises(RequestRejected) as caught:
             of(label)
         assert caught.value.fault.param == PROJECT
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_request_may_demand_an_account_whatever_becomes_of_it(mode: Mode) -> None:
+    found = with_options(plan(mode), read(handrail_account=" work-1 "))
+    assert found.account == "work-1"
+    assert "account=demanded" in found.header()
+    assert with_options(plan(mode), read()).account is None
+
+
+@pytest.mark.parametrize("name", ["a b", "a/b", "ä", "x" * 65, "a,b"])
+def test_what_can_be_no_account_is_a_400_that_names_the_header(name: str) -> None:
+    with pytest.raises(RequestRejected) as caught:
+        read(handrail_account=name)
+    assert caught.value.fault.param == "handrail-account"

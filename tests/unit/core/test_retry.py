@@ -1,6 +1,7 @@
 """Never paid twice by accident: when another upstream call may be made, and when not."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from handrail.errors import (
     StoreFailed,
     UpstreamFailed,
     UpstreamRefused,
+    fault,
 )
 
 
@@ -119,6 +121,7 @@ def test_the_words_that_stand_in_the_store_never_change() -> None:
         "unreached",
         "refused",
         "mended",
+        "other_account",
         "ended_early",
         "stalled",
         "server_error",
@@ -239,3 +242,15 @@ def test_a_wait_that_the_upstream_asks_for_is_kept_or_the_run_ends(
     assert decision.again is again
     if again:
         assert decision.wait == asked
+
+
+@pytest.mark.parametrize(
+    ("wait", "again", "waits"), [(2.0, True, 2.0), (60.0, True, 60.0), (61.0, False, 0.0)]
+)
+def test_a_run_waits_for_an_account_to_be_free_again_if_that_is_soon(
+    wait: float, again: bool, waits: float
+) -> None:
+    problem = replace(fault(Code.ACCOUNTS_EXHAUSTED, "m"), retry_after=wait)
+    decision = verdict(HandrailError(problem), calls=0)
+    assert (decision.again, decision.wait) == (again, waits)
+    assert decision.reason.startswith("no account may be used now")

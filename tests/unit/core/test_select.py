@@ -22,6 +22,14 @@ SAID = Obstacle(reason="usage_limit_reached", until=NOW + 60)
 GUESSED = Obstacle(reason="its last calls have failed", until=NOW + 30, guessed=True)
 
 
+WORDS = {
+    "hybrid": "most room",
+    "drain_first": "first by name",
+    "round_robin": "longest unused",
+    "least_used": "fewest calls",
+}
+
+
 def account(name: str, **rest: Any) -> Candidate:
     return Candidate(id=f"acct_{name}", name=name, **rest)
 
@@ -68,8 +76,7 @@ def test_each_strategy_takes_its_own(strategy: Strategy, expected: str) -> None:
         strategy=strategy,
     )
     assert name_of(choice) == expected
-    assert choice.reason.startswith(f"{strategy}: ")
-    assert choice.reason.endswith(" of 4")
+    assert choice.reason == f"{strategy.value}: {WORDS[strategy.value]} of 4"
 
 
 def test_equal_room_goes_to_the_longest_unused_so_that_steady_traffic_spreads() -> None:
@@ -197,6 +204,49 @@ def test_the_operators_pin_holds_for_all_that_is_bound_to_nobody() -> None:
     assert (name_of(choice), choice.reason) == ("b", "the operator pinned it")
     assert name_of(chosen(account("a"), account("b"), pinned="acct_b", wants=Wants(pin="a"))) == "a"
     assert chosen(account("a"), account("b", obstacles=(SAID,)), pinned="acct_b").account is None
+
+
+@pytest.mark.parametrize("strategy", Strategy)
+def test_of_equals_the_first_by_name_is_taken(strategy: Strategy) -> None:
+    for names in ("ab", "ba"):
+        assert name_of(chosen(*(account(name) for name in names), strategy=strategy)) == "a"
+
+
+def test_the_words_of_the_settings_and_of_listings_are_these() -> None:
+    assert [str(each) for each in Strategy] == list(WORDS)
+    assert [str(each) for each in State] == ["active", "paused", "draining", "ended"]
+
+
+def test_an_answer_shows_whom_it_has_looked_at_and_its_text_does_not() -> None:
+    for wants in (Wants(), Wants(pin="a"), Wants(last="acct_a")):
+        for obstacles in ((), (SAID,)):
+            choice = chosen(account("a", obstacles=obstacles), wants=wants)
+            assert [each.name for each in choice.considered] == ["a"]
+            assert "acct" not in repr(choice).replace("account='acct_a'", "")
+
+
+def test_a_failed_call_comes_after_what_was_said_and_before_what_is_guessed() -> None:
+    def told(*standing: Obstacle) -> str:
+        wants = Wants(tried=frozenset({"acct_a"}))
+        choice = chosen(account("a", obstacles=standing), wants=wants)
+        assert choice.account is None
+        obstacle = choice.considered[0].obstacle
+        assert obstacle is not None
+        return obstacle.reason
+
+    assert told(SAID, GUESSED) == "usage_limit_reached"
+    assert told(GUESSED) == "its call has failed just now"
+
+
+def test_of_several_guesses_the_longest_is_told() -> None:
+    longer = Obstacle(reason="not reached", until=NOW + 99, guessed=True)
+    choice = chosen(account("a", obstacles=(GUESSED, longer)), account("b"))
+    assert choice.considered[0].obstacle == longer
+
+
+def test_what_was_never_used_counts_as_unused() -> None:
+    once = account("a", calls=1)
+    assert name_of(chosen(once, account("b"), strategy=Strategy.LEAST_USED)) == "b"
 
 
 obstacles = st.builds(

@@ -152,18 +152,14 @@ class AccountBook:
         return account.name
 
     def _same(self, grant: Grant) -> Account | None:
-        """The account that a grant is of, by what the issuer calls it."""
-        if grant.account_id is None:
-            return None
+        """The account that a grant is of, by what the issuer calls it or by its credential.
+
+        A refresh credential that two accounts had would be shown twice, which ends the login.
+        """
         for account in self.listed():
-            if account.kind != OAUTH:
-                continue
-            kept = self._store.credential_now(account.id)
+            kept = self._store.credential_now(account.id) if account.kind == OAUTH else None
             known = None if kept is None else unpack(kept.credential)
-            if known is not None and (known.account_id, known.email) == (
-                grant.account_id,
-                grant.email,
-            ):
+            if known is not None and _is_same(known, grant):
                 return account
         return None
 
@@ -211,3 +207,10 @@ class AccountBook:
     @asynccontextmanager
     async def _pool(self) -> AsyncIterator[Pool]:
         yield await pool_of(self._store, settings=lambda: self._settings, clock=self._clock)
+
+
+def _is_same(known: Grant, grant: Grant) -> bool:
+    if known.refresh == grant.refresh:
+        return True
+    named = (grant.account_id, grant.email)
+    return grant.account_id is not None and (known.account_id, known.email) == named

@@ -11,6 +11,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from handrail.settings.catalogue import shipped
 from tests.acceptance import npm, processes
 from tests.acceptance.processes import CALLER_KEY, ROOT, Child
 
@@ -116,16 +117,26 @@ def test_codex_completes_a_turn_with_a_shell_call_and_a_second_turn(
         assert len(sent["input"]) > 4  # the history of the first turn came along
 
 
-@pytest.mark.parametrize(
-    ("model", "sent"),
-    [
-        ("gpt-5.6", "gpt-5.6-sol"),
-        ("gpt-5.5", "gpt-5.5"),
-        ("gpt-5.1", "gpt-5.1"),
-        ("gpt-5-codex-low", "gpt-5.3-codex"),
-        ("my-own-model", "my-own-model"),
-    ],
-)
+MODELS = {  # what Codex is told, and the name by which the Codex backend is asked
+    "gpt-5.6": "gpt-5.6-sol",
+    "gpt-5.5": "gpt-5.5",
+    "gpt-5.1": "gpt-5.1",
+    "gpt-5-codex-low": "gpt-5.3-codex",
+    "o4-mini": "o4-mini",
+    "o3": "o3",
+    "o1": "o1",
+    "my-own-model": "my-own-model",
+}
+
+
+def test_every_family_of_the_catalogue_has_a_model_here() -> None:
+    known = shipped()
+    assert {known[sent].family for sent in MODELS.values() if sent in known} == {
+        entry.family for entry in known.values()
+    }
+
+
+@pytest.mark.parametrize(("model", "sent"), MODELS.items())
 def test_codex_reaches_a_model_of_each_family_by_the_backends_name(
     model: str, sent: str, upstream: Child, home: Path, tmp_path: Path
 ) -> None:

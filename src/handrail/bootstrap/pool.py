@@ -11,6 +11,7 @@ from handrail.core.account_files import AccountFile, Found
 from handrail.core.credentials import KEY, OAUTH, pack, unpack
 from handrail.core.oauth import Grant
 from handrail.core.profiles import CODEX
+from handrail.core.redact import scrub
 from handrail.core.select import Choice, State, Wants
 from handrail.engine.accounts import Pool
 from handrail.engine.clock import SystemClock
@@ -27,10 +28,14 @@ _MAX_MODELS: Final = 4 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """What a probe of one account found: `problem` is None when it answered."""
+    """What a probe of one account found: `problem` is None when it answered, or was not asked.
+
+    `note` says why it was not asked.
+    """
 
     name: str
     problem: str | None = None
+    note: str | None = None
 
 
 class AccountBook:
@@ -59,7 +64,8 @@ class AccountBook:
         for account in self.listed():
             if account.name == name:
                 return account
-        raise ConfigInvalid(f"accounts: there is none called '{name[:64]}'.")
+        # Somebody may have pasted a key where a name belongs.
+        raise ConfigInvalid(f"accounts: there is none called '{scrub(name)[:64]}'.")
 
     def set_state(self, name: str, state: State) -> Account:
         """Make it `state`. Raises ConfigInvalid for an unknown one, and for one that has ended."""
@@ -146,18 +152,14 @@ class AccountBook:
         return account.name
 
     def _same(self, grant: Grant) -> Account | None:
-        """The account that a grant is of, by what the issuer calls it."""
-        if grant.account_id is None:
-            return None
+        """The account that a grant is of, by what the issuer calls it or by its credential.
+
+        A refresh credential that two accounts had would be shown twice, which ends the login.
+        """
         for account in self.listed():
-            if account.kind != OAUTH:
-                continue
-            kept = self._store.credential_now(account.id)
+            kept = self._store.credential_now(account.id) if account.kind == OAUTH else None
             known = None if kept is None else unpack(kept.credential)
-            if known is not None and (known.account_id, known.email) == (
-                grant.account_id,
-                grant.email,
-            ):
+            if known is not None and _is_same(known, grant):
                 return account
         return None
 
@@ -187,6 +189,8 @@ class AccountBook:
                 await client.close()
 
     async def _checked(self, dispatcher: Dispatcher, account: Account) -> Checked:
+        if account.state is State.PAUSED:
+            return Checked(name=account.name, note="paused, so it was not asked")
         target = self._settings.target
         if account.state is State.PAUSED:
             return Checked(name=account.name, problem="paused")
@@ -203,3 +207,10 @@ class AccountBook:
     @asynccontextmanager
     async def _pool(self) -> AsyncIterator[Pool]:
         yield await pool_of(self._store, settings=lambda: self._settings, clock=self._clock)
+
+
+def _is_same(known: Grant, grant: Grant) -> bool:
+    if known.refresh == grant.refresh:
+        return True
+    named = (grant.account_id, grant.email)
+    return grant.account_id is not None and (known.account_id, known.email) == named

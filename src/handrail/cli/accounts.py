@@ -12,7 +12,7 @@ import click
 
 from handrail.cli.login import login_command
 from handrail.cli.serve import F, load_settings
-from handrail.core.account_files import MAX_BYTES, NoAccounts, read_account_file
+from handrail.core.account_files import MAX_BYTES, NoAccounts, of_issuer, read_account_file
 from handrail.core.oauth import Grant
 from handrail.core.select import MAX_WEIGHT, Choice, State
 from handrail.settings.model import Settings
@@ -167,31 +167,36 @@ def import_file(file: Path, **parameters: Any) -> None:
     """
     with file.open("rb") as opened:
         data = opened.read(MAX_BYTES + 1)
+    settings = load_settings(parameters, credentials=False)
     try:
-        found = read_account_file(data)
+        found = of_issuer(read_account_file(data), settings.oauth.issuer)
     except NoAccounts as error:
         raise click.ClickException(f"{file}: {error}") from None
-    with _book(parameters) as book:
+    with _opened(settings) as book:
         names = book.keep_file(found)
     for name in names:
         click.echo(f"{name}: imported.")
     for why in found.left_out:
         click.echo(f"left out: {why}", err=True)
-    click.echo(
-        f"From now on Handrail refreshes these logins. Sign {found.kind} out, or in to others: "
-        "two programs that refresh one login end it."
-    )
+    if any(each.grant for each in found.accounts):
+        click.echo(
+            f"From now on Handrail refreshes these logins. Take them from {found.kind} without "
+            "signing out there, which would end them: two programs that refresh one login end it."
+        )
 
 
 @accounts.command()
 @_flags
 @click.argument("names", metavar="NAMES", nargs=-1)
 def check(names: tuple[str, ...], **parameters: Any) -> None:
-    """Ask the upstream for its models with each account. Exit status 1 when one cannot."""
+    """Ask the upstream for its models with each account that is not paused.
+
+    Exit status 1 when one cannot be used.
+    """
     with _book(parameters) as book:
         checked = asyncio.run(book.check(names))
     for each in checked:
-        click.echo(f"{each.name}: {each.problem or 'ok'}")
+        click.echo(f"{each.name}: {each.problem or each.note or 'ok'}")
     sys.exit(1 if any(each.problem for each in checked) else 0)
 
 

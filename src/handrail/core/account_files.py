@@ -38,6 +38,7 @@ class Found:
     """One account: a grant or an API key, never both. `label` is what its owner called it.
 
     `issuer` is who granted it, None where the file does not say: nobody else can refresh it.
+    `place` is where it stands in the file.
     """
 
     grant: Grant | None = None
@@ -45,6 +46,7 @@ class Found:
     label: str | None = field(default=None, repr=False)
     enabled: bool = True
     issuer: str | None = None
+    place: str = field(default="tokens", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,23 @@ def read_account_file(data: bytes) -> AccountFile:
     raise NoAccounts(
         "The file is neither an auth.json of Codex CLI nor an accounts file of codex-multi-auth."
     )
+
+
+def of_issuer(file: AccountFile, issuer: str) -> AccountFile:
+    """The file without the logins that it says another issuer has granted.
+
+    They could not be refreshed here, and their credentials must be shown to nobody else. Raises
+    NoAccounts when none is left.
+    """
+    others = [found for found in file.accounts if found.issuer not in (None, issuer.rstrip("/"))]
+    if not others:
+        return file
+    words = "was granted by another issuer than oauth.issuer names."
+    left_out = (*file.left_out, *(f"{found.place}: {words}" for found in others))
+    kept = tuple(found for found in file.accounts if found not in others)
+    if not kept:
+        raise NoAccounts(left_out[-1])
+    return replace(file, accounts=kept, left_out=left_out)
 
 
 # --- auth.json ------------------------------------------------------------------------------------
@@ -198,6 +217,7 @@ def _of_pool(table: object, place: str) -> Found:
         grant=grant,
         label=_name(table.get("label"), most=_NAMES),
         enabled=table.get("enabled", True) is not False,
+        place=place,
     )
 
 

@@ -14,6 +14,7 @@ from handrail.core.account_files import (
     Found,
     Kind,
     NoAccounts,
+    of_issuer,
     read_account_file,
 )
 from handrail.core.oauth import Grant
@@ -109,6 +110,30 @@ def test_who_granted_a_login_is_told_where_the_file_says_so(
 ) -> None:
     (found,) = read({"tokens": {**TOKENS, "oauth_provenance": provenance}}).accounts
     assert found.issuer == issuer
+
+
+ISSUER = "https://id.example"
+
+
+@pytest.mark.parametrize("provenance", [None, {"issuer": ISSUER}, {"issuer": f"{ISSUER}/"}])
+def test_a_login_of_the_settings_issuer_or_of_nobody_known_is_taken(provenance: object) -> None:
+    file = read({"tokens": {**TOKENS, "oauth_provenance": provenance}})
+    assert of_issuer(file, ISSUER) == file
+    assert of_issuer(file, f"{ISSUER}/") == file
+
+
+def test_a_login_of_another_issuer_is_left_out_with_a_word() -> None:
+    theirs = {"issuer": "https://other.canary.example"}
+    file = read({"tokens": {**TOKENS, "oauth_provenance": theirs}})
+    with pytest.raises(NoAccounts) as caught:
+        of_issuer(file, ISSUER)
+    words = "tokens: was granted by another issuer than oauth.issuer names."
+    assert str(caught.value) == words
+    (foreign,), mine = file.accounts, Found(api_key="sk-canary")
+    mixed = AccountFile(kind=Kind.CODEX, accounts=(mine, foreign), left_out=("earlier",))
+    found = of_issuer(mixed, ISSUER)
+    assert found.accounts == (mine,)
+    assert found.left_out == ("earlier", words)
 
 
 def test_what_the_id_document_does_not_say_the_access_credential_does() -> None:

@@ -5,8 +5,9 @@ import contextvars
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
+from handrail.bootstrap.ids import new_request_id
 from handrail.bootstrap.loops import running
-from handrail.bootstrap.parts import build, new_request_id
+from handrail.bootstrap.parts import build
 from handrail.engine.targets import Targets
 from handrail.errors import StoreFailed
 from handrail.server.app import App, handlers_of

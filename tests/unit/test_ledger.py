@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from handrail import telemetry
+from handrail.bootstrap.ids import new_row_id
 from handrail.core.budgets import Budget, Charge, Totals, Window, Work
 from handrail.core.prices import PriceTable
 from handrail.core.retry import Cause
@@ -82,7 +83,9 @@ class Kept:
         self.clock.wall = 1_795_348_800.0
         self.store = Failing(path)
         self.accounting = accounting()
-        self.keeper = LedgerKeeper(self.store, accounting=lambda: self.accounting, clock=self.clock)
+        self.keeper = LedgerKeeper(
+            self.store, accounting=lambda: self.accounting, clock=self.clock, new_id=new_row_id
+        )
 
     def sick(self) -> bool:
         return self.keeper.budgets.problem is not None
@@ -135,7 +138,9 @@ async def test_rows_are_written_together_and_the_rest_at_the_end(kept: Kept) -> 
     kept.hears(2, response_id="late")
     await kept.keeper.close()
     assert len(kept.rows()) == ledger.BATCH + 7
-    kept.keeper = LedgerKeeper(kept.store, accounting=lambda: kept.accounting, clock=kept.clock)
+    kept.keeper = LedgerKeeper(
+        kept.store, accounting=lambda: kept.accounting, clock=kept.clock, new_id=new_row_id
+    )
 
 
 async def test_a_file_that_fails_loses_nothing_and_is_written_when_it_works_again(

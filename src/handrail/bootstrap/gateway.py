@@ -19,9 +19,10 @@ from handrail.bootstrap.data_dir import (
     with_caller_key,
 )
 from handrail.bootstrap.descriptors import make_room
+from handrail.bootstrap.ids import new_request_id
 from handrail.bootstrap.keys import caller_keys
 from handrail.bootstrap.loops import running
-from handrail.bootstrap.parts import Books, NewClient, Parts, build, new_request_id
+from handrail.bootstrap.parts import Books, NewClient, Parts, build
 from handrail.core.quota import Quota
 from handrail.engine.clock import Clock, SystemClock
 from handrail.engine.meter import CallListener, unheard

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from handrail.bootstrap.ids import new_response_id, new_row_id
 from handrail.engine.accounts import Pool
 from handrail.engine.background import Background
 from handrail.engine.budgets import Budgets
@@ -150,7 +151,9 @@ def _keeper(
 ) -> LedgerKeeper | None:
     if ledger is None:
         return None
-    return LedgerKeeper(ledger, accounting=lambda: settings().accounting, clock=clock)
+    return LedgerKeeper(
+        ledger, accounting=lambda: settings().accounting, clock=clock, new_id=new_row_id
+    )
 
 
 def _listener(keeper: LedgerKeeper | None, other: CallListener) -> CallListener:
@@ -236,13 +239,3 @@ def _recovery(
         return settings().callers
 
     return Recovery(background, owner=owner, callers=callers, clock=clock)
-
-
-def new_response_id() -> str:
-    """An id that cannot be guessed: 192 random bits."""
-    return f"resp_{secrets.token_hex(24)}"
-
-
-def new_request_id() -> str:
-    """What an operator finds in the log and a caller in `x-request-id`."""
-    return f"req_{secrets.token_hex(16)}"

@@ -6,7 +6,6 @@ traffic goes on, but for what a budget would have to allow.
 
 import asyncio
 import contextlib
-import secrets
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -46,7 +45,7 @@ class LedgerKeeper:
         *,
         accounting: Callable[[], Accounting],
         clock: Clock,
-        new_id: Callable[[], str] = lambda: secrets.token_hex(12),
+        new_id: Callable[[], str],
     ) -> None:
         self.budgets = Budgets(now=clock.now)
         self.lost = 0

@@ -106,7 +106,8 @@ class Responses:
         if plan.stream:
             exchange.require_streaming()
         attribution = self._attribution(exchange, plan, caller)
-        plan = replace(plan, project=attribution.project)
+        if attribution.project is not None:
+            plan = replace(plan, project=attribution.project)
         conversation = await self._histories.of(
             request,
             plan=plan,
@@ -206,7 +207,7 @@ class Responses:
     def _attribution(self, exchange: Exchange, plan: Plan, caller: Caller) -> Attribution:
         project = read_project(lambda header: exchange.header(header.encode()))
         charged = self._charging.attribution(caller.policy.name, mode=plan.mode, project=project)
-        return replace(charged, account=plan.account)
+        return charged if plan.account is None else replace(charged, account=plan.account)
 
     async def _answer_background(
         self, exchange: Exchange, plan: Plan, work: Accepted, *, caller: str

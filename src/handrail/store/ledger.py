@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -99,6 +100,10 @@ class Ledger(Protocol):
         """Close the file."""
 
 
+_COLUMNS: Final = tuple(field.name for field in fields(LedgerRow))
+_OF_ROW: Final = attrgetter(*_COLUMNS)
+
+
 class SqliteLedger:
     """`Ledger` in one file. One thread at a time may use it.
 
@@ -175,7 +180,7 @@ def _connect_to_write(path: Path) -> sqlite3.Connection:
 
 
 def _values(row: LedgerRow) -> dict[str, object]:
-    return {field.name: getattr(row, field.name) for field in fields(row)}
+    return dict(zip(_COLUMNS, _OF_ROW(row), strict=True))
 
 
 def _failed(error: Exception) -> StoreFailed:

@@ -202,7 +202,10 @@ async def test_accounts_come_and_go_beside_a_running_gateway(world: World) -> No
         assert done.out.endswith("The account is called 'spare'.\n")
         await world.served(by={"home", "spare"})
 
-        done = await world.run("import", world.file("accounts.json", world.pool()))
+        path = world.file("accounts.json", world.pool())
+        before = Path(path).read_bytes()
+        done = await world.run("import", path)
+        assert Path(path).read_bytes() == before
         lines = done.out.splitlines()
         assert lines[:2] == ["work: imported.", "account-1: imported."]
         assert "From now on Handrail refreshes these logins." in lines[2]

@@ -80,7 +80,7 @@ async def test_an_account_that_has_ended_is_back_with_a_new_login_and_not_by_a_w
     taken(book, WORK)
     account = book.named("work")
     await book._store.end(account.id, version=account.version, why="withdrawn")
-    with pytest.raises(ConfigInvalid, match=r"has ended .withdrawn.; sign in again"):
+    with pytest.raises(ConfigInvalid, match=r"has ended \(withdrawn\); sign in again"):
         book.set_state("work", State.ACTIVE)
     assert taken(book, {**WORK, "refreshToken": "newer"}) == ["work"]
     assert book.named("work").state is State.ACTIVE

@@ -192,8 +192,6 @@ class AccountBook:
         if account.state is State.PAUSED:
             return Checked(name=account.name, note="paused, so it was not asked")
         target = self._settings.target
-        if account.state is State.PAUSED:
-            return Checked(name=account.name, problem="paused")
         # The Codex backend answers that route only to clients of some version.
         path = "/models?client_version=1.0.0" if target.profile.name == CODEX.name else "/models"
         try:

@@ -304,7 +304,7 @@ async def test_nothing_of_an_account_is_shown_or_kept_in_the_clear(world: World)
             await world.run(word)
         for name in await world.listed():
             await world.run("show", name)
-        await world.run("check")
+        assert "account-1: paused, so it was not asked\n" in (await world.run("check")).out
         await world.run("add", "--name", "spare", given="two canary words", status=2)
         assert "called '[redacted]'" in (await world.run("show", KEYS["home"], status=2)).err
         world.limited = {"home", "spare", "acct-canary-1", "acct-canary-3"}

@@ -201,7 +201,6 @@ async def test_accounts_come_and_go_beside_a_running_gateway(world: World) -> No
         done = await world.run("add", "--name", "spare", given=KEYS["spare"] + "\n")
         assert done.out.endswith("The account is called 'spare'.\n")
         await world.served(by={"home", "spare"})
-
         path = world.file("accounts.json", world.pool())
         before = Path(path).read_bytes()
         done = await world.run("import", path)
@@ -242,7 +241,6 @@ async def test_accounts_come_and_go_beside_a_running_gateway(world: World) -> No
         await world.run("weight", "home", "3")
         assert json.loads((await world.run("show", "home")).out)["weight"] == 3.0
         await world.run("weight", "home", "1")
-
         await world.run("remove", "account-1")
         await world.run("remove", "spare")
         await world.served(by={"home", "acct-canary-1"})

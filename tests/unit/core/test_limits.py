@@ -91,3 +91,10 @@ def test_a_quota_that_is_nearly_used_up_is_only_a_guess() -> None:
         NOW + 9,
         True,
     )
+
+
+def test_only_headers_of_that_very_name_tell_a_window_and_blanks_do_not_matter() -> None:
+    assert read_windows({"x-codex-primary-used-percent-more": "5"}, now=NOW) == ()
+    (window,) = read_windows(headers(primary_used_percent=" 5 "), now=NOW)
+    assert window.used_percent == 5
+    assert ALL == ""

@@ -201,7 +201,6 @@ async def test_accounts_come_beside_a_running_gateway(world: World) -> None:
         done = await world.run("add", "--name", "spare", given=KEYS["spare"] + "\n")
         assert done.out.endswith("The account is called 'spare'.\n")
         await world.served(by={"home", "spare"})
-
         path = world.file("accounts.json", world.pool())
         before = Path(path).read_bytes()
         done = await world.run("import", path)
@@ -247,7 +246,6 @@ async def test_accounts_are_looked_after_beside_a_running_gateway(world: World) 
         await world.run("weight", "home", "3")
         assert json.loads((await world.run("show", "home")).out)["weight"] == 3.0
         await world.run("weight", "home", "1")
-
         await world.run("remove", "account-1")
         await world.run("remove", "spare")
         await world.served(by={"home", "acct-canary-1"})

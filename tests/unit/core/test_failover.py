@@ -112,3 +112,26 @@ def test_three_failures_in_a_minute_hold_an_account_back_for_half_a_minute() -> 
     assert is_open((10.0, 20.0, 30.0), now=60.0) is None
     assert is_open((10.0, 20.0, 71.0), now=72.0) is None
     assert is_open((10.0, 20.0, 30.0, 50.0), now=51.0) == 80.0
+
+
+def test_an_operator_reads_why_an_account_is_held_back() -> None:
+    told = {
+        of(UpstreamFailed(Code.UPSTREAM_ENDED_EARLY, "no")).reason,
+        of(UpstreamFailed(Code.UPSTREAM_UNREACHABLE, "no", sent=False)).reason,
+        *(of(refused(status)).reason for status in (401, 403, 499, 500, 503)),
+    }
+    assert told == {
+        "its call was lost",
+        "not reached",
+        "credential refused",
+        "refused by the upstream",
+        "answered 499",
+        "answered 500",
+        "overloaded",
+    }
+
+
+def test_only_what_fails_counts_for_the_breaker_and_the_first_limit_is_the_first() -> None:
+    assert not of(refused(499)).fails
+    assert not of(refused(401)).fails
+    assert of(refused(429)) == of(refused(429), limited=0)

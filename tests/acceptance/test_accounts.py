@@ -195,7 +195,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
             yield found
 
 
-async def test_accounts_come_and_go_beside_a_running_gateway(world: World) -> None:
+async def test_accounts_come_beside_a_running_gateway(world: World) -> None:
     async with world.started():
         await world.served(by={"home"})
         done = await world.run("add", "--name", "spare", given=KEYS["spare"] + "\n")
@@ -220,6 +220,11 @@ async def test_accounts_come_and_go_beside_a_running_gateway(world: World) -> No
         assert rows["work"]["plan"] == "plus"
         await world.served(by={"home", "spare", "acct-canary-1"})
 
+
+async def test_accounts_are_looked_after_beside_a_running_gateway(world: World) -> None:
+    await world.run("add", "--name", "spare", given=KEYS["spare"])
+    await world.run("import", world.file("accounts.json", world.pool()))
+    async with world.started():
         await world.run("pause", "home")
         await world.run("drain", "spare")
         await world.served(by={"acct-canary-1"})

@@ -13,14 +13,16 @@ from enum import StrEnum
 from typing import Final
 
 MAX_WEIGHT: Final = 10.0
+HALF_LIFE: Final = 60.0
+"""Seconds in which a call counts half as much."""
 
 
 class Strategy(StrEnum):
     """How an account is chosen among those that may be used.
 
     `hybrid` takes the one with the most room: its weight, times the share of its quota that is
-    left, over the calls that it has under way. `drain_first` takes the first by name until it
-    may not be used any more. `round_robin` takes the one that was not used for longest.
+    left, over the calls that it has under way or had lately. `drain_first` takes the first by name
+    until it may not be used any more. `round_robin` takes the one that was not used for longest.
     `least_used` takes the one that has made the fewest calls.
     """
 
@@ -60,7 +62,8 @@ class Candidate:
 
     `obstacles` are those that apply to the model asked for, whether they are over or not.
     `left` is the share of its quota that is left, 0 to 1, 1 when nobody knows. `running` and
-    `calls` count upstream calls, under way and in all. `used_at` is unix seconds, 0 for never.
+    `calls` count upstream calls, under way and in all; `recent` those of the last minutes, the
+    older the less. `used_at` is unix seconds, 0 for never.
     """
 
     id: str
@@ -71,6 +74,7 @@ class Candidate:
     left: float = 1.0
     running: int = 0
     calls: int = 0
+    recent: float = 0.0
     used_at: float = 0.0
 
 
@@ -181,9 +185,15 @@ def _obstacle(
     return standing[0] if standing else None
 
 
+def faded(recent: float, *, seconds: float) -> float:
+    """What is left of a count of recent calls after so many seconds: half of it a minute."""
+    return float(recent * 0.5 ** (max(seconds, 0.0) / HALF_LIFE))
+
+
 def score(candidate: Candidate) -> float:
     """How much room an account has, for `hybrid`: 0 and more."""
-    return candidate.weight * max(candidate.left, 0.001) / (1 + candidate.running)
+    busy = 1 + candidate.running + candidate.recent
+    return candidate.weight * max(candidate.left, 0.001) / busy
 
 
 def _among(

@@ -16,7 +16,7 @@ from handrail.core.credentials import OAUTH, SETTINGS, Shown, shown
 from handrail.core.failover import Consequence, consequence, is_open
 from handrail.core.limits import Cooldown
 from handrail.core.rewrite import UpstreamRequest
-from handrail.core.select import Candidate, Choice, Obstacle, State, Strategy, Wants, choose
+from handrail.core.select import Candidate, Choice, Obstacle, State, Strategy, Wants, choose, faded
 from handrail.engine.clock import Clock
 from handrail.engine.memory import Memory
 from handrail.engine.meter import CallRecord, Outcome
@@ -60,6 +60,7 @@ class _Live:
 
     running: int = 0
     calls: int = 0
+    recent: float = 0.0
     used_at: float = 0.0
     limited: int = 0
     failures: tuple[float, ...] = ()
@@ -167,6 +168,7 @@ class Pool:
             left=limits.left(account.quota, now=now),
             running=live.running,
             calls=live.calls,
+            recent=faded(live.recent, seconds=now - live.used_at),
             used_at=live.used_at,
         )
 
@@ -192,7 +194,9 @@ class Pool:
             live = self._live[account.id]
             live.running += 1
             live.calls += 1
-            live.used_at = self._clock.now()
+            now = self._clock.now()
+            live.recent = faded(live.recent, seconds=now - live.used_at) + 1.0
+            live.used_at = now
             return replace(taken, reason=choice.reason)
 
     def _found(self, choice: Choice, wants: Wants) -> Account:

@@ -14,6 +14,7 @@ from handrail.core.select import (
     Strategy,
     Wants,
     choose,
+    faded,
     score,
 )
 
@@ -92,6 +93,7 @@ def test_equal_room_goes_to_the_longest_unused_so_that_steady_traffic_spreads() 
 
 def test_room_is_weight_times_what_is_left_over_what_runs() -> None:
     assert score(account("a", weight=3.0, left=0.5, running=2)) == pytest.approx(0.5)
+    assert score(account("a", weight=3.0, left=0.5, recent=1.0, running=1)) == pytest.approx(0.5)
     assert score(account("a", left=0.0)) > 0
     assert name_of(chosen(account("a", running=1), account("b", weight=0.6))) == "b"
 
@@ -204,6 +206,27 @@ def test_the_operators_pin_holds_for_all_that_is_bound_to_nobody() -> None:
     assert (name_of(choice), choice.reason) == ("b", "the operator pinned it")
     assert name_of(chosen(account("a"), account("b"), pinned="acct_b", wants=Wants(pin="a"))) == "a"
     assert chosen(account("a"), account("b", obstacles=(SAID,)), pinned="acct_b").account is None
+
+
+def test_a_weight_is_a_share_also_of_calls_that_come_one_after_another() -> None:
+    recent = {"a": 0.0, "b": 0.0}
+    taken = []
+    for _ in range(400):
+        choice = chosen(
+            account("a", weight=3.0, recent=recent["a"]), account("b", recent=recent["b"])
+        )
+        name = str(name_of(choice))
+        taken.append(name)
+        recent = {each: faded(count, seconds=0.5) for each, count in recent.items()}
+        recent[name] += 1.0
+    assert 2.5 <= taken[100:].count("a") / taken[100:].count("b") <= 3.5
+
+
+def test_a_call_counts_half_after_a_minute_and_a_clock_that_is_set_back_changes_nothing() -> None:
+    assert faded(8.0, seconds=0.0) == 8.0
+    assert faded(8.0, seconds=60.0) == 4.0
+    assert faded(8.0, seconds=180.0) == 1.0
+    assert faded(8.0, seconds=-5.0) == 8.0
 
 
 @pytest.mark.parametrize("strategy", Strategy)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -63,6 +64,10 @@ def issuer(tmp_path: Path) -> Iterator[Issuer]:
     running.child.kill()
 
 
+def _listens() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Login:
     """The command's process, and all that it has said."""
 
@@ -74,6 +79,8 @@ class Login:
         self.process = subprocess.Popen(
             [*HANDRAIL, "accounts", "login", *self.config, *flags],
             cwd=ROOT,
+            # Tests that run in the background of a shell are deaf to it, and so would this be.
+            preexec_fn=_listens,  # noqa: PLW1509 - no thread of ours runs here
             env=self.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -180,8 +187,6 @@ def test_two_ways_at_once_are_a_wrong_flag(tmp_path: Path, issuer: Issuer) -> No
 
 
 def test_an_interrupt_ends_it_without_a_traceback(tmp_path: Path, issuer: Issuer) -> None:
-    import signal
-
     ask(f"{issuer.url}/manners", {"pending": 1_000_000})
     login = Login(tmp_path, issuer, "--device-code")
     login.until("Give the code to nobody")

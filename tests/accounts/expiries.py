@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +30,6 @@ from tests.issuer import Issuer, start
 
 FLIGHT: Final = 50
 COMMANDS: Final = 3
-LIFETIME: Final = 4.0
 
 
 @dataclass(kw_only=True)
@@ -48,6 +47,7 @@ class Found:
     statuses: dict[str, int] | None = None
     failed_commands: int = 0
     unreadable: int = 0
+    said: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """For printing."""
@@ -60,6 +60,7 @@ class Found:
             found.append(f"{self.exchanges} exchanges for {self.expiries} expiries")
         if self.reuses or self.failed_commands or self.unreadable:
             found.append("a reuse, a command that failed, or a store that could not be read")
+            found += self.said
         if set(self.statuses or {}) - {"200"}:
             found.append(f"a client saw {self.statuses}")
         return found
@@ -68,8 +69,9 @@ class Found:
 class Experiment:
     """The processes, and what was counted."""
 
-    def __init__(self, directory: Path, issuer: Issuer, url: str) -> None:
+    def __init__(self, directory: Path, issuer: Issuer, url: str, *, lifetime: float) -> None:
         self._directory = directory
+        self._lifetime = lifetime
         self._issuer = issuer
         self._url = url
         self._statuses: Counter[str] = Counter()
@@ -80,7 +82,7 @@ class Experiment:
     async def sign_in(self) -> None:
         """One login, in the data directory."""
         book = self._issuer.book
-        book.lifetime, book.leeway = LIFETIME, 3_600.0
+        book.lifetime, book.leeway = self._lifetime, 3_600.0
         login = book.login("ann.canary@example.com", "acct-canary-1", "plus")
         grant = read_grant(json.dumps(book.grant(login)).encode(), now=book.now())
         store = open_accounts(self._directory / "data")
@@ -167,8 +169,8 @@ class Experiment:
             str(self._directory / "data"),
             "--config",
             str(self._directory / "settings.toml"),
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
             cwd=ROOT,
             env={
                 "PATH": os.environ["PATH"],
@@ -176,7 +178,10 @@ class Experiment:
                 "HANDRAIL_UPSTREAM_URL": self._url,
             },
         )
-        return await process.wait()
+        said, _ = await process.communicate()
+        if process.returncode:
+            self.found.said.append(f"{word}: {said.decode()[-500:]}")
+        return process.returncode or 0
 
     def sum_up(self) -> Found:
         """The figures."""
@@ -188,8 +193,11 @@ class Experiment:
         return found
 
 
-async def expiries(directory: Path, *, count: int, kills: int) -> Found:
-    """The experiment: `count` expiries, then `kills` with a kill each."""
+async def expiries(directory: Path, *, count: int, kills: int, lifetime: float = 4.0) -> Found:
+    """The experiment: `count` expiries, then `kills` with a kill each.
+
+    An access credential is good for `lifetime` seconds.
+    """
     runner, issuer = await start()
 
     async def judge(request: web.Request) -> web.Response | None:
@@ -199,7 +207,7 @@ async def expiries(directory: Path, *, count: int, kills: int) -> Found:
 
     try:
         async with upstream(judge) as url:
-            experiment = Experiment(directory, issuer, url)
+            experiment = Experiment(directory, issuer, url, lifetime=lifetime)
             await experiment.sign_in()
             await experiment.start()
             load = [asyncio.create_task(experiment.load()) for _ in range(FLIGHT)]

@@ -14,7 +14,7 @@ async def test_nobody_outside_notices_refusals_while_one_account_is_healthy(tmp_
 
 
 async def test_one_exchange_an_expiry_with_command_lines_and_kills(tmp_path: Path) -> None:
-    found = await expiries(tmp_path, count=2, kills=2)
+    found = await expiries(tmp_path, count=1, kills=1, lifetime=12.0)
     assert found.problems() == []
-    assert found.expiries >= 4
+    assert found.expiries >= 2
     assert found.requests > 0

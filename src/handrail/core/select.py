@@ -13,17 +13,15 @@ from enum import StrEnum
 from typing import Final
 
 MAX_WEIGHT: Final = 10.0
-HALF_LIFE: Final = 60.0
-"""Seconds in which a call counts half as much."""
 
 
 class Strategy(StrEnum):
     """How an account is chosen among those that may be used.
 
     `hybrid` takes the one with the most room: its weight, times the share of its quota that is
-    left, over the calls that it has under way or had lately. `drain_first` takes the first by name
-    until it may not be used any more. `round_robin` takes the one that was not used for longest.
-    `least_used` takes the one that has made the fewest calls.
+    left, over the calls that it has under way; in turns, so that each gets its share. `drain_first`
+    takes the first by name until it may not be used any more. `round_robin` takes the one that was
+    not used for longest. `least_used` takes the one that has made the fewest calls.
     """
 
     HYBRID = "hybrid"
@@ -62,8 +60,8 @@ class Candidate:
 
     `obstacles` are those that apply to the model asked for, whether they are over or not.
     `left` is the share of its quota that is left, 0 to 1, 1 when nobody knows. `running` and
-    `calls` count upstream calls, under way and in all; `recent` those of the last minutes, the
-    older the less. `used_at` is unix seconds, 0 for never.
+    `calls` count upstream calls, under way and in all. `credit` is what its room has earned it so
+    far (`credits_after`). `used_at` is unix seconds, 0 for never.
     """
 
     id: str
@@ -74,7 +72,7 @@ class Candidate:
     left: float = 1.0
     running: int = 0
     calls: int = 0
-    recent: float = 0.0
+    credit: float = 0.0
     used_at: float = 0.0
 
 
@@ -185,15 +183,25 @@ def _obstacle(
     return standing[0] if standing else None
 
 
-def faded(recent: float, *, seconds: float) -> float:
-    """What is left of a count of recent calls after so many seconds: half of it a minute."""
-    return float(recent * 0.5 ** (max(seconds, 0.0) / HALF_LIFE))
+def credits_after(choice: Choice) -> dict[str, float]:
+    """What each account's credit changes by when `choice` is used: shares by smooth turns.
+
+    Everybody who could have been chosen earns his room, and the chosen one pays for all. That is
+    the weighted round robin of nginx: shares are exact over a few calls, none comes in a row, and
+    an account that comes back after a pause has nothing to catch up.
+    """
+    free = {seen.id: seen.score for seen in choice.considered if seen.obstacle is None}
+    if choice.account not in free:
+        return {}
+    return {
+        account: room - (sum(free.values()) if account == choice.account else 0.0)
+        for account, room in free.items()
+    }
 
 
 def score(candidate: Candidate) -> float:
     """How much room an account has, for `hybrid`: 0 and more."""
-    busy = 1 + candidate.running + candidate.recent
-    return candidate.weight * max(candidate.left, 0.001) / busy
+    return candidate.weight * max(candidate.left, 0.001) / (1 + candidate.running)
 
 
 def _among(
@@ -224,8 +232,8 @@ _WORDS: Final = {
 
 def _rank(candidate: Candidate, strategy: Strategy) -> tuple[float, float, str]:
     if strategy is Strategy.HYBRID:
-        # Equal room: the longest unused, so that steady traffic spreads (defect D-32).
-        return (-score(candidate), candidate.used_at, candidate.name)
+        # Of equals the longest unused, so that steady traffic spreads (defect D-32).
+        return (-round(candidate.credit + score(candidate), 9), candidate.used_at, candidate.name)
     if strategy is Strategy.ROUND_ROBIN:
         return (candidate.used_at, 0.0, candidate.name)
     if strategy is Strategy.LEAST_USED:

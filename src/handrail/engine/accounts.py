@@ -16,20 +16,22 @@ from handrail.core.credentials import OAUTH, SETTINGS, Shown, shown
 from handrail.core.failover import Consequence, consequence, is_open
 from handrail.core.limits import Cooldown
 from handrail.core.rewrite import UpstreamRequest
-from handrail.core.select import Candidate, Choice, Obstacle, State, Strategy, Wants, choose, faded
+from handrail.core.select import (
+    Candidate,
+    Choice,
+    Obstacle,
+    State,
+    Strategy,
+    Wants,
+    choose,
+    credits_after,
+)
 from handrail.engine.clock import Clock
 from handrail.engine.memory import Memory
 from handrail.engine.meter import CallRecord, Outcome
 from handrail.engine.refresh import AccountEnded, Refresher, RefreshFailed
 from handrail.engine.single import NoAccount, Single, Taken, no_credential, no_such
-from handrail.errors import (
-    Code,
-    Fault,
-    HandrailError,
-    StoreFailed,
-    UpstreamRefused,
-    fault,
-)
+from handrail.errors import Code, Fault, HandrailError, StoreFailed, UpstreamRefused, fault
 from handrail.settings.model import Target
 from handrail.store.accounts import Account, Accounts, Kept
 from handrail.telemetry import get_logger
@@ -60,7 +62,7 @@ class _Live:
 
     running: int = 0
     calls: int = 0
-    recent: float = 0.0
+    credit: float = 0.0
     used_at: float = 0.0
     limited: int = 0
     failures: tuple[float, ...] = ()
@@ -168,7 +170,7 @@ class Pool:
             left=limits.left(account.quota, now=now),
             running=live.running,
             calls=live.calls,
-            recent=faded(live.recent, seconds=now - live.used_at),
+            credit=live.credit,
             used_at=live.used_at,
         )
 
@@ -194,9 +196,9 @@ class Pool:
             live = self._live[account.id]
             live.running += 1
             live.calls += 1
-            now = self._clock.now()
-            live.recent = faded(live.recent, seconds=now - live.used_at) + 1.0
-            live.used_at = now
+            live.used_at = self._clock.now()
+            for earned, change in credits_after(choice).items():
+                self._live[earned].credit += change
             return replace(taken, reason=choice.reason)
 
     def _found(self, choice: Choice, wants: Wants) -> Account:
@@ -340,7 +342,7 @@ class Pool:
         return means
 
     def answered_limits(self, taken: Taken, error: UpstreamRefused) -> None:
-        """A refusal may tell how much of a quota is used as well."""
+        """A refusal may tell how much of a quota is used, too."""
         windows = limits.read_windows(error.headers, now=self._clock.now())
         if windows and taken.account is not None:
             self._write(self._store.saw_quota(taken.account, windows, now=self._clock.now()))

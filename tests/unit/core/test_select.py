@@ -14,7 +14,7 @@ from handrail.core.select import (
     Strategy,
     Wants,
     choose,
-    faded,
+    credits_after,
     score,
 )
 
@@ -93,7 +93,6 @@ def test_equal_room_goes_to_the_longest_unused_so_that_steady_traffic_spreads() 
 
 def test_room_is_weight_times_what_is_left_over_what_runs() -> None:
     assert score(account("a", weight=3.0, left=0.5, running=2)) == pytest.approx(0.5)
-    assert score(account("a", weight=3.0, left=0.5, recent=1.0, running=1)) == pytest.approx(0.5)
     assert score(account("a", left=0.0)) > 0
     assert name_of(chosen(account("a", running=1), account("b", weight=0.6))) == "b"
 
@@ -208,25 +207,38 @@ def test_the_operators_pin_holds_for_all_that_is_bound_to_nobody() -> None:
     assert chosen(account("a"), account("b", obstacles=(SAID,)), pinned="acct_b").account is None
 
 
-def test_a_weight_is_a_share_also_of_calls_that_come_one_after_another() -> None:
-    recent = {"a": 0.0, "b": 0.0}
+def turns(count: int, credits: dict[str, float], **weights: float) -> list[str]:
+    """Who is taken by so many calls one after another."""
     taken = []
-    for _ in range(400):
+    for _ in range(count):
         choice = chosen(
-            account("a", weight=3.0, recent=recent["a"]), account("b", recent=recent["b"])
+            *(account(n, weight=w, credit=credits.get(n, 0.0)) for n, w in weights.items())
         )
-        name = str(name_of(choice))
-        taken.append(name)
-        recent = {each: faded(count, seconds=0.5) for each, count in recent.items()}
-        recent[name] += 1.0
-    assert 2.5 <= taken[100:].count("a") / taken[100:].count("b") <= 3.5
+        for each, change in credits_after(choice).items():
+            name = each.removeprefix("acct_")
+            credits[name] = credits.get(name, 0.0) + change
+        taken.append(str(name_of(choice)))
+    return taken
 
 
-def test_a_call_counts_half_after_a_minute_and_a_clock_that_is_set_back_changes_nothing() -> None:
-    assert faded(8.0, seconds=0.0) == 8.0
-    assert faded(8.0, seconds=60.0) == 4.0
-    assert faded(8.0, seconds=180.0) == 1.0
-    assert faded(8.0, seconds=-5.0) == 8.0
+def test_a_weight_is_a_share_also_of_calls_that_come_one_after_another() -> None:
+    taken = turns(400, {}, a=3.0, b=1.0)
+    assert (taken.count("a"), taken.count("b")) == (300, 100)
+    assert max(len(run) for run in "".join(taken).split("b")) <= 3
+
+
+def test_an_account_that_comes_back_has_nothing_to_catch_up() -> None:
+    credits: dict[str, float] = {}
+    turns(500, credits, b=1.0, c=1.0)
+    taken = turns(30, credits, a=1.0, b=1.0, c=1.0)
+    assert [taken.count(name) for name in "abc"] == [10, 10, 10]
+    assert taken[:6].count("a") <= 3
+
+
+def test_who_was_demanded_or_is_the_last_resort_earns_and_pays_nothing_for_others() -> None:
+    assert credits_after(chosen(account("a"), wants=Wants(pin="a"))) == {"acct_a": 0.0}
+    assert credits_after(chosen(account("a", obstacles=(GUESSED,)))) == {}
+    assert credits_after(chosen(account("a", obstacles=(SAID,)))) == {}
 
 
 @pytest.mark.parametrize("strategy", Strategy)

@@ -14,6 +14,7 @@ from handrail.core import wire
 from handrail.core.catalogue import NOTHING_KNOWN, Capability, Catalogue, Entry
 from handrail.core.efforts import Effort
 from handrail.core.fast_session import FastSession, Strategy
+from handrail.core.model_options import Known
 from handrail.core.profiles import CODEX, OPENAI, PROFILES, Endpoint, Profile
 from handrail.core.rewrite import (
     UpstreamRequest,
@@ -21,7 +22,7 @@ from handrail.core.rewrite import (
     upstream_request,
     upstream_run_request,
 )
-from handrail.core.shaping import UNSHAPED, Shaping
+from handrail.core.shaping import UNSHAPED, Shaping, turn_of
 from handrail.errors import RequestRejected
 from tests.unit.core.generated import WILD, spelled
 
@@ -390,3 +391,18 @@ def test_shaping_any_json_raises_nothing_but_a_rejection(
         assert made.body == plain.body
     if isinstance(sent(plain).get("input"), list):
         assert len(sent(made)["input"]) <= len(sent(plain)["input"])
+
+
+def test_there_is_no_turn_where_no_fast_session_can_be() -> None:
+    request = wire.read_create(b'{"model":"m","input":"hi"}')
+    always = Shaping(fast=FastSession(strategy=Strategy.ALWAYS))
+    assert turn_of(request, request.body, shaping=always, continues=None) is not None
+    assert turn_of(request, request.body, shaping=always, continues="resp_1") is None
+    assert turn_of(request, request.body, shaping=Shaping(), continues=None) is None
+
+
+def test_what_the_catalogue_does_not_know_stays_as_it_was_known() -> None:
+    known = Shaping(capabilities=frozenset({"reasoning"}), lowest_effort="low")
+    assert known.knowing(Known(model="m")) == known
+    told = known.knowing(Known(model="m", capabilities=frozenset(), lowest_effort=Effort.NONE))
+    assert (told.capabilities, told.lowest_effort) == (frozenset(), "none")

@@ -396,9 +396,9 @@ def test_shaping_any_json_raises_nothing_but_a_rejection(
 def test_there_is_no_turn_where_no_fast_session_can_be() -> None:
     request = wire.read_create(b'{"model":"m","input":"hi"}')
     always = Shaping(fast=FastSession(strategy=Strategy.ALWAYS))
-    assert turn_of(request, request.body, shaping=always, continues=None) is not None
-    assert turn_of(request, request.body, shaping=always, continues="resp_1") is None
-    assert turn_of(request, request.body, shaping=Shaping(), continues=None) is None
+    assert turn_of(request, dict(request.body), shaping=always, continues=None) is not None
+    assert turn_of(request, dict(request.body), shaping=always, continues="resp_1") is None
+    assert turn_of(request, dict(request.body), shaping=Shaping(), continues=None) is None
 
 
 def test_what_the_catalogue_does_not_know_stays_as_it_was_known() -> None:

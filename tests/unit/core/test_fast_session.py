@@ -67,7 +67,7 @@ def test_structure_is_complex(text: str) -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["a\n\n\nb", "||", "-\nx", "1.\nx"])
+@pytest.mark.parametrize("text", ["a\n\n\nb", "a\n \nb", "||", "-\nx", "1.\nx"])
 def test_what_only_looks_like_structure_is_plain(text: str) -> None:
     assert not judged(user(text))[0]
 
@@ -183,6 +183,7 @@ def test_instructions_are_cut_to_a_limit(is_trivial: bool, limit: int) -> None:
     early = f"{line}\n{whole}"
     assert shortened(early, is_trivial=is_trivial) == early[:limit] + end
     assert shortened(f"{whole}\ny", is_trivial=is_trivial) == whole + end
+    assert shortened(f"{whole}y\nz", is_trivial=is_trivial) == whole + end
     blank = "x" * 200 + " " * limit
     assert shortened(blank, is_trivial=is_trivial) == "x" * 200 + end
     assert shortened(f"{'x' * 190}\n{'y' * 50}\n{whole}", is_trivial=is_trivial) == (

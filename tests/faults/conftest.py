@@ -22,14 +22,14 @@ EROFS = 30
 class Disk:
     """The disk of one process: its database files, as long as `fail` says nothing else."""
 
-    library: Path
+    preload: Path
     directory: Path
 
     @property
     def environment(self) -> dict[str, str]:
         """What the process under test is started with."""
         return {
-            "LD_PRELOAD": str(self.library),
+            "LD_PRELOAD": str(self.preload),
             "FAULTS_MATCH": "handrail.db",
             "FAULTS_ARM": str(self.directory / "arm"),
         }
@@ -46,7 +46,7 @@ class Disk:
 
 
 @pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def preload(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The compiled library; without a C compiler the tests that need it are skipped."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
@@ -60,8 +60,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def disk(library: Path, tmp_path: Path) -> Disk:
-    return Disk(library=library, directory=tmp_path)
+def disk(preload: Path, tmp_path: Path) -> Disk:
+    return Disk(preload=preload, directory=tmp_path)
 
 
 @pytest.fixture

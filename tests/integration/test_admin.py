@@ -24,7 +24,7 @@ from tests.raw_http import ask, get, post
 
 GETS = ["/admin/accounts", "/admin/callers", "/admin/keys", "/admin/runs", "/admin/settings"]
 POSTS = [
-    "/admin/accounts/work/pause",
+    "/admin/accounts/first/pause",
     "/admin/keys",
     "/admin/keys/key_1/revoke",
     "/admin/runs/r_1/cancel",

@@ -12,6 +12,7 @@ from handrail.cli.explain import explain
 from handrail.cli.keys import keys
 from handrail.cli.serve import serve
 from handrail.cli.usage import usage
+from handrail.core.redact import scrub
 from handrail.errors import ConfigInvalid
 
 
@@ -40,6 +41,7 @@ def main() -> None:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
+        error.message = scrub(error.message)  # a key may stand where a name or flag belongs
         error.show()
         sys.exit(error.exit_code)
     except click.Abort:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from handrail.core import wire
+from handrail.core.masking import Mask
 from handrail.core.mending import mended
 from handrail.core.profiles import Auth
 from handrail.core.retry import Cause, verdict
@@ -34,6 +35,7 @@ from handrail.errors import HandrailError
 from handrail.settings.model import Target
 from handrail.telemetry import get_logger
 from handrail.upstream.client import UpstreamCall, UpstreamClient, UpstreamReply
+from handrail.upstream.masked import MaskedReply
 
 MAX_ERROR_BYTES: Final = 256 * 1024
 ERROR_SECONDS: Final = 10.0
@@ -315,7 +317,7 @@ class Dispatcher:
         if request is not None:
             body = wire.encode(request.body)
             outgoing["content-type"] = "application/json"
-        reply = await self._client.send(
+        reply: UpstreamReply = await self._client.send(
             UpstreamCall(
                 method=method,
                 url=target.address(path),
@@ -325,6 +327,9 @@ class Dispatcher:
                 proxy=target.proxy,
             )
         )
+        mask = Mask(secrets)
+        if mask:
+            reply = MaskedReply(reply, mask)
         if 200 <= reply.status < 300:
             return reply
         try:

@@ -1,4 +1,4 @@
-"""Secrets that are planted, and a detector that finds them in bytes, in the spellings they may take."""
+"""Secrets that are planted, and a detector that finds them in the spellings they may take."""
 
 import base64
 import hashlib

@@ -7,8 +7,8 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ WRONG = (
     '[upstream.accounts]\nnew = "{}"\n',
     '[callers.team]\nkey = "{}"\n',
     '[callers.team]\nkey_sha256 = "{}"\n',
-    'data_dir = {}\n',
+    "data_dir = {}\n",
     '[server]\nport = "{}"\n',
     '[oauth]\nissuer = "http://ann:{}@issuer.test"\n',
 )
@@ -89,6 +89,21 @@ async def upstream(world: World) -> AsyncIterator[Parrot]:
         environment["HANDRAIL_UPSTREAM_URL"] = "http://upstream.test/v1"
         yield server
         assert proxy.asked
+
+
+async def breaking(world: World) -> Child:
+    """A gateway on a client that raises what no client should."""
+    place = ["--data-dir", str(world.directory / "data"), "--port", "0", "--background"]
+    child = await asyncio.to_thread(
+        lambda: Child(
+            [sys.executable, "-m", "tests.acceptance.breaking", "breaking", *place],
+            ready=r"Handrail listens on (\S+)",
+            environment=world.environment,
+            log=world.directory / "gateway.log",
+        )
+    )
+    world.url = child.url.removesuffix("/v1")
+    return child
 
 
 @asynccontextmanager
@@ -298,9 +313,122 @@ async def test_no_canary_leaves_a_gateway_with_accounts(world: World) -> None:
         await stop_and_restore(world)
         plant_keys(world)
     world.written()
+    lines = [json.loads(line) for line in child.log.read_text().splitlines()]
+    seen = {line["event"] for line in lines}
+    assert {"run_accepted", "run_ended", "request_failed", "refresh_failed"} <= seen
     assert len(world.canaries) > 30
     assert world.leaks() == {}
     keys = {world.canaries.plant(name) for name in world.canaries.those("account key")}
     assert len(keys) == 3
     check_received(world, server, keys | set(issuer.book.accesses))
     assert keys <= {credential for credential, _ in server.received}
+
+
+async def test_no_canary_leaves_a_gateway_whose_credential_a_command_prints(world: World) -> None:
+    printed = world.canaries.plant("output of a command")
+    secret = world.canaries.plant("secret among the words of a command")
+    command = json.dumps(["sh", "-c", f"printf {printed}", secret])
+    async with upstream(world) as server:
+        world.environment["HANDRAIL_UPSTREAM_API_KEY"] = ""
+        world.config(f"[upstream]\nbearer_command = {command}\n[background]\nenabled = true\n")
+        async with gateway(world, "--background"):
+            plant_keys(world)
+            for status in (200, *STATUSES):
+                await world.response(f"status-{status}" if status > 200 else "m")
+            for how in STREAMS:
+                await world.response(f"stream-{how}", stream=True)
+            await world.response("stream-failed", background=True)
+            for arguments in ("config explain", "config explain --json", "accounts best"):
+                await world.on_data(*arguments.split())
+            admin = {"api-key": world.canaries.plant("admin key", _admin_key(world))}
+            await world.call("GET", "/admin/settings", headers=admin, but=())
+            path = world.config(f'[upstream]\nbearer_command = ["false", "{secret}"]\n')
+            await world.call("POST", "/admin/reload", headers=admin, but=())
+            await world.response("m")
+            path.write_text('[upstream]\nbearer_command = ["/nonexistent/{secret}"]\n')
+            await world.call("POST", "/admin/reload", headers=admin, but=())
+            await world.response("m")
+    world.written()
+    assert world.leaks() == {}
+    check_received(world, server, {printed})
+
+
+async def test_no_canary_is_in_what_a_crash_leaves(world: World) -> None:
+    async with upstream(world):
+        child = await breaking(world)
+        plant_keys(world)
+        for model in ("break-send", "break-read", "break-thread", "break-thread-break-send"):
+            await world.response(model)
+            await world.response(model, stream=True)
+            await world.response(model, background=True)
+        assert await asyncio.to_thread(child.stop) == 1
+    log = (world.directory / "gateway.log").read_text()
+    assert log.count("builtins.ValueError") >= 10
+    assert log.rstrip().endswith("builtins.ValueError")  # what has ended it
+    world.written()
+    assert world.leaks() == {}
+
+
+async def test_no_canary_is_in_what_a_start_that_fails_says(world: World) -> None:
+    secret = world.canaries.plant("secret of a wrong setting")
+    world.environment["HTTP_PROXY"] = f"http://ann:{secret}@:0"
+    url = "http://upstream.test/v1"
+    await world.run("serve", "--upstream", url)
+    del world.environment["HTTP_PROXY"]
+    for name, value in (
+        ("HANDRAIL_UPSTREAM_URL", f"http://ann:{secret}@upstream.test/v1"),
+        ("HANDRAIL_UPSTREAM_URL", f"http://upstream.test/v1?key={secret}"),
+        ("HANDRAIL_PORT", secret),
+        ("HANDRAIL_BACKGROUND_RESPONSES", secret),
+        ("HANDRAIL_UPSTREAM_API_KEY", f"{secret}\u00e9"),
+        ("HANDRAIL_CALLER_KEY", f"changeme-{secret}"),
+        ("HANDRAIL_CALLER_KEY", f"a b {secret}"),
+    ):
+        await world.run("serve", environment={name: value})
+        assert " (2)" in world.left[-1].where
+        await world.run("config", "explain", environment={name: value})
+    for wrong in WRONG:
+        path = str(world.config(wrong.format(secret)))
+        for words in ("serve", "config explain", "accounts list", "keys list", "usage"):
+            await world.run(*words.split(), "--config", path)
+    for flag in ("--port", "--upstream", "--profile", "--log-level", f"--{secret}"):
+        await world.run("serve", flag, secret, but=["secret of a wrong setting"])
+    assert world.leaks() == {}
+
+
+async def test_no_canary_leaves_a_sign_in(world: World) -> None:
+    del world.environment["HTTP_PROXY"]
+    async with running() as issuer:
+        world.config(f'[oauth]\nissuer = "{issuer.origin}"\n')
+        account = world.canaries.plant("ChatGPT account id")
+        address = world.canaries.plant("e-mail", form="ann.{}@example.org")
+        issuer.who |= {"account_id": account, "email": address}
+        code = world.canaries.plant("authorization code")
+        state = world.canaries.plant("state of a sign-in")
+        back = "http://127.0.0.1:1455/auth/callback"
+        for pasted in (
+            f"{back}?code={code}&state={state}",
+            f"{back}?error=access_denied&error_description={code}%20{state}",
+            f"{back}?error={code}&state={state}",
+            code,
+            f"{code}#{state}",
+        ):
+            await world.on_data("accounts", "login", "--paste", given=f"{pasted}\n" * 3)
+        await world.on_data("accounts", "login", "--device-code")
+        issuer.manners.echo = 1
+        await world.on_data("accounts", "login", "--device-code")
+        issuer.manners.deny = True
+        await world.on_data("accounts", "login", "--device-code")
+        for number, device in enumerate(issuer.devices):
+            world.canaries.plant(f"device {number}", device)
+        for number, request in enumerate(issuer.requests):
+            for name in ("code", "code_verifier", "refresh_token"):
+                if request["body"].get(name):
+                    world.canaries.plant(f"{name} {number}", request["body"][name])
+        await world.on_data("accounts", "show", "account-1")
+        plant_issued(world, issuer)
+        plant_keys(world)
+    world.written()
+    assert len(issuer.book.refreshes) == 1
+    assert len(world.canaries) > 15
+    assert world.leaks() == {}

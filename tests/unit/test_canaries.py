@@ -1,4 +1,4 @@
-"""The detector of planted secrets finds what is planted, so that finding nothing means something."""
+"""The detector finds what is planted, so that finding nothing means something."""
 
 import base64
 import json

@@ -69,7 +69,7 @@ def test_a_switch_that_cannot_be_read_stops_the_start_also_where_a_flag_decides(
     read: Read, variable: str
 ) -> None:
     text = refusal(read, env={**KEYS, variable: "ja"}, flags={"background.enabled": True})
-    assert text.startswith(f"{variable}: 'ja' is not a boolean")
+    assert text.startswith(f"{variable}: is not a boolean")
 
 
 @pytest.mark.parametrize("value", [True, False])

@@ -315,6 +315,17 @@ def test_a_command_needs_no_key_and_is_shown_as_a_bearer(read: Read) -> None:
     assert own.target.auth == "api-key"
 
 
+def test_of_a_command_only_the_program_is_shown_for_people_put_secrets_behind_it(
+    read: Read,
+) -> None:
+    def shown(command: str) -> str:
+        settings = read(f"[upstream]\nbearer_command = {command}\n", env=CALLER)
+        return {path: value for path, value, _ in explained(settings)}["upstream.bearer_command"]
+
+    assert shown("['az', '--secret', 's3cr3t']") == "az and 2 more words"
+    assert shown("['az']") == "az"
+
+
 def test_a_command_and_a_key_are_one_too_many(read: Read) -> None:
     words = f"{FILE}: give upstream.bearer_command or {{}}, not both."
     assert refusal(read, COMMAND, env=KEYS) == words.format("HANDRAIL_UPSTREAM_API_KEY")

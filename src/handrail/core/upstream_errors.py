@@ -217,7 +217,9 @@ def _translated(
     if rule is not None and rule.code == "context_length_exceeded":
         code = rule.code
     kind = _word(error.get("type"), secrets) or _type_of(status)
-    param = _word(error.get("param"), secrets) or (rule.param if rule else None) or _named_param(error)
+    param = (
+        _word(error.get("param"), secrets) or (rule.param if rule else None) or _named_param(error)
+    )
     lasting = bool(LASTING & {code, kind})
     return Fault(
         status=status,

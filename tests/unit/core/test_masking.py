@@ -1,5 +1,7 @@
 """A call's credential does not come back in its answer, however the answer is cut up."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,7 +46,7 @@ def test_however_it_is_cut_nothing_is_lost_and_no_credential_stays(
 ) -> None:
     whole = f"{before}{SECRET}{after}".encode()
     places = [0, *sorted(min(cut, len(whole)) for cut in cuts), len(whole)]
-    slices = [whole[a:b] for a, b in zip(places, places[1:], strict=False)]
+    slices = [whole[a:b] for a, b in pairwise(places)]
     assert through(Mask([SECRET]), *slices) == whole.replace(SECRET.encode(), SHOWN)
 
 

@@ -54,9 +54,10 @@ def test_the_switch_names_the_very_setting_that_decided(said: dict[str, Any], na
     assert switch.source == name
 
 
-def test_a_long_wrong_boolean_is_repeated_up_to_forty_characters() -> None:
-    with pytest.raises(ConfigInvalid, match=f"X: '{'x' * 40}' is not a boolean; use 1, true"):
-        parse_boolean("x" * 5_000, name="X")
+def test_a_wrong_boolean_is_not_repeated_for_it_may_be_a_key_in_the_wrong_place() -> None:
+    with pytest.raises(ConfigInvalid, match=r"^X: is not a boolean; use 1, true") as caught:
+        parse_boolean("misplaced", name="X")
+    assert "misplaced" not in str(caught.value)
 
 
 def test_the_refusal_of_background_says_which_source_left_it_off() -> None:

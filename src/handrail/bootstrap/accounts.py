@@ -75,10 +75,19 @@ def _new_key(path: Path) -> bytes:
 def declare(store: SqliteAccounts, settings: Settings, *, now: float, needed: bool = True) -> None:
     """Make the settings' accounts known, and if `needed` see that there is a credential at all.
 
-    Raises ConfigInvalid when there is none although the upstream needs one.
+    One whose key is not there now is known all the same: a command line may lack the variable that
+    the gateway has. Raises ConfigInvalid when there is none although the upstream needs one.
     """
     target = settings.target
-    store.declare(target.label, target.accounts.keys(), now=now)
+    store.declare(target.label, target.account_table.keys(), now=now)
+    for account in store.listed(now=now):
+        said = target.account_table.get(account.name)
+        if said is None or account.target != target.label:
+            continue
+        if said.tags != account.tags:
+            store.set_tags(account.id, said.tags)
+        if said.weight not in (None, account.weight):
+            store.set_weight(account.id, said.weight)
     there = any(account.target == target.label for account in store.listed(now=now))
     needs = needed and target.profile.needs_credential
     if needs and not there and target.api_key is None and not target.bearer_command:

@@ -93,8 +93,8 @@ class CallerPolicy:
 
     `weight` (1 to 100) is the caller's share of what runs, beside the others' weights. `executor`
     is who runs its background responses, None for whoever runs everybody's. `models` are globs of
-    the models that it may use. `priority` is that of runs whose create names none, `max_priority`
-    the highest that one may name.
+    the models that it may use, `account_tags` tags of which its accounts must have one, if there
+    are any. `priority` is that of runs whose create names none, `max_priority` the highest of one.
 
     Raises ConfigInvalid for a rule that is none: rules are compared by identity, and a "deny" that
     is not BackgroundPolicy.DENY would deny nothing. Also for streams that are to go on without a
@@ -115,6 +115,7 @@ class CallerPolicy:
     weight: int = 1
     executor: Executor | None = None
     models: tuple[str, ...] = ANY_MODEL
+    account_tags: tuple[str, ...] = ()
     priority: Priority = Priority.NORMAL
     max_priority: Priority = Priority.HIGH
 
@@ -137,6 +138,7 @@ class CallerPolicy:
                 f"{self.max_priority}."
             )
         object.__setattr__(self, "models", tuple(self.models))
+        object.__setattr__(self, "account_tags", tuple(self.account_tags))
 
 
 _KEEPING: Final = frozenset({StorePolicy.KEEP, StorePolicy.KEEP_ALL})
@@ -184,7 +186,7 @@ class Plan:
     itself runs. `outlives_reader`: a foreground stream goes on when its reader leaves. `rules`
     names those that a run's upstream request is made by, "" where that is done at once. `account`
     is the name of the account that the request demands, `project` the label that its calls are
-    charged under.
+    charged under, `account_tags` are those of which its account must have one, if there are any.
     """
 
     mode: Mode
@@ -199,6 +201,7 @@ class Plan:
     rules: str = ""
     account: str | None = None
     project: str | None = None
+    account_tags: tuple[str, ...] = ()
 
     def header(self) -> str:
         """The value of the `handrail-decision` reply header; holds no content of the request."""
@@ -232,8 +235,7 @@ def decide(
         plan = _upstream_run(kept, allowed, able=able) if by_upstream else kept
     _refuse_unsupported(request, plan)
     plan = _continued(request, plan, executor=executor, has_store=has_store)
-    check_model(request.model, caller.models)
-    return plan
+    return _with_access(request, plan, caller)
 
 
 def decide_endpoint(
@@ -257,8 +259,16 @@ def decide_endpoint(
     plan = _stateless(request, caller)
     _refuse_unsupported(request, plan)
     plan = _continued(request, plan, executor=Executor.GATEWAY, has_store=has_store)
+    return _with_access(request, plan, caller)
+
+
+def _with_access(request: CreateRequest, plan: Plan, caller: CallerPolicy) -> Plan:
     check_model(request.model, caller.models)
-    return plan
+    if not caller.account_tags:
+        return plan
+    text = f"Accounts must have one of the tags {', '.join(caller.account_tags)}."
+    reason = Reason(name="accounts=tagged", text=text)
+    return replace(plan, account_tags=caller.account_tags, reasons=(*plan.reasons, reason))
 
 
 def _not_of(endpoint: Endpoint, field: str, why: str) -> RequestRejected:
@@ -357,7 +367,7 @@ def _allow_background(switch: Switch, caller: CallerPolicy) -> Reason:
         _refuse_background(f"It is denied to the caller '{caller.name}'", caller)
     if switch.enabled:
         return Reason(
-            name=f"background=enabled({_word(switch.source)})",
+            name=f"background=enabled({switch.source.partition(' ')[0]})",
             text=f"Background mode is on: {switch.source}.",
         )
     if switch.locked:
@@ -368,10 +378,6 @@ def _allow_background(switch: Switch, caller: CallerPolicy) -> Reason:
             text=f"Background mode is allowed to the caller '{caller.name}'.",
         )
     return _refuse_background(f"It is off ({switch.source})", caller)
-
-
-def _word(source: str) -> str:
-    return source.partition(" ")[0]
 
 
 def _refuse_background(why: str, caller: CallerPolicy) -> Never:

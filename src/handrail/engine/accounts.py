@@ -29,7 +29,7 @@ from handrail.engine.clock import Clock
 from handrail.engine.memory import Memory
 from handrail.engine.meter import CallRecord, Outcome
 from handrail.engine.refresh import AccountEnded, Refresher, RefreshFailed
-from handrail.engine.single import NoAccount, Single, Taken, no_credential, no_such
+from handrail.engine.single import NoAccount, Single, Taken, barred, no_credential, no_such
 from handrail.errors import Code, Fault, HandrailError, StoreFailed, UpstreamRefused, fault
 from handrail.settings.model import Target
 from handrail.store.accounts import Account, Accounts, Kept
@@ -164,6 +164,7 @@ class Pool:
             name=account.name,
             state=account.state,
             obstacles=tuple(standing),
+            tags=frozenset(account.tags),
             weight=account.weight,
             left=limits.left(account.quota, now=now),
             running=live.running,
@@ -203,6 +204,8 @@ class Pool:
         for account in self._accounts:
             if account.id == choice.account:
                 return account
+        if choice.barred:
+            raise barred(wants)
         if wants.pin is not None and not choice.considered:
             raise no_such()
         raise NoAccount(_exhausted(choice, now=self._clock.now()))
@@ -286,11 +289,13 @@ class Pool:
         elif record.outcome is Outcome.LOST:
             live.failures = (*live.failures, self._clock.now())[-_FAILURES:]
 
-    def shown(self, error: HandrailError, target: Target, *, model: str) -> HandrailError:
+    def shown(
+        self, error: HandrailError, target: Target, *, model: str, tags: frozenset[str]
+    ) -> HandrailError:
         """After a limit, when there are several accounts: when the first of them is free again."""
         if error.fault.status != _TOO_MANY or len(self.of(target)) < 2:
             return error
-        choice = self.choice(target, Wants(), model=model)
+        choice = self.choice(target, Wants(tags=tags), model=model)
         if choice.account is not None or choice.until is None:
             return error
         return NoAccount(_exhausted(choice, now=self._clock.now()))

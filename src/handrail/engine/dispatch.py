@@ -4,7 +4,7 @@ It sends, turns an error answer into an exception, mends what we ourselves added
 only where `core.retry` says so. What comes back is a reply whose body is still unread.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -80,7 +80,8 @@ class _Place:
 
     def wants(self) -> Wants:
         """What is asked of the account."""
-        return Wants(pin=self.attribution.account)
+        tags = frozenset(self.attribution.account_tags)
+        return Wants(pin=self.attribution.account, tags=tags)
 
     def call(
         self, request: UpstreamRequest, known_as: tuple[str, ...], *, cause: Cause
@@ -248,12 +249,15 @@ class Dispatcher:
         limit: int,
         method: str = "GET",
         account: str | None = None,
+        tags: Collection[str] = (),
     ) -> bytes:
         """The body of an answer of the target, asked for with that account if one is named.
 
-        Raises UpstreamRefused and UpstreamFailed.
+        If there are `tags`, the account must have one of them. Raises UpstreamRefused and
+        UpstreamFailed.
         """
-        async with self._asked(target, path, method=method, account=account) as reply:
+        wants = Wants(bound=account, tags=frozenset(tags))
+        async with self._asked(target, path, method=method, wants=wants) as reply:
             return await reply.read(limit=limit, idle_seconds=target.idle_seconds)
 
     @asynccontextmanager
@@ -261,7 +265,8 @@ class Dispatcher:
         self, target: Target, path: str, *, account: str | None = None
     ) -> AsyncIterator[UpstreamReply]:
         """A stream of the target; closed when the block is left. Raises as `ask` does."""
-        async with self._asked(target, path, accept=SSE, account=account) as reply:
+        wants = Wants(bound=account)
+        async with self._asked(target, path, accept=SSE, wants=wants) as reply:
             yield reply
 
     @asynccontextmanager
@@ -272,9 +277,9 @@ class Dispatcher:
         *,
         method: str = "GET",
         accept: str = "application/json",
-        account: str | None,
+        wants: Wants,
     ) -> AsyncIterator[UpstreamReply]:
-        turn = Turn(self._accounts, target, Wants(bound=account), model="")
+        turn = Turn(self._accounts, target, wants, model="")
         while True:
             taken = await turn.take()
             try:

@@ -28,7 +28,7 @@ class Models:
 
         `client_version`, which Codex CLI sends, goes along.
         """
-        body, globs = await self._all(exchange, settings), caller.policy.models
+        body, globs = await self._all(exchange, caller, settings), caller.policy.models
         if globs != ANY_MODEL:
             body = models.only(body, lambda name: may_use(name, globs))
         await exchange.reply(200, wire.encode(body))
@@ -46,16 +46,18 @@ class Models:
             raise unknown_model(model)
         if not settings.target.profile.lists_only:
             path = f"/models/{quote(model, safe='/:@+')}"
-            return await exchange.reply(200, wire.encode(await self._get(settings, path)))
-        entry = models.find(await self._all(exchange, settings), model)
+            return await exchange.reply(200, wire.encode(await self._get(caller, settings, path)))
+        entry = models.find(await self._all(exchange, caller, settings), model)
         if entry is None:
             raise unknown_model(model)
         return await exchange.reply(200, bytes(entry))
 
-    async def _all(self, exchange: Exchange, settings: Settings) -> Body:
+    async def _all(self, exchange: Exchange, caller: Caller, settings: Settings) -> Body:
         version = exchange.query().get("client_version", "")
         suffix = f"?client_version={version}" if _VERSION.match(version) else ""
-        return models.both_shapes(await self._get(settings, f"/models{suffix}"))
+        return models.both_shapes(await self._get(caller, settings, f"/models{suffix}"))
 
-    async def _get(self, settings: Settings, path: str) -> Body:
-        return read_response(await self._dispatcher.ask(settings.target, path, limit=MAX_BYTES))
+    async def _get(self, caller: Caller, settings: Settings, path: str) -> Body:
+        tags = caller.policy.account_tags
+        said = await self._dispatcher.ask(settings.target, path, limit=MAX_BYTES, tags=tags)
+        return read_response(said)

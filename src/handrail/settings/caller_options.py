@@ -120,6 +120,13 @@ CALLER_OPTIONS: Final[tuple[Option, ...]] = (
         "any other is a 404, as if it did not exist. An empty list allows none.",
     ),
     Option(
+        path="account_tags",
+        read=readers.tags,
+        default=_POLICY.account_tags,
+        meaning="Tags of which an account must have one to serve this caller; an empty list allows "
+        "every account.",
+    ),
+    Option(
         path="priority",
         read=readers.word(*Priority),
         default=_POLICY.priority,

@@ -71,12 +71,16 @@ def _command(words: tuple[str, ...]) -> str:
     return f"{words[0]} and {more} more words" if more > 0 else _shown(words)
 
 
+def _entry(value: Any) -> str:
+    return " > ".join(value) if isinstance(value, tuple) else str(value)
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, Secret):
         return masked(value.reveal())
     if isinstance(value, tuple):
         return ", ".join(value) or "(none)"
     if isinstance(value, Mapping):
-        chains = (f"{name}: {' > '.join(chain)}" for name, chain in value.items())
-        return "; ".join(chains) or "(none)"
+        entries = (f"{name}: {_entry(entry)}" for name, entry in value.items())
+        return "; ".join(entries) or "(none)"
     return "(not set)" if value is None else str(value)

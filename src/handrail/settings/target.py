@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -11,7 +10,7 @@ from handrail.core.catalogue import Catalogue
 from handrail.core.profiles import CODEX, PROFILES, AddReasoning, Auth, Profile, ToolCleanUp
 from handrail.core.proxies import proxy_variable
 from handrail.errors import ConfigInvalid
-from handrail.settings import readers
+from handrail.settings.account_table import account_keys
 from handrail.settings.model import Proxy, Secret, Target
 from handrail.settings.options import API_KEY_VARIABLE, OPENAI_KEY_VARIABLE, WhenMakerIsGone
 from handrail.settings.proxy import proxy_of
@@ -62,7 +61,8 @@ def read_target(
         bearer_command=values["upstream.bearer_command"],
         bearer_seconds=values["upstream.bearer_lifetime"],
         query="" if version is None else f"api-version={version}",
-        accounts=_accounts(values, environment, missing=missing),
+        accounts=account_keys(values["upstream.accounts"], environment, missing=missing),
+        account_table=values["upstream.accounts"],
         drops_reasoning=values["accounts.when_maker_is_gone"] == WhenMakerIsGone.DROP,
     )
 
@@ -169,28 +169,6 @@ def _api_key(
             "credential."
         )
     return None
-
-
-def _accounts(
-    values: Mapping[str, Any], environment: Mapping[str, str], *, missing: dict[str, str]
-) -> Mapping[str, Secret]:
-    """The keys of the table of accounts. A file is read anew with each load of the settings."""
-    found = {}
-    for name, place in values["upstream.accounts"].items():
-        kind, _, where = place.partition(":")
-        try:
-            said = environment.get(where, "") if kind == "env" else readers.secret_file(where)
-        except OSError as error:
-            said = ""
-            where = f"{where} ({error.strerror})"
-        key = said.strip()
-        if not key or not (key.isascii() and key.isprintable() and " " not in key):
-            missing[f"upstream.accounts.{name}"] = (
-                f"upstream.accounts.{name}: {kind} {where} holds no API key."
-            )
-            continue
-        found[name] = Secret(key)
-    return MappingProxyType(found)
 
 
 def _check_no_key(

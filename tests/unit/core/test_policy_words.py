@@ -16,7 +16,9 @@ from handrail.core.policy import (
     StoreFalsePolicy,
     StorePolicy,
     decide,
+    decide_endpoint,
 )
+from handrail.core.profiles import Endpoint
 from handrail.core.switch import parse_boolean, resolve_switch
 from handrail.errors import ConfigInvalid, RequestRejected
 
@@ -187,3 +189,19 @@ def test_a_rule_in_a_plain_word_is_the_rule_of_that_name() -> None:
     assert caller.background is BackgroundPolicy.DENY
     assert caller.store is StorePolicy.REFUSE
     assert caller.store_false is StoreFalsePolicy.GATEWAY
+
+
+def test_the_tags_of_a_callers_accounts_travel_with_every_plan() -> None:
+    caller = CallerPolicy(name="ann", account_tags=["eu", "paid"])  # type: ignore[arg-type]
+    counted = decide_endpoint(
+        wire.read_create(b'{"model": "m", "input": "hi"}'),
+        endpoint=Endpoint.INPUT_TOKENS,
+        switch=resolve_switch(flag=None, environment={}, file=None),
+        caller=caller,
+    )
+    for plan in (decided({"background": True}, caller=caller), decided({}, caller=caller), counted):
+        assert plan.account_tags == ("eu", "paid")
+        assert plan.reasons[-1].name == "accounts=tagged"
+        assert plan.reasons[-1].text == "Accounts must have one of the tags eu, paid."
+    assert decided({}).account_tags == ()
+    assert "accounts" not in decided({}).header()

@@ -251,6 +251,11 @@ async def test_accounts_are_looked_after_beside_a_running_gateway(world: World) 
         assert "spare  key  active  tags eu lab\n" in (await world.run("list")).out
         assert (await world.run("untag", "spare", "eu", "lab")).out == "spare: no tags.\n"
         await world.run("tag", "home", "eu", status=2)
+        done = await world.run("workspace", "work", "ws-canary-1")
+        assert done.out == "work: calls are made for another workspace from now on.\n"
+        done = await world.run("workspace", "work")
+        assert done.out == "work: calls are made for the workspace that was granted from now on.\n"
+        await world.run("workspace", "home", "ws-canary-1", status=2)
         await world.run("remove", "account-1")
         await world.run("remove", "spare")
         await world.served(by={"home", "acct-canary-1"})

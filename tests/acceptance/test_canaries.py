@@ -154,6 +154,8 @@ async def sign_in(world: World, issuer: Issuer) -> None:
     path = world.directory / "auth.json"
     path.write_text(json.dumps({"auth_mode": "chatgpt", "tokens": plant_grant(world, grant)}))
     await world.on_data("accounts", "import", str(path))
+    workspace = world.canaries.plant("workspace id", form="ws-{}")
+    await world.on_data("accounts", "workspace", "account-1", workspace)
     key = world.canaries.plant("account key of the vault")
     await world.on_data("accounts", "add", "--name", "kept", given=key)
 
@@ -286,11 +288,11 @@ async def stop_and_restore(world: World) -> None:
 def check_received(world: World, server: Parrot, known: set[str]) -> None:
     """Each request shows the upstream the one credential that it is for, and nothing else."""
     assert {credential for credential, _ in server.received} <= known
-    account = world.canaries.plant("ChatGPT account id")
+    workspace = world.canaries.plant("workspace id", form="ws-{}")
     for credential, request in server.received:
         rest = request.replace(credential.encode(), b"")
         if credential.startswith("eyJ"):
-            rest = rest.replace(account.encode(), b"", 1)
+            rest = rest.replace(workspace.encode(), b"", 1)
         assert world.canaries.found(rest, but=world.content) == [], rest[:300]
 
 

@@ -1,15 +1,16 @@
 """The accounts of a data directory for a command line: beside a gateway, or without one."""
 
 import re
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+import secrets
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from handrail.bootstrap.accounts import declare, open_accounts, pool_of
 from handrail.core.account_files import AccountFile, Found
 from handrail.core.credentials import KEY, OAUTH, pack, unpack
-from handrail.core.oauth import Grant
+from handrail.core.oauth import Grant, is_workspace
 from handrail.core.profiles import CODEX
 from handrail.core.redact import scrub
 from handrail.core.select import Choice, State, Wants
@@ -19,12 +20,14 @@ from handrail.engine.dispatch import Dispatcher
 from handrail.errors import ConfigInvalid, HandrailError
 from handrail.settings.model import Settings
 from handrail.settings.readers import tags as read_tags
-from handrail.store.accounts import Account, NewAccount
+from handrail.store.accounts import Account, Leased, NewAccount, Renewal, Renewed
 from handrail.store.sqlite_accounts import SqliteAccounts
 from handrail.upstream.client import AiohttpClient
 
 NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MAX_MODELS: Final = 4 << 20
+_WRITING_SECONDS: Final = 10.0
+_BUSY_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +125,13 @@ class AccountBook:
         """
         same = self._same(grant)
         if same is not None and name not in (None, same.name):
-            raise ConfigInvalid(f"accounts: this account is there already, as '{same.name}'.")
+            raise ConfigInvalid(
+                f"accounts: this account is there already, as '{same.name}' (another workspace of "
+                "it needs --workspace)."
+            )
         found = name or (same.name if same else self._free_name())
+        if grant.workspace is None:  # a new login of an account goes on for what was chosen for it
+            grant = replace(grant, workspace=self._workspace_of(found))
         return self._keep(
             NewAccount(
                 name=found,
@@ -178,12 +186,69 @@ class AccountBook:
 
         A refresh credential that two accounts had would be shown twice, which ends the login.
         """
+        alike = []
+        for account, known in self._logins():
+            if known.refresh == grant.refresh:
+                return account
+            if grant.account_id is not None and _who(known) == _who(grant):
+                alike.append((account, known))
+        # One login and one workspace are one account: two of a login have credentials of their own.
+        wanted = grant.called_for
+        found = next((account for account, known in alike if known.called_for == wanted), None)
+        if found is None and grant.workspace is None and len(alike) == 1:
+            return alike[0][0]
+        return found
+
+    def _logins(self) -> Iterator[tuple[Account, Grant]]:
         for account in self.listed():
             kept = self._store.credential_now(account.id) if account.kind == OAUTH else None
-            known = None if kept is None else unpack(kept.credential)
-            if known is not None and _is_same(known, grant):
-                return account
-        return None
+            if kept is not None:
+                yield account, unpack(kept.credential)
+
+    def _workspace_of(self, name: str) -> str | None:
+        found = (known.workspace for account, known in self._logins() if account.name == name)
+        return next(found, None)
+
+    async def set_workspace(self, name: str, workspace: str | None) -> None:
+        """Have an account call for another workspace of its login; None for the one granted.
+
+        Raises ConfigInvalid for an account that is no login, or has ended.
+        """
+        account = self.named(name)
+        if account.kind != OAUTH:
+            raise ConfigInvalid(f"accounts: '{name}' is an API key, which has no workspaces.")
+        if workspace is not None and not is_workspace(workspace):
+            raise ConfigInvalid("accounts: a workspace is 1 to 128 letters, digits, '-' and '_'.")
+        # The credential is written under the lease of a refresh: one that is under way would find
+        # its account changed, and what it has been granted would be lost.
+        leased = await self._leased(account)
+        grant = replace(unpack(leased.kept.credential), workspace=workspace)
+        renewal = Renewal(credential=pack(grant), expires_at=grant.expires_at)
+        await self._store.renew(
+            account.id, version=leased.kept.version, renewal=renewal, now=self._clock.now()
+        )
+
+    async def _leased(self, account: Account) -> Leased:
+        owner, version = secrets.token_hex(8), account.version
+        while True:
+            leased = await self._store.lease(
+                account.id,
+                version=version,
+                owner=owner,
+                now=self._clock.now(),
+                seconds=_WRITING_SECONDS,
+            )
+            if isinstance(leased, Leased):
+                return leased
+            if leased is None:
+                raise ConfigInvalid(
+                    f"accounts: '{account.name}' has ended; sign in again with "
+                    f"`handrail accounts login --name {account.name}`."
+                )
+            if isinstance(leased, Renewed):
+                version = leased.kept.version
+            else:
+                await self._clock.sleep(_BUSY_SECONDS)
 
     def _free_name(self) -> str:
         # No address and no number of the account: names stand in logs and listings.
@@ -236,8 +301,5 @@ class AccountBook:
         yield await pool_of(self._store, settings=lambda: self._settings, clock=self._clock)
 
 
-def _is_same(known: Grant, grant: Grant) -> bool:
-    if known.refresh == grant.refresh:
-        return True
-    named = (grant.account_id, grant.email)
-    return grant.account_id is not None and (known.account_id, known.email) == named
+def _who(grant: Grant) -> tuple[str | None, str | None]:
+    return grant.account_id, grant.email

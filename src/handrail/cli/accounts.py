@@ -133,6 +133,18 @@ def weight(name: str, share: float, **parameters: Any) -> None:
     click.echo(f"{name}: weight {share:g}.")
 
 
+@accounts.command()
+@_flags
+@click.argument("name", metavar="NAME")
+@click.argument("workspace", metavar="ID", required=False)
+def workspace(name: str, workspace: str | None, **parameters: Any) -> None:
+    """Have a login call for the workspace ID; without one for that which was granted."""
+    with _book(parameters) as book:
+        asyncio.run(book.set_workspace(name, workspace))
+    which = "another workspace" if workspace else "the workspace that was granted"
+    click.echo(f"{name}: calls are made for {which} from now on.")
+
+
 def _tag_command(word: str, meaning: str) -> None:
     @accounts.command(word, help=meaning)
     @_flags

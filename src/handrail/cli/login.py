@@ -11,7 +11,7 @@ import secrets
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
@@ -22,7 +22,7 @@ from handrail.cli.serve import load_settings
 from handrail.core.callback_url import CallbackRefused, read_callback
 from handrail.core.device_code import SECONDS as DEVICE_SECONDS
 from handrail.core.device_code import Approval, DeviceCode
-from handrail.core.oauth import Grant, challenge
+from handrail.core.oauth import Grant, challenge, is_workspace
 from handrail.core.oauth_refusals import IssuerRefused
 from handrail.errors import IssuerFailed
 from handrail.settings.model import OAuthSettings, Settings
@@ -51,8 +51,10 @@ class Way(StrEnum):
 class Exchanges(Protocol):
     """What a sign-in asks of an issuer; `upstream.oauth.Issuer` is one."""
 
-    def sign_in_url(self, *, redirect_uri: str, state: str, challenge: str) -> str:
-        """The address at which a person signs in."""
+    def sign_in_url(
+        self, *, redirect_uri: str, state: str, challenge: str, workspace: str | None
+    ) -> str:
+        """The address at which a person signs in, to that workspace if one is named."""
 
     async def exchange(self, code: str, *, verifier: str, redirect_uri: str) -> Grant:
         """The grant for an authorization code."""
@@ -92,7 +94,10 @@ class Secrets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignIn:
-    """One sign-in at `issuer`, as `settings` say. `pause` waits for seconds between polls."""
+    """One sign-in at `issuer`, as `settings` say. `pause` waits for seconds between polls.
+
+    The account calls for `workspace` if one is named, whichever the issuer says it granted.
+    """
 
     issuer: Exchanges
     settings: OAuthSettings
@@ -100,6 +105,7 @@ class SignIn:
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
     browser_seconds: float = BROWSER_SECONDS
     device_seconds: float = DEVICE_SECONDS
+    workspace: str | None = None
 
     async def run(self, way: Way, *, keep: Callable[[Grant], None]) -> None:
         """Sign in and hand the grant to `keep`; if that fails, it is ended at the issuer.
@@ -111,7 +117,7 @@ class SignIn:
             Way.PASTE: self.by_paste,
             Way.DEVICE_CODE: self.by_device_code,
         }
-        grant = await ways[way]()
+        grant = replace(await ways[way](), workspace=self.workspace)
         try:
             keep(grant)
         except Exception:
@@ -198,7 +204,10 @@ class SignIn:
 
     def _show(self, known: Secrets, redirect_uri: str, *, opens: bool) -> None:
         url = self.issuer.sign_in_url(
-            redirect_uri=redirect_uri, state=known.state, challenge=challenge(known.verifier)
+            redirect_uri=redirect_uri,
+            state=known.state,
+            challenge=challenge(known.verifier),
+            workspace=self.workspace,
         )
         opened = opens and self.person.open_page(url)
         self.person.say("Sign in, in the browser that opens, or at" if opened else "Sign in at")
@@ -226,28 +235,48 @@ def login_command(keep: Keep) -> click.Command:
     @click.option("--name", help="What to call the account.")
     @click.option("--paste", is_flag=True, help="Paste the address at which the browser ends.")
     @click.option("--device-code", is_flag=True, help="Type a code in, in any browser.")
-    def login(*, name: str | None, paste: bool, device_code: bool, **parameters: Any) -> None:
+    @click.option("--workspace", metavar="ID", help="Call for that workspace of the login.")
+    def login(
+        *,
+        name: str | None,
+        paste: bool,
+        device_code: bool,
+        workspace: str | None,
+        **parameters: Any,
+    ) -> None:
         """Sign in to an account, with a browser of this machine unless told otherwise.
 
         Over SSH, in a container or without a browser: --device-code, or --paste.
         """
         if paste and device_code:
             raise click.UsageError("Give --paste or --device-code, not both.")
+        if workspace is not None and not is_workspace(workspace):
+            raise click.UsageError("--workspace: an id is 1 to 128 letters, digits, '-' and '_'.")
         settings = load_settings(parameters, credentials=False)
         way = Way.PASTE if paste else Way.DEVICE_CODE if device_code else Way.BROWSER
         try:
-            asyncio.run(_signed_in(settings, way, keep=lambda grant: keep(settings, grant, name)))
+            work = _signed_in(
+                settings, way, workspace=workspace, keep=lambda grant: keep(settings, grant, name)
+            )
+            asyncio.run(work)
         except (SignInFailed, IssuerFailed, IssuerRefused) as error:
             raise click.ClickException(str(error)) from None
 
     return login
 
 
-async def _signed_in(settings: Settings, way: Way, *, keep: Callable[[Grant], None]) -> None:
+async def _signed_in(
+    settings: Settings, way: Way, *, workspace: str | None, keep: Callable[[Grant], None]
+) -> None:
     from handrail.bootstrap.sign_in import issuer_of  # noqa: PLC0415 - an HTTP stack comes along
 
     async with issuer_of(settings.oauth) as issuer:
-        sign_in = SignIn(issuer=issuer, settings=settings.oauth, person=terminal(os.environ))
+        sign_in = SignIn(
+            issuer=issuer,
+            settings=settings.oauth,
+            person=terminal(os.environ),
+            workspace=workspace,
+        )
         await sign_in.run(way, keep=keep)
 
 

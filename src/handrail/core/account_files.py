@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from handrail.core.oauth import Claims, Grant, is_credential, read_claims
+from handrail.core.oauth import Claims, Grant, is_credential, is_workspace, read_claims
 
 MAX_BYTES: Final = 4 << 20
 MAX_ACCOUNTS: Final = 1_000
@@ -208,10 +208,12 @@ def _of_pool(table: object, place: str) -> Found:
         access = _needed(table, "accessToken", place=f"{place}.")
     grant = _grant(access, refresh, Claims(), account_id=table.get("accountId"))
     ends_at = _milliseconds(table.get("expiresAt"))
+    chosen = table.get("accountIdSource") in _CHOSEN and is_workspace(grant.account_id or "")
     grant = replace(
         grant,
         email=_name(table.get("email"), most=320) or grant.email,
         expires_at=grant.expires_at if ends_at is None else ends_at,
+        workspace=grant.account_id if chosen else None,
     )
     return Found(
         grant=grant,
@@ -227,6 +229,10 @@ _TYPES: Final[Mapping[str, tuple[type, str]]] = {
     "label": (str, "a text"),
     "enabled": (bool, "true or false"),
 }
+
+
+# Whoever signed in has picked it, and what the issuer grants next may say another.
+_CHOSEN: Final = ("manual", "org")
 
 
 def _wrong_types(table: Mapping[str, Any]) -> Iterator[str]:

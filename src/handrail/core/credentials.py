@@ -48,7 +48,7 @@ def shown(kind: str, stored: bytes) -> Shown:
     if kind != OAUTH:
         return Shown(secret=stored.decode())
     grant = unpack(stored)
-    if grant.account_id is None:
+    if grant.called_for is None:
         return Shown(secret=grant.access)
-    headers = MappingProxyType({_ACCOUNT_HEADER: grant.account_id})
+    headers = MappingProxyType({_ACCOUNT_HEADER: grant.called_for})
     return Shown(secret=grant.access, headers=headers)

@@ -24,11 +24,19 @@ _FORBIDDEN: Final = 300.0
 _LIMIT: Final = 2.0
 _LONGEST_GUESS: Final = 60.0
 _SPENT: Final = 300.0
+_NO_WORKSPACE: Final = 3_600.0
 
 # Words of an issuer or upstream that has withdrawn a credential for good. Trying the other
 # accounts after that looks like somebody who goes through a list of stolen ones.
 _WITHDRAWN: Final = re.compile(
     "token_invalidated|token_revoked|account_deactivated|has been (?:invalidated|revoked|disabled)"
+)
+
+
+# Of a 402 or 403: somebody has to mend the workspace, and nobody says when.
+_WORKSPACE_GONE: Final = re.compile(
+    r"(?:deactivated|disabled|expired|suspended)_workspace|"
+    r"workspace(?:_| is | has been | has )(?:deactivated|disabled|expired|suspended)"
 )
 
 
@@ -38,7 +46,8 @@ class Consequence:
 
     `seconds` is how long it is not to be used for `scope`, 0 for not at all; `guessed` when only we
     say so. `ended`: it is over until somebody signs in again. `renew`: its credential may merely
-    be old. `again`: the call has not run. `fails` counts for the breaker.
+    be old. `again`: the call has not run. `fails` counts for the breaker. `kept`: the operator and
+    other processes are to know of it although its end is guessed.
     """
 
     reason: str
@@ -49,6 +58,7 @@ class Consequence:
     ended: bool = False
     renew: bool = False
     fails: bool = False
+    kept: bool = False
 
 
 def consequence(error: HandrailError, *, model: str, limited: int = 0) -> Consequence:
@@ -65,6 +75,10 @@ def consequence(error: HandrailError, *, model: str, limited: int = 0) -> Conseq
     match error.upstream_status:
         case 401:
             return _unauthorized(error)
+        case 402 | 403 if _WORKSPACE_GONE.search(error.said.lower()):
+            # Not `again`: of a 402 or 403 the never-twice rule says nothing.
+            reason = "its workspace is deactivated, disabled or expired"
+            return Consequence(reason=reason, seconds=_NO_WORKSPACE, kept=True)
         case 402 | 403:
             return Consequence(reason="refused by the upstream", seconds=_FORBIDDEN)
         case 404 | 429 if error.fault.status == 429:

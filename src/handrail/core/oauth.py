@@ -9,6 +9,7 @@ show an account and to fill the account's header, and never to let anybody in.
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -35,7 +36,8 @@ class Grant:
 
     `access` is shown to the upstream ("" where there is none yet), `refresh` is exchanged for the
     next grant and can be used once. `expires_at` is in unix seconds, None where nobody says when
-    the access credential ends. Its repr shows no credential and nobody's name.
+    the access credential ends. `workspace` is the one that the operator chose to call for, None for
+    the account itself that was granted. Its repr shows no credential and nobody's name.
     """
 
     access: str = field(repr=False)
@@ -45,6 +47,12 @@ class Grant:
     plan: str | None = None
     is_fedramp: bool = False
     expires_at: float | None = None
+    workspace: str | None = field(default=None, repr=False)
+
+    @property
+    def called_for(self) -> str | None:
+        """Which workspace calls are made for; None where nobody says."""
+        return self.workspace or self.account_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +116,14 @@ def _unix(value: object) -> float | None:
     return float(value) if 0 < value < _MAX_UNIX else None
 
 
+_WORKSPACE: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+
+def is_workspace(text: str) -> bool:
+    """Whether a text can be the id of a workspace."""
+    return _WORKSPACE.fullmatch(text) is not None
+
+
 def is_credential(value: object) -> bool:
     """Whether a value can be a credential: a text that a header can carry."""
     return (
@@ -138,6 +154,7 @@ class Asking:
     originator: str
     state: str = field(repr=False)
     challenge: str = field(repr=False)
+    workspace: str | None = field(default=None, repr=False)
 
 
 def authorize_url(endpoint: str, asking: Asking) -> str:
@@ -154,6 +171,8 @@ def authorize_url(endpoint: str, asking: Asking) -> str:
         "state": asking.state,
         "originator": asking.originator,
     }
+    if asking.workspace is not None:
+        query["allowed_workspace_id"] = asking.workspace
     return f"{endpoint}?{urlencode(query)}"
 
 

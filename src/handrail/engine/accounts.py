@@ -373,7 +373,7 @@ class Pool:
             guessed=means.guessed,
         )
         self._live[account].cooldowns[means.scope] = cooldown
-        if not means.guessed:  # what we only guess is not worth keeping
+        if means.kept or not means.guessed:  # what we only guess is not worth keeping
             self._write(self._store.cool(account, cooldown))
 
     def _write(self, work: Coroutine[Any, Any, None]) -> None:

@@ -97,8 +97,10 @@ class Issuer:
         answer = await self._granted(self._settings.token_url, _json(body), _JSON)
         return _read(answer, lambda data: read_refreshed(data, grant, now=self._now()))
 
-    def sign_in_url(self, *, redirect_uri: str, state: str, challenge: str) -> str:
-        """The address at which a person signs in with a browser."""
+    def sign_in_url(
+        self, *, redirect_uri: str, state: str, challenge: str, workspace: str | None = None
+    ) -> str:
+        """The address at which a person signs in, to that workspace if one is named."""
         settings = self._settings
         asking = Asking(
             client_id=settings.client_id,
@@ -107,6 +109,7 @@ class Issuer:
             originator=settings.originator,
             state=state,
             challenge=challenge,
+            workspace=workspace,
         )
         return authorize_url(settings.authorize_url, asking)
 

@@ -337,3 +337,13 @@ def test_no_json_raises_anything_else(said: object) -> None:
     except NoAccounts:
         return
     assert file.accounts
+
+
+@pytest.mark.parametrize("source", ["token", "id_token", "org", "manual", None])
+def test_a_workspace_that_somebody_has_picked_stays_the_one_that_is_called_for(
+    source: str | None,
+) -> None:
+    row = {"refreshToken": "r", "accountId": "ws-1", "accountIdSource": source}
+    grant = grant_of(read({"version": 3, "accounts": [row]}))
+    assert (grant.account_id, grant.called_for) == ("ws-1", "ws-1")
+    assert grant.workspace == ("ws-1" if source in ("org", "manual") else None)

@@ -1,5 +1,7 @@
 """What is kept of an account, and what a call shows of it."""
 
+from dataclasses import replace
+
 import pytest
 
 from handrail.core.credentials import KEY, OAUTH, pack, shown, unpack
@@ -31,5 +33,8 @@ def test_a_call_shows_the_credential_and_whose_it_is() -> None:
     assert (show.secret, dict(show.headers)) == ("acc-1234", {"chatgpt-account-id": "org-1"})
     show = shown(OAUTH, pack(Grant(access="a", refresh="r")))
     assert (show.secret, dict(show.headers)) == ("a", {})
+    show = shown(OAUTH, pack(replace(GRANT, workspace="ws-2")))
+    assert dict(show.headers) == {"chatgpt-account-id": "ws-2"}
+    assert "ws-2" not in repr(show) + repr(replace(GRANT, workspace="ws-2"))
     show = shown(KEY, b"sk-1")
     assert (show.secret, dict(show.headers)) == ("sk-1", {})

@@ -71,6 +71,33 @@ def test_an_account_that_may_not_is_set_aside_for_a_while(status: int) -> None:
     assert (means.again, means.seconds, means.guessed) == (False, 300.0, True)
 
 
+@pytest.mark.parametrize("status", [402, 403])
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "no", "code": "deactivated_workspace"},
+        {"message": "no", "code": "workspace_disabled"},
+        {"message": "Your workspace has been deactivated."},
+        {"message": "This Workspace is disabled"},
+        {"message": "no", "code": "workspace_expired"},
+        {"message": "The workspace has expired."},
+    ],
+)
+def test_a_workspace_that_is_gone_is_set_aside_for_long_and_the_operator_is_told(
+    status: int, error: dict[str, Any]
+) -> None:
+    means = of(refused(status, error))
+    assert means == Consequence(
+        reason="its workspace is deactivated, disabled or expired", seconds=3_600.0, kept=True
+    )
+
+
+@pytest.mark.parametrize("message", ["workspace limit", "an expired card", "your workspace"])
+def test_other_words_about_a_workspace_say_nothing_of_its_end(message: str) -> None:
+    means = of(refused(403, {"message": message}))
+    assert (means.seconds, means.kept) == (300.0, False)
+
+
 def test_a_limit_with_its_end_holds_for_its_model() -> None:
     means = of(refused(429, {"message": "slow", "code": "rate_limit_exceeded"}, retry_after="7"))
     assert means == Consequence(

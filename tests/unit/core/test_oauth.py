@@ -1,6 +1,7 @@
 """Grants: what an issuer's answers say, what of them is kept, and that no repr shows a secret."""
 
 import json
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,6 +19,7 @@ from handrail.core.oauth import (
     challenge,
     code_form,
     is_credential,
+    is_workspace,
     read_claims,
     read_grant,
     read_refreshed,
@@ -172,6 +174,9 @@ def test_the_address_to_sign_in_at_has_what_codex_sends() -> None:
         "state": "st&te",
         "originator": "codex_cli_rs",
     }
+    narrowed = authorize_url("https://issuer.example/a", replace(asking, workspace="ws-1"))
+    assert parse_qs(urlsplit(narrowed).query)["allowed_workspace_id"] == ["ws-1"]
+    assert "ws-1" not in repr(replace(asking, workspace="ws-1"))
     assert "st&te" not in repr(asking)
     assert "chall" not in repr(asking)
 
@@ -345,3 +350,19 @@ def test_no_answer_gives_a_grant_that_no_header_can_carry(answer: dict[str, Any]
 @given(st.text(max_size=80))
 def test_any_text_can_be_asked_for_claims(text: str) -> None:
     assert read_claims(text).ends_at is None
+
+
+def test_what_is_called_for_stays_when_another_grant_follows() -> None:
+    chosen = replace(OLD, account_id="a", workspace="ws-1")
+    body = json.dumps({"access_token": "new", "refresh_token": "next"}).encode()
+    following = read_refreshed(body, chosen, now=NOW)
+    assert (following.access, following.workspace, following.called_for) == ("new", "ws-1", "ws-1")
+    assert replace(chosen, workspace=None).called_for == "a"
+    assert replace(chosen, workspace=None, account_id=None).called_for is None
+
+
+def test_a_workspace_has_an_id_that_a_header_can_carry() -> None:
+    for text in ("ws-1", "9d203cc0_A", "x" * 128):
+        assert is_workspace(text)
+    for text in ("", "a b", "ä", "a\n", "x" * 129):
+        assert not is_workspace(text)

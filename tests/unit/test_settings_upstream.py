@@ -351,12 +351,16 @@ def test_the_version_stands_behind_whatever_a_path_has(read: Read) -> None:
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ('{ a = "sk-key" }', "upstream.accounts.a: must be 'env:VARIABLE' or 'file:PATH'"),
+        ('{ a = "sk-key" }', "upstream.accounts.a: must be 'env:VARIABLE', 'file:PATH' or"),
         ('{ "a b" = "env:A" }', "upstream.accounts: a name is 1 to 64"),
         ('{ a = "env:NOT_SET" }', "upstream.accounts.a: "),
         ('{ a = "file:/not/there" }', "upstream.accounts.a: "),
-        ('{ a = { key = "sk-key" } }', "upstream.accounts.a: must be 'env:VARIABLE'"),
-        ('{ a = { tags = ["eu"] } }', "upstream.accounts.a: must be 'env:VARIABLE'"),
+        ('{ a = { key = "sk-key" } }', "upstream.accounts.a: must be 'env:VARIABLE', 'file"),
+        *(
+            (f'{{ a = "keyring:{place}" }}', "upstream.accounts.a: must be 'env:VARIABLE', 'file")
+            for place in ("service", "/user", "service/", "a\\tb/c", f"{'s' * 257}/u")
+        ),
+        ('{ a = { tags = ["eu"] } }', "upstream.accounts.a: must be 'env:VARIABLE', 'file"),
         ('{ a = { key = "env:A", sk-key = 1 } }', "upstream.accounts.a: has 'key', 'tags' and"),
         ('{ a = { key = "env:A", tags = "e u" } }', "upstream.accounts.a.tags: must be a list"),
         ('{ a = { key = "env:A", tags = ["e u"] } }', "upstream.accounts.a.tags: must be a list"),

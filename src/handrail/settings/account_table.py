@@ -1,8 +1,6 @@
 """The table `[upstream.accounts]`: where the key of each account stands, its tags and weight."""
 
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -10,16 +8,15 @@ from handrail.core.select import MAX_WEIGHT
 from handrail.errors import ConfigInvalid
 from handrail.settings import readers
 from handrail.settings.model import AccountEntry, Secret
+from handrail.settings.secret_places import PLACES, Unreadable, is_place, read_place
 
-_PLACE: Final = re.compile(r"(?:env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00]+)")
-_MAX_SECRET: Final = 16 * 1024
 _KEYS: Final = frozenset({"key", "tags", "weight"})
 
 
 def account_table(value: Any, name: str) -> Mapping[str, AccountEntry]:
     """A table of names, with a place each, or a table with `key`, `tags` and `weight`.
 
-    A place is `env:VARIABLE` or `file:PATH`; a key itself has no business in a settings file.
+    A place is one of `settings.secret_places`; a key itself has no business in a settings file.
     Raises ConfigInvalid, and repeats no value: it may be a key.
     """
     if not isinstance(value, dict):
@@ -35,10 +32,10 @@ def _entry(said: Any, name: str) -> AccountEntry:
     if not table.keys() <= _KEYS:
         raise ConfigInvalid(f"{name}: has 'key', 'tags' and 'weight', and nothing else.")
     place = table.get("key")
-    if not isinstance(place, str) or not _PLACE.fullmatch(place):
-        raise ConfigInvalid(f"{name}: must be 'env:VARIABLE' or 'file:PATH'.")
+    if not is_place(place):
+        raise ConfigInvalid(f"{name}: must be {PLACES}.")
     return AccountEntry(
-        place=place,
+        place=str(place),
         tags=readers.tags(table.get("tags", []), f"{name}.tags"),
         weight=_weight(table.get("weight"), f"{name}.weight"),
     )
@@ -61,24 +58,16 @@ def account_keys(
     """The keys at these places, read anew with each load; `missing` gets what there is not."""
     found = {}
     for name, entry in entries.items():
-        kind, _, where = entry.place.partition(":")
-        said, why = _read(kind, where, environment)
-        key = said.strip()
+        why = ""
+        try:
+            key = read_place(entry.place, environment)
+        except Unreadable as error:
+            key, why = "", f" ({error})"
         if not key or not (key.isascii() and key.isprintable() and " " not in key):
+            where = entry.place.replace(":", " ", 1)
             missing[f"upstream.accounts.{name}"] = (
-                f"upstream.accounts.{name}: {kind} {where}{why} holds no API key."
+                f"upstream.accounts.{name}: {where}{why} holds no API key."
             )
             continue
         found[name] = Secret(key)
     return MappingProxyType(found)
-
-
-def _read(kind: str, where: str, environment: Mapping[str, str]) -> tuple[str, str]:
-    """What stands there, and if nothing can be read, why."""
-    if kind == "env":
-        return environment.get(where, ""), ""
-    try:
-        with Path(where).expanduser().open(encoding="utf-8", errors="replace") as file:
-            return file.read(_MAX_SECRET), ""
-    except OSError as error:
-        return "", f" ({error.strerror})"

@@ -155,9 +155,10 @@ OPTIONS: Final[tuple[Option, ...]] = (
         path="upstream.accounts",
         read=account_table,
         default=MappingProxyType({}),
-        meaning="Further API keys, as a table of names: each is `env:VARIABLE` or `file:PATH`, or "
-        'a table such as `{ key = "env:X", tags = ["eu"], weight = 2 }`. Calls are spread over '
-        "them, and over the accounts of `handrail accounts`.",
+        meaning="Further API keys, as a table of names: each is `env:VARIABLE`, `file:PATH` or "
+        "`keyring:SERVICE/USER` (extra keyring), or a table such as "
+        '`{ key = "env:X", tags = ["eu"], weight = 2 }`. Calls are spread over them, and over the '
+        "accounts of `handrail accounts`.",
     ),
     Option(
         path="accounts.strategy",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from handrail.bootstrap.data_dir import open_shared
+from handrail.bootstrap.vault_keys import key_at
 from handrail.core.credentials import pack, unpack
 from handrail.core.oauth_refusals import IssuerRefused
 from handrail.engine.accounts import Pool
@@ -14,7 +15,7 @@ from handrail.engine.clock import Clock
 from handrail.engine.refresh import Exchange, Refresher, RefreshFailed
 from handrail.errors import ConfigInvalid, IssuerFailed
 from handrail.settings.load import ACCOUNTS_FILE
-from handrail.settings.model import OAuthSettings, Settings
+from handrail.settings.model import KeyPlace, OAuthSettings, Settings
 from handrail.store.accounts import Renewal
 from handrail.store.files import private_directory, read_private, replace_file
 from handrail.store.shared import SharedFile
@@ -25,24 +26,32 @@ from handrail.upstream.oauth import Issuer
 ACCOUNTS_KEY: Final = "accounts.key"
 
 
-def open_accounts(data_dir: Path) -> SqliteAccounts:
-    """The accounts of a data directory, made at the first time. Raises ConfigInvalid."""
+def open_accounts(data_dir: Path, *, place: KeyPlace | None = None) -> SqliteAccounts:
+    """The accounts of a data directory, made at the first time. Raises ConfigInvalid.
+
+    `place` is where their key stands if not in the directory.
+    """
     private_directory(data_dir)
     file = open_shared(data_dir)
     try:
-        return accounts_in(file, data_dir)
+        return accounts_in(file, data_dir, place=place)
     except ConfigInvalid:
         file.close()
         raise
 
 
-def accounts_in(file: SharedFile, data_dir: Path) -> SqliteAccounts:
+def accounts_in(
+    file: SharedFile, data_dir: Path, *, place: KeyPlace | None = None
+) -> SqliteAccounts:
     """The accounts in an open file. Raises ConfigInvalid when their key is not there.
 
     They have a key of their own: several processes use it at once, so it is not exchanged together
     with that of the run store.
     """
     path = data_dir / ACCOUNTS_KEY
+    if place is not None:
+        needed_by = data_dir / ACCOUNTS_FILE if sealed_in(file) else None
+        return SqliteAccounts(file, key=key_at(place, file=path, needed_by=needed_by))
     if sealed_in(file) and not path.exists():
         raise ConfigInvalid(
             f"{path}: the key of the accounts is missing but {ACCOUNTS_FILE} has some; restore the "

@@ -12,7 +12,6 @@ from handrail.bootstrap.accounts import accounts_in, declare, pool_of
 from handrail.bootstrap.data_dir import (
     DATABASE,
     LEDGER,
-    STORE_KEY,
     admin_key_digest,
     open_shared,
     take_lock,
@@ -23,6 +22,7 @@ from handrail.bootstrap.ids import new_request_id
 from handrail.bootstrap.keys import caller_keys
 from handrail.bootstrap.loops import running
 from handrail.bootstrap.parts import Books, NewClient, Parts, build
+from handrail.bootstrap.vault_keys import store_key
 from handrail.core.quota import Quota
 from handrail.engine.clock import Clock, SystemClock
 from handrail.engine.meter import CallListener, unheard
@@ -36,9 +36,8 @@ from handrail.settings.model import Settings
 from handrail.store.base import Store
 from handrail.store.files import private_directory
 from handrail.store.ledger import SqliteLedger
-from handrail.store.rotation import settle
 from handrail.store.sqlite import open_sqlite
-from handrail.store.vault import Vault, load_store_key
+from handrail.store.vault import Vault
 from handrail.telemetry import get_logger
 from handrail.upstream.client import AiohttpClient
 
@@ -63,6 +62,8 @@ class OpenStore(Protocol):
 # Read once, at the start; a reload that changes one of these says so in the log.
 NEED_RESTART: Final = (
     "data_dir",
+    "vault.store_key",
+    "vault.accounts_key",
     "server.host",
     "server.port",
     "server.allowed_hosts",
@@ -114,8 +115,7 @@ class Gateway:
             undo.callback(self._shared.close)
             self._keys = caller_keys(self._shared, clock=self._clock)
             database = settings.data_dir / DATABASE
-            settle(settings.data_dir / STORE_KEY, database=database)
-            key = load_store_key(settings.data_dir / STORE_KEY, database=database)
+            key = store_key(settings)
             self._store = open_store(
                 database,
                 vault=Vault(key),
@@ -123,7 +123,9 @@ class Gateway:
                 quota=lambda: self.settings.quota,
                 monotonic=self._clock.monotonic,
             )
-            self._accounts = accounts_in(self._shared, settings.data_dir)
+            self._accounts = accounts_in(
+                self._shared, settings.data_dir, place=settings.vault.accounts
+            )
             declare(self._accounts, self.settings, now=self._clock.now())
             undo.pop_all()
 

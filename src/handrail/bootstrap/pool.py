@@ -48,7 +48,9 @@ class AccountBook:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._clock = SystemClock()
-        self._store: SqliteAccounts = open_accounts(settings.data_dir)
+        self._store: SqliteAccounts = open_accounts(
+            settings.data_dir, place=settings.vault.accounts
+        )
         declare(self._store, settings, now=self._clock.now(), needed=False)
 
     def close(self) -> None:

@@ -60,7 +60,7 @@ def backup(file: Path, **parameters: Any) -> None:
     size = kept.backup(file)
     click.echo(f"{file}: {size} bytes.")
     click.echo(
-        f"The store key is not in it: keep a copy of {kept.key_file} elsewhere. Without the key "
+        f"The store key is not in it: keep a copy of {kept.key_is_in} elsewhere. Without the key "
         "nobody can read the copy."
     )
 

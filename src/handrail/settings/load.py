@@ -34,6 +34,7 @@ from handrail.settings.model import Caller, Settings
 from handrail.settings.oauth import read_oauth
 from handrail.settings.options import CALLER_KEY_VARIABLE, FILE_VARIABLE, OPTIONS, Option
 from handrail.settings.target import read_target
+from handrail.settings.vault import read_vault
 
 DEFAULT_CALLER: Final = "default"
 DEFAULT_FILE: Final = Path("handrail.toml")
@@ -116,6 +117,7 @@ def load(
         models=models,
         defaults=defaults,
         accounting=accounting,
+        vault=read_vault(values, environment),
         file=file,
         values=MappingProxyType(values),
         sources=MappingProxyType(sources),

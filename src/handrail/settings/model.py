@@ -50,6 +50,27 @@ class Proxy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeyPlace:
+    """Where the key of a vault stands instead of its file: by which setting, and what is there.
+
+    `secret` is what the variable holds; None for an empty one, and for a keyring, which is read
+    when the key is needed.
+    """
+
+    setting: str
+    place: str
+    secret: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaultPlaces:
+    """Those of the run store and of the accounts; None for a file of the data directory."""
+
+    store: KeyPlace | None = None
+    accounts: KeyPlace | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccountEntry:
     """What the settings say of an account: where its key stands, its tags, its weight if any."""
 
@@ -198,6 +219,7 @@ class Settings:
     file: Path | None
     values: Mapping[str, Any]
     sources: Mapping[str, str]
+    vault: VaultPlaces = VaultPlaces()
 
     @property
     def limits(self) -> Limits:

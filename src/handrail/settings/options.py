@@ -14,6 +14,7 @@ from handrail.core.select import Strategy as AccountStrategy
 from handrail.core.switch import SWITCH_VARIABLES
 from handrail.settings import readers
 from handrail.settings.account_table import account_table
+from handrail.settings.vault import key_place
 
 CALLER_KEY_VARIABLE: Final = "HANDRAIL_CALLER_KEY"
 API_KEY_VARIABLE: Final = "HANDRAIL_UPSTREAM_API_KEY"
@@ -104,6 +105,19 @@ OPTIONS: Final[tuple[Option, ...]] = (
         default=None,
         meaning="Directory of the run store and the generated keys; by default the user's data "
         "directory.",
+    ),
+    Option(
+        path="vault.store_key",
+        read=key_place,
+        default=None,
+        meaning="Where the key of the run store stands, if not in the file store.key: "
+        "`env:VARIABLE` with 64 hexadecimal digits, or `keyring:SERVICE/USER` (extra keyring).",
+    ),
+    Option(
+        path="vault.accounts_key",
+        read=key_place,
+        default=None,
+        meaning="The same for the key of the accounts, and the file accounts.key.",
     ),
     Option(
         path="upstream.url",

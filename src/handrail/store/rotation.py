@@ -99,10 +99,14 @@ def settle(key_file: Path, *, database: Path) -> None:
         pending.unlink()
 
 
-def fitting_key(key_file: Path, *, database: Path) -> bytes | None:
-    """The key that the database fits, of the key file and of one that waits; None for neither."""
+def fitting_key(key_file: Path, *, database: Path, given: bytes | None = None) -> bytes | None:
+    """The key that the database fits, of the key file and of one that waits; None for neither.
+
+    Where the key stands elsewhere, it is `given`, and the only one that is tried.
+    """
     proof = _proof(database)
-    keys = (read_private(path) for path in (key_file, pending_file(key_file)))
+    files = (read_private(path) for path in (key_file, pending_file(key_file)))
+    keys = files if given is None else iter([given])
     return next((key for key in keys if key is not None and _fits(key, proof)), None)
 
 

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from handrail.core import wire
+from handrail.core.caller_policy import CallerPolicy
 from handrail.core.catalogue import NO_OPTIONS
-from handrail.core.policy import CallerPolicy, decide
+from handrail.core.policy import decide
 from handrail.core.profiles import CODEX
 from handrail.core.switch import Switch
 from handrail.engine.dispatch import Dispatcher

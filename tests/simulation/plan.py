@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from handrail.core.caller_keys import key_digest
-from handrail.core.policy import CallerPolicy, CrashPolicy, StoreFalsePolicy
+from handrail.core.caller_policy import CallerPolicy, CrashPolicy, StoreFalsePolicy
 from handrail.settings.load import load
 from handrail.settings.model import Caller, Settings
 from tests.simulation.disk import Trouble

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from handrail.core.admission import Limits
-from handrail.core.fast_session import FastPolicy
-from handrail.core.policy import (
+from handrail.core.caller_policy import (
     BackgroundPolicy,
     CallerPolicy,
     CrashPolicy,
@@ -17,6 +16,7 @@ from handrail.core.policy import (
     StorePolicy,
     WhenLeft,
 )
+from handrail.core.fast_session import FastPolicy
 from handrail.core.quota import Quota
 from handrail.core.switch import Switch
 from handrail.settings.caller_options import CALLER_OPTIONS

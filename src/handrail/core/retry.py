@@ -13,8 +13,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from handrail.core.caller_policy import CrashPolicy
 from handrail.core.lifecycle import LAST_OPENING
-from handrail.core.policy import CrashPolicy
 from handrail.core.upstream_errors import LASTING
 from handrail.errors import Code, HandrailError, UpstreamFailed, UpstreamRefused
 

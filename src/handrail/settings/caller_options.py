@@ -2,8 +2,7 @@
 
 from typing import Final
 
-from handrail.core.fast_session import FastPolicy
-from handrail.core.policy import (
+from handrail.core.caller_policy import (
     BackgroundPolicy,
     CallerPolicy,
     CrashPolicy,
@@ -13,6 +12,7 @@ from handrail.core.policy import (
     StorePolicy,
     WhenLeft,
 )
+from handrail.core.fast_session import FastPolicy
 from handrail.settings import readers
 from handrail.settings.options import Option
 

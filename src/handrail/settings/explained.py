@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from handrail.core.policy import CallerPolicy
+from handrail.core.caller_policy import CallerPolicy
 from handrail.core.redact import masked
 from handrail.settings.caller_options import CALLER_OPTIONS
 from handrail.settings.load import DEFAULT_CALLER

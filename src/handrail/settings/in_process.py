@@ -8,9 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Self, TypeVar
 
+from handrail.core.caller_policy import CallerPolicy, Executor
 from handrail.core.catalogue import NO_OPTIONS, Catalogue, Entries, Options
 from handrail.core.fast_session import NO_FAST_SESSION, FastSession
-from handrail.core.policy import CallerPolicy, Executor
 from handrail.core.prepare import Upstream
 from handrail.core.profiles import CODEX, PROFILES, AddReasoning, ToolCleanUp
 from handrail.core.switch import Switch

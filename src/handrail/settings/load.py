@@ -12,8 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from handrail.core.caller_keys import key_digest
-from handrail.core.fast_session import FastPolicy, FastSession
-from handrail.core.policy import (
+from handrail.core.caller_policy import (
     BackgroundPolicy,
     CallerPolicy,
     CrashPolicy,
@@ -23,6 +22,7 @@ from handrail.core.policy import (
     StorePolicy,
     WhenLeft,
 )
+from handrail.core.fast_session import FastPolicy, FastSession
 from handrail.core.profiles import PROFILES
 from handrail.core.select import Strategy as AccountStrategy
 from handrail.core.switch import Switch, resolve_switch

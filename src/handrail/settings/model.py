@@ -10,9 +10,9 @@ import msgspec
 
 from handrail.core.admission import Limits
 from handrail.core.callback_url import CALLBACK_PATH
+from handrail.core.caller_policy import CallerPolicy, Executor
 from handrail.core.catalogue import Catalogue, Entries, Options
 from handrail.core.fast_session import FastSession
-from handrail.core.policy import CallerPolicy, Executor
 from handrail.core.profiles import Auth, Profile
 from handrail.core.quota import Quota
 from handrail.core.redact import masked

@@ -7,16 +7,15 @@ from typing import Any
 import pytest
 
 from handrail.core import wire
-from handrail.core.policy import (
+from handrail.core.caller_policy import (
     BackgroundPolicy,
     CallerPolicy,
     Executor,
-    Plan,
     Priority,
     StoreFalsePolicy,
     StorePolicy,
-    decide,
 )
+from handrail.core.policy import Plan, decide
 from handrail.core.switch import parse_boolean, resolve_switch
 from handrail.errors import ConfigInvalid, RequestRejected
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from handrail.core.policy import CrashPolicy
+from handrail.core.caller_policy import CrashPolicy
 from handrail.core.retry import MAX_ATTEMPTS, MAX_CALLS, Cause, Verdict, attempt_verdict, verdict
 from handrail.errors import (
     Code,

@@ -14,6 +14,7 @@ from handrail.engine.dispatch import Dispatcher
 from handrail.engine.foreground import Foreground, prepare
 from handrail.engine.history import Conversation
 from handrail.engine.meter import Attribution
+from handrail.engine.ways import Place
 from handrail.settings.catalogue import catalogue_of
 from handrail.settings.model import Secret, Target
 from handrail.upstream.client import UpstreamCall
@@ -119,8 +120,7 @@ async def answered(
     call = prepare(
         Conversation.alone(request),
         plan=decide(request, switch=switch, caller=CallerPolicy(name="default")),
-        target=target(key),
-        headers=headers or {},
+        places=[Place(target=target(key), headers=headers or {})],
         attribution=Attribution(
             caller="default", mode="stateless", response_id="resp_ours", account=account
         ),

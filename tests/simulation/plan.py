@@ -150,4 +150,4 @@ def _loaded(profile: str) -> Settings:
     }
     settings = load(flags, environment, default_data_dir=Path("simulated"))
     target = replace(settings.target, reply_seconds=15.0, idle_seconds=20.0)
-    return replace(settings, target=target)
+    return replace(settings, targets={target.label: target})

@@ -93,6 +93,7 @@ STATUS = {
     "origin_not_allowed": 403,
     "not_found": 404,
     "model_not_found": 404,
+    "encrypted_content_elsewhere": 400,
     "unsupported_endpoint": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,

@@ -109,6 +109,7 @@ ROWS: dict[str, tuple[Any, str, Any, list[str]]] = {
     "weight": (1, "7", 7, ["0", "101", "1.5", "true"]),
     "executor": (None, '"upstream"', Executor.UPSTREAM, ['"nobody"', "true"]),
     "models": (("*",), '["o3", "gpt-*"]', ("o3", "gpt-*"), ['[""]', "5", "[5]"]),
+    "targets": (None, '["upstream"]', ("upstream",), ['"upstream"', "5", "[5]"]),
     "priority": (Priority.NORMAL, '"low"', Priority.LOW, ['"urgent"', "1"]),
     "max_priority": (Priority.HIGH, '"normal"', Priority.NORMAL, ['""', "true"]),
 }
@@ -182,6 +183,7 @@ def test_a_caller_with_every_setting_has_exactly_that_policy(read: Read) -> None
         weight=7,
         executor=Executor.UPSTREAM,
         models=("o3", "gpt-*"),
+        targets=("upstream",),
         priority=Priority.LOW,
         max_priority=Priority.NORMAL,
     )

@@ -47,6 +47,14 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OtherTarget:
+    """A target that may take another's place, and the name of the rules that it is written by."""
+
+    name: str
+    rules: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What was decided for one request.
 
@@ -57,7 +65,7 @@ class Plan:
     itself runs. `outlives_reader`: a foreground stream goes on when its reader leaves. `rules`
     names those that a run's upstream request is made by, "" where that is done at once. `account`
     is the name of the account that the request demands, `project` the label that its calls are
-    charged under.
+    charged under. `others` are the targets that a run may go to when its own cannot be used.
     """
 
     mode: Mode
@@ -72,6 +80,7 @@ class Plan:
     rules: str = ""
     account: str | None = None
     project: str | None = None
+    others: tuple[OtherTarget, ...] = ()
 
     def header(self) -> str:
         """The value of the `handrail-decision` reply header; holds no content of the request."""

@@ -120,6 +120,13 @@ CALLER_OPTIONS: Final[tuple[Option, ...]] = (
         "any other is a 404, as if it did not exist. An empty list allows none.",
     ),
     Option(
+        path="targets",
+        read=readers.words,
+        default=_POLICY.targets,
+        meaning="Names of the targets that the caller's requests may go to; by default all. A "
+        "model whose route leads to none of these is a 404.",
+    ),
+    Option(
         path="priority",
         read=readers.word(*Priority),
         default=_POLICY.priority,

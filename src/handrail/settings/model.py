@@ -16,6 +16,7 @@ from handrail.core.fast_session import FastSession
 from handrail.core.profiles import Auth, Profile
 from handrail.core.quota import Quota
 from handrail.core.redact import masked
+from handrail.core.routes import Route, route
 from handrail.core.select import Strategy
 from handrail.core.switch import Switch
 from handrail.settings.accounting import Accounting
@@ -57,7 +58,8 @@ class Target:
     is `api_key` or what `bearer_command` prints, kept for `bearer_seconds` if it does not say when
     it ends. `query` is a part of every URL, "" for none. `label` is what
     accounts call it, `accounts` are the keys of the settings by the names of theirs,
-    `drops_reasoning` is what becomes of reasoning whose account cannot be used. `rules` names
+    `drops_reasoning` is what becomes of reasoning whose account cannot be used. `only`: the
+    settings have no other target. `rules` names
     what decides how a request to it is written: equal rules have equal names.
     """
 
@@ -78,6 +80,7 @@ class Target:
     label: str = "upstream"
     accounts: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     drops_reasoning: bool = False
+    only: bool = True
     rules: str = field(init=False, repr=False, default="")
 
     def __post_init__(self) -> None:
@@ -91,7 +94,8 @@ class Target:
     @property
     def name(self) -> str:
         """What a run remembers, to find the same upstream again; holds no secret."""
-        return f"{self.profile.name} {self.url}"
+        place = f"{self.profile.name} {self.url}"
+        return place if self.label == "upstream" else f"{self.label}: {place}"
 
 
 def _digest(target: Target) -> str:
@@ -164,7 +168,8 @@ class Settings:
     heartbeat_seconds: int
     log_level: str
     data_dir: Path
-    target: Target
+    targets: Mapping[str, Target]
+    routes: tuple[Route, ...]
     oauth: OAuthSettings
     switch: Switch
     executor: Executor
@@ -183,6 +188,18 @@ class Settings:
     file: Path | None
     values: Mapping[str, Any]
     sources: Mapping[str, str]
+
+    @property
+    def target(self) -> Target:
+        """The first target: the only one, unless there is a table of them."""
+        return next(iter(self.targets.values()))
+
+    def targets_for(self, model: str, caller: CallerPolicy) -> tuple[Target, ...]:
+        """The targets for a model, "" for none, that the caller may use, the first to be asked.
+
+        () when no route leads to one.
+        """
+        return tuple(self.targets[name] for name in route(model, self.routes, caller.targets))
 
     @property
     def limits(self) -> Limits:

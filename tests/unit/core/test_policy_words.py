@@ -185,3 +185,9 @@ def test_a_rule_in_a_plain_word_is_the_rule_of_that_name() -> None:
     assert caller.background is BackgroundPolicy.DENY
     assert caller.store is StorePolicy.REFUSE
     assert caller.store_false is StoreFalsePolicy.GATEWAY
+
+
+def test_names_of_models_and_targets_may_be_any_sequence() -> None:
+    names: Any = ["a", "b"]
+    policy = CallerPolicy(name="ann", models=names, targets=names)
+    assert (policy.models, policy.targets) == (("a", "b"), ("a", "b"))

@@ -122,6 +122,7 @@ def test_the_words_that_stand_in_the_store_never_change() -> None:
         "refused",
         "mended",
         "other_account",
+        "other_target",
         "ended_early",
         "stalled",
         "server_error",

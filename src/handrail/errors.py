@@ -57,6 +57,7 @@ class Code(StrEnum):
     UPSTREAM_ENDED_EARLY = "upstream_ended_early"
     UPSTREAM_STALLED = "upstream_stalled"
     UPSTREAM_CREDENTIALS_REJECTED = "upstream_credentials_rejected"
+    NO_ACCOUNT_ALLOWED = "no_account_allowed"
     TARGET_GONE = "target_gone"
     STORE_UNAVAILABLE = "store_unavailable"
     STORAGE_FULL = "storage_full"
@@ -135,6 +136,10 @@ CATALOGUE: Final[Mapping[Code, Entry]] = MappingProxyType(
         Code.UPSTREAM_STALLED: Entry(status=504, type="server_error"),
         # Only the operator can mend a refused credential, so no client should try again.
         Code.UPSTREAM_CREDENTIALS_REJECTED: Entry(
+            status=503, type="server_error", retry_after=60, should_retry=False
+        ),
+        # Only the operator can give an account a tag, or the caller another rule.
+        Code.NO_ACCOUNT_ALLOWED: Entry(
             status=503, type="server_error", retry_after=60, should_retry=False
         ),
         # The response is safe where it was made; only the settings no longer say where that is.

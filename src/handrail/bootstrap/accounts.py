@@ -76,11 +76,22 @@ def _new_key(path: Path) -> bytes:
 def declare(store: SqliteAccounts, settings: Settings, *, now: float, needed: bool = True) -> None:
     """Make the settings' accounts known, and if `needed` see that there is a credential at all.
 
-    Raises ConfigInvalid when there is none although the upstream needs one.
+    One whose key is not there now is known all the same: a command line may lack the variable that
+    the gateway has. Raises ConfigInvalid when there is none although the upstream needs one.
     """
     targets = settings.targets.values()
-    store.declare({name: each.label for each in targets for name in each.accounts}, now=now)
-    there = {account.target for account in store.listed(now=now)}
+    store.declare({name: t.label for t in targets for name in t.account_table}, now=now)
+    accounts = store.listed(now=now)
+    for account in accounts:
+        home = settings.targets.get(account.target)
+        said = home.account_table.get(account.name) if home else None
+        if said is None:
+            continue
+        if said.tags != account.tags:
+            store.set_tags(account.id, said.tags)
+        if said.weight not in (None, account.weight):
+            store.set_weight(account.id, said.weight)
+    there = {account.target for account in accounts}
     for target in targets:
         needs = needed and target.profile.needs_credential and target.label not in there
         if needs and target.api_key is None and not target.bearer_command:

@@ -1,7 +1,7 @@
 """The accounts of a data directory for a command line: beside a gateway, or without one."""
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -19,6 +19,7 @@ from handrail.engine.clock import SystemClock
 from handrail.engine.dispatch import Dispatcher
 from handrail.errors import ConfigInvalid, HandrailError
 from handrail.settings.model import Settings
+from handrail.settings.readers import tags as read_tags
 from handrail.store.accounts import Account, NewAccount
 from handrail.store.sqlite_accounts import SqliteAccounts
 from handrail.upstream.client import AiohttpClient
@@ -93,6 +94,27 @@ class AccountBook:
     def set_weight(self, name: str, weight: float) -> None:
         """Give it another share."""
         self._store.set_weight(self.named(name).id, weight)
+
+    def tag(self, name: str, tags: Collection[str]) -> tuple[str, ...]:
+        """Give it these tags as well; all that it has then. Raises ConfigInvalid."""
+        return self._tagged(name, lambda before: (*before, *tags))
+
+    def untag(self, name: str, tags: Collection[str]) -> tuple[str, ...]:
+        """Take these tags from it; those that it has then. Raises ConfigInvalid."""
+        return self._tagged(name, lambda before: tuple(t for t in before if t not in tags))
+
+    def _tagged(
+        self, name: str, change: Callable[[tuple[str, ...]], tuple[str, ...]]
+    ) -> tuple[str, ...]:
+        account = self.named(name)
+        if account.kind not in (OAUTH, KEY):
+            raise ConfigInvalid(
+                f"accounts: '{name}' stands in the settings; give it its tags there "
+                f"(upstream.accounts.{name}.tags)."
+            )
+        tags = read_tags(list(change(account.tags)), "accounts")
+        self._store.set_tags(account.id, tags)
+        return tags
 
     def remove(self, name: str) -> None:
         """Destroy it and its credential. Raises ConfigInvalid for one of the settings."""
@@ -189,15 +211,21 @@ class AccountBook:
         taken = {account.name for account in self.listed()}
         return next(name for n in range(1, 1_000_000) if (name := f"account-{n}") not in taken)
 
-    async def best(self, *, model: str) -> Choice:
+    async def best(self, *, model: str, caller: str | None = None) -> Choice:
         """Which account a call for `model` would be made with now, by the gateway's own rule.
 
-        At the first target of its route.
+        At the first target of its route; by the rules of `caller` too, if one is named. Raises
+        ConfigInvalid for an unknown one.
         """
-        names = route(model, self._settings.routes, None)
+        known = self._settings.callers
+        if caller is not None and caller not in known:
+            raise ConfigInvalid(f"accounts: there is no caller '{scrub(caller)[:64]}'.")
+        policy = known[caller].policy if caller else None
+        names = route(model, self._settings.routes, policy.targets if policy else None)
         target = self._settings.targets[names[0]] if names else self._settings.target
+        tags = frozenset(policy.account_tags if policy else ())
         async with self._pool() as pool:
-            return pool.choice(target, Wants(), model=model)
+            return pool.choice(target, Wants(tags=tags), model=model)
 
     async def check(self, names: Sequence[str]) -> list[Checked]:
         """Ask the upstream for its models with each account; a credential that ends is refreshed.

@@ -143,6 +143,21 @@ def weight(name: str, share: float, **parameters: Any) -> None:
     click.echo(f"{name}: weight {share:g}.")
 
 
+def _tag_command(word: str, meaning: str) -> None:
+    @accounts.command(word, help=meaning)
+    @_flags
+    @click.argument("name", metavar="NAME")
+    @click.argument("tags", metavar="TAGS", nargs=-1, required=True)
+    def command(name: str, tags: tuple[str, ...], **parameters: Any) -> None:
+        with _book(parameters) as book:
+            left = book.tag(name, tags) if word == "tag" else book.untag(name, tags)
+        click.echo(f"{name}: {'tags ' + ' '.join(left) if left else 'no tags'}.")
+
+
+_tag_command("tag", "Give an account tags, by which callers are allowed it.")
+_tag_command("untag", "Take tags from an account.")
+
+
 @accounts.command()
 @_flags
 @click.argument("name", metavar="NAME")
@@ -215,14 +230,15 @@ def check(names: tuple[str, ...], **parameters: Any) -> None:
 @accounts.command()
 @_flags
 @click.option("--model", default="", help="The model that the call is for.")
-def best(model: str, **parameters: Any) -> None:
+@click.option("--caller", metavar="NAME", help="Whose call it is: only accounts with its tags.")
+def best(model: str, caller: str | None, **parameters: Any) -> None:
     """Which account a call would be made with now, and why not the others.
 
     By the rule of the gateway itself, but without what only that knows: calls under way and
     failures of the last minute. Exit status 1 when there is none.
     """
     with _book(parameters) as book:
-        choice = asyncio.run(book.best(model=model))
+        choice = asyncio.run(book.best(model=model, caller=caller))
     _tell(choice)
     sys.exit(0 if choice.account else 1)
 
@@ -242,6 +258,7 @@ def _tell(choice: Choice) -> None:
 def _line(row: dict[str, Any]) -> str:
     words = [row["name"], row["kind"], row["state"] + (", pinned" if row["pinned"] else "")]
     words += [row["plan"]] if row["plan"] else []
+    words += [f"tags {' '.join(row['tags'])}"] if row["tags"] else []
     words += [row["why_ended"]] if row["why_ended"] else []
     words += [f"{each['name']} {each['used_percent']:g} % used" for each in row["quota"]]
     words += [

@@ -85,8 +85,9 @@ class CallerPolicy:
 
     `weight` (1 to 100) is the caller's share of what runs, beside the others' weights. `executor`
     is who runs its background responses, None for whoever runs everybody's. `models` are globs of
-    the models that it may use, `targets` the names of the targets, None for all. `priority` is that
-    of runs whose create names none, `max_priority` the highest that one may name.
+    the models that it may use, `targets` the names of the targets, None for all; `account_tags` are
+    tags of which its accounts must have one, if there are any. `priority` is that of runs whose
+    create names none, `max_priority` the highest that one may name.
 
     Raises ConfigInvalid for a rule that is none: rules are compared by identity, and a "deny" that
     is not BackgroundPolicy.DENY would deny nothing. Also for streams that are to go on without a
@@ -108,6 +109,7 @@ class CallerPolicy:
     executor: Executor | None = None
     models: tuple[str, ...] = ANY_MODEL
     targets: tuple[str, ...] | None = None
+    account_tags: tuple[str, ...] = ()
     priority: Priority = Priority.NORMAL
     max_priority: Priority = Priority.HIGH
 
@@ -130,6 +132,7 @@ class CallerPolicy:
                 f"{self.max_priority}."
             )
         object.__setattr__(self, "models", tuple(self.models))
+        object.__setattr__(self, "account_tags", tuple(self.account_tags))
         if self.targets is not None:
             object.__setattr__(self, "targets", tuple(self.targets))
 

@@ -65,7 +65,8 @@ class Plan:
     itself runs. `outlives_reader`: a foreground stream goes on when its reader leaves. `rules`
     names those that a run's upstream request is made by, "" where that is done at once. `account`
     is the name of the account that the request demands, `project` the label that its calls are
-    charged under. `others` are the targets that a run may go to when its own cannot be used.
+    charged under. `others` are the targets that a run may go to when its own cannot be used,
+    `account_tags` are those of which its account must have one, if there are any.
     """
 
     mode: Mode
@@ -81,6 +82,7 @@ class Plan:
     account: str | None = None
     project: str | None = None
     others: tuple[OtherTarget, ...] = ()
+    account_tags: tuple[str, ...] = ()
 
     def header(self) -> str:
         """The value of the `handrail-decision` reply header; holds no content of the request."""
@@ -114,8 +116,7 @@ def decide(
         plan = _upstream_run(kept, allowed, able=able) if by_upstream else kept
     _refuse_unsupported(request, plan)
     plan = _continued(request, plan, executor=executor, has_store=has_store)
-    check_model(request.model, caller.models)
-    return plan
+    return _with_access(request, plan, caller)
 
 
 def decide_endpoint(
@@ -139,8 +140,16 @@ def decide_endpoint(
     plan = _stateless(request, caller)
     _refuse_unsupported(request, plan)
     plan = _continued(request, plan, executor=Executor.GATEWAY, has_store=has_store)
+    return _with_access(request, plan, caller)
+
+
+def _with_access(request: CreateRequest, plan: Plan, caller: CallerPolicy) -> Plan:
     check_model(request.model, caller.models)
-    return plan
+    if not caller.account_tags:
+        return plan
+    text = f"Accounts must have one of the tags {', '.join(caller.account_tags)}."
+    reason = Reason(name="accounts=tagged", text=text)
+    return replace(plan, account_tags=caller.account_tags, reasons=(*plan.reasons, reason))
 
 
 def _not_of(endpoint: Endpoint, field: str, why: str) -> RequestRejected:
@@ -239,7 +248,7 @@ def _allow_background(switch: Switch, caller: CallerPolicy) -> Reason:
         _refuse_background(f"It is denied to the caller '{caller.name}'", caller)
     if switch.enabled:
         return Reason(
-            name=f"background=enabled({_word(switch.source)})",
+            name=f"background=enabled({switch.source.partition(' ')[0]})",
             text=f"Background mode is on: {switch.source}.",
         )
     if switch.locked:
@@ -250,10 +259,6 @@ def _allow_background(switch: Switch, caller: CallerPolicy) -> Reason:
             text=f"Background mode is allowed to the caller '{caller.name}'.",
         )
     return _refuse_background(f"It is off ({switch.source})", caller)
-
-
-def _word(source: str) -> str:
-    return source.partition(" ")[0]
 
 
 def _refuse_background(why: str, caller: CallerPolicy) -> Never:

@@ -34,6 +34,7 @@ from handrail.engine.single import (
     Single,
     Spent,
     Taken,
+    barred,
     no_credential,
     no_such,
     nothing_spent,
@@ -161,6 +162,7 @@ class Pool:
             name=account.name,
             state=account.state,
             obstacles=tuple(standing),
+            tags=frozenset(account.tags),
             weight=account.weight,
             left=limits.left(account.quota, now=now),
             running=live.running,
@@ -200,6 +202,8 @@ class Pool:
         for account in self._accounts:
             if account.id == choice.account:
                 return account
+        if choice.barred:
+            raise barred(wants)
         if wants.pin is not None and not choice.considered:
             raise no_such()
         raise NoAccount(_exhausted(choice, now=self._clock.now()))
@@ -292,11 +296,13 @@ class Pool:
         elif record.outcome is Outcome.LOST:
             live.failures = (*live.failures, self._clock.now())[-_FAILURES:]
 
-    def shown(self, error: HandrailError, target: Target, *, model: str) -> HandrailError:
+    def shown(
+        self, error: HandrailError, target: Target, *, model: str, tags: frozenset[str]
+    ) -> HandrailError:
         """After a limit, when there are several accounts: when the first of them is free again."""
         if error.fault.status != _TOO_MANY or len(self.of(target)) < 2:
             return error
-        choice = self.choice(target, Wants(), model=model)
+        choice = self.choice(target, Wants(tags=tags), model=model)
         if choice.account is not None or choice.until is None:
             return error
         return NoAccount(_exhausted(choice, now=self._clock.now()))

@@ -4,13 +4,14 @@ It sends, turns an error answer into an exception, mends what we ourselves added
 only where `core.retry` says so. What comes back is a reply whose body is still unread.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from handrail.core import wire
+from handrail.core.masking import Mask
 from handrail.core.mending import mended
 from handrail.core.profiles import Auth
 from handrail.core.retry import Cause, verdict
@@ -36,6 +37,7 @@ from handrail.errors import HandrailError
 from handrail.settings.model import Target
 from handrail.telemetry import get_logger
 from handrail.upstream.client import UpstreamCall, UpstreamClient, UpstreamReply
+from handrail.upstream.masked import MaskedReply
 
 MAX_ERROR_BYTES: Final = 256 * 1024
 ERROR_SECONDS: Final = 10.0
@@ -78,6 +80,11 @@ class _Journey:
     attribution: Attribution
     before_send: "BeforeSend"
     persistent: bool
+
+    def wants(self) -> Wants:
+        """What is asked of the account."""
+        tags = frozenset(self.attribution.account_tags)
+        return Wants(pin=self.attribution.account, tags=tags)
 
     def call(self, leg: Leg, *, cause: Cause) -> CallMade:
         """What is known of a call that is about to be made."""
@@ -141,7 +148,7 @@ class Dispatcher:
         journey = _Journey(
             path=path, attribution=attribution, before_send=before_send, persistent=persistent
         )
-        course = Course(self._accounts, ways, Wants(pin=attribution.account))
+        course = Course(self._accounts, ways, journey.wants())
         del ways  # a long stream must not keep a large request alive
         answered = await self._answered(course, journey)
         del course
@@ -248,12 +255,15 @@ class Dispatcher:
         limit: int,
         method: str = "GET",
         account: str | None = None,
+        tags: Collection[str] = (),
     ) -> bytes:
         """The body of an answer of the target, asked for with that account if one is named.
 
-        Raises UpstreamRefused and UpstreamFailed.
+        If there are `tags`, the account must have one of them. Raises UpstreamRefused and
+        UpstreamFailed.
         """
-        async with self._asked(target, path, method=method, account=account) as reply:
+        wants = Wants(bound=account, tags=frozenset(tags))
+        async with self._asked(target, path, method=method, wants=wants) as reply:
             return await reply.read(limit=limit, idle_seconds=target.idle_seconds)
 
     @asynccontextmanager
@@ -261,7 +271,8 @@ class Dispatcher:
         self, target: Target, path: str, *, account: str | None = None
     ) -> AsyncIterator[UpstreamReply]:
         """A stream of the target; closed when the block is left. Raises as `ask` does."""
-        async with self._asked(target, path, accept=SSE, account=account) as reply:
+        wants = Wants(bound=account)
+        async with self._asked(target, path, accept=SSE, wants=wants) as reply:
             yield reply
 
     @asynccontextmanager
@@ -272,9 +283,9 @@ class Dispatcher:
         *,
         method: str = "GET",
         accept: str = "application/json",
-        account: str | None,
+        wants: Wants,
     ) -> AsyncIterator[UpstreamReply]:
-        turn = Turn(self._accounts, target, Wants(bound=account), model="")
+        turn = Turn(self._accounts, target, wants, model="")
         while True:
             taken = await turn.take()
             try:
@@ -317,7 +328,7 @@ class Dispatcher:
         if request is not None:
             body = wire.encode(request.body)
             outgoing["content-type"] = "application/json"
-        reply = await self._client.send(
+        reply: UpstreamReply = await self._client.send(
             UpstreamCall(
                 method=method,
                 url=target.address(path),
@@ -328,6 +339,9 @@ class Dispatcher:
                 keep_seconds=target.profile.keep_seconds,
             )
         )
+        mask = Mask(secrets)
+        if mask:
+            reply = MaskedReply(reply, mask)
         if 200 <= reply.status < 300:
             return reply
         try:

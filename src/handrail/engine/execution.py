@@ -300,6 +300,7 @@ def attribution_of(run: Run) -> Attribution:
         response_id=run.id,
         project=plan.project,
         account=plan.account,
+        account_tags=plan.account_tags,
     )
 
 

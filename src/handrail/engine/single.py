@@ -17,6 +17,7 @@ from handrail.errors import (
     RequestRejected,
     UpstreamFailed,
     UpstreamRefused,
+    fault,
 )
 from handrail.settings.model import Target
 from handrail.upstream.credentials import Credentials
@@ -89,7 +90,9 @@ class Accounts(Protocol):
     def done(self, taken: Taken, record: CallRecord | None) -> None:
         """The call is over; `record` says how, None when `failed` is told."""
 
-    def shown(self, error: HandrailError, target: Target, *, model: str) -> HandrailError:
+    def shown(
+        self, error: HandrailError, target: Target, *, model: str, tags: frozenset[str]
+    ) -> HandrailError:
         """What a caller hears after `error`, when no other account is left for the call."""
 
     def answered(self, taken: Taken, headers: Mapping[str, str]) -> None:
@@ -113,6 +116,8 @@ class Single:
         """See the port."""
         if wants.pin is not None:
             raise no_such()
+        if wants.tags:  # the credential of the settings has none
+            raise barred(wants)
         secret = await self._credentials.of(target)
         show = None if secret is None else Shown(secret=secret.reveal())
         return Taken(account=None, name=SETTINGS, shown=show)
@@ -138,7 +143,9 @@ class Single:
     def done(self, taken: Taken, record: CallRecord | None) -> None:
         """See the port."""
 
-    def shown(self, error: HandrailError, target: Target, *, model: str) -> HandrailError:
+    def shown(
+        self, error: HandrailError, target: Target, *, model: str, tags: frozenset[str]
+    ) -> HandrailError:
         """See the port."""
         return error
 
@@ -172,8 +179,21 @@ def no_such() -> RequestRejected:
     """A request demands an account that is not there."""
     return RequestRejected(
         Code.INVALID_VALUE,
-        f"'{ACCOUNT}' names no account of this gateway.",
+        f"'{ACCOUNT}' names no account that may be used here.",
         param=ACCOUNT,
+    )
+
+
+def barred(wants: Wants) -> HandrailError:
+    """The caller's rule leaves it no account; of those it may not use it learns nothing."""
+    if wants.pin is not None:
+        return no_such()
+    return NoAccount(
+        fault(
+            Code.NO_ACCOUNT_ALLOWED,
+            "No account of the gateway has one of the tags that this caller's account_tags name; "
+            "its operator has to mend that.",
+        )
     )
 
 

@@ -96,4 +96,4 @@ class Turn:
 
     def shown(self, error: HandrailError) -> HandrailError:
         """What the caller is to hear after `error`, when nothing else is tried."""
-        return self._accounts.shown(error, self._target, model=self._model)
+        return self._accounts.shown(error, self._target, model=self._model, tags=self._wants.tags)

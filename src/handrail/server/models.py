@@ -52,7 +52,8 @@ class Models:
             raise unknown_model(model)
         if len(targets) == 1 and not targets[0].profile.lists_only:
             path = f"/models/{quote(model, safe='/:@+')}"
-            return await exchange.reply(200, wire.encode(await self._get(targets[0], path)))
+            found = await self._get(targets[0], path, caller.policy)
+            return await exchange.reply(200, wire.encode(found))
         entry = models.find(await self._all(exchange, caller, settings), model)
         if entry is None:
             raise unknown_model(model)
@@ -65,7 +66,7 @@ class Models:
         targets = [t for name, t in settings.targets.items() if names is None or name in names]
         lists = []
         problem: HandrailError | None = None
-        asked = (self._listed(target, path) for target in targets)
+        asked = (self._listed(target, path, caller.policy) for target in targets)
         for target, found in zip(targets, await asyncio.gather(*asked), strict=True):
             if isinstance(found, HandrailError):
                 self._logger.warning("models_not_listed", target=target.label, why=found.fault.code)
@@ -77,14 +78,17 @@ class Models:
             raise problem
         return models.union(lists)
 
-    async def _listed(self, target: Target, path: str) -> Body | HandrailError:
+    async def _listed(
+        self, target: Target, path: str, policy: CallerPolicy
+    ) -> Body | HandrailError:
         try:
-            return models.both_shapes(await self._get(target, path))
+            return models.both_shapes(await self._get(target, path, policy))
         except HandrailError as error:  # one that is down must not hide the others
             return error
 
-    async def _get(self, target: Target, path: str) -> Body:
-        return read_response(await self._dispatcher.ask(target, path, limit=MAX_BYTES))
+    async def _get(self, target: Target, path: str, policy: CallerPolicy) -> Body:
+        tags = policy.account_tags
+        return read_response(await self._dispatcher.ask(target, path, limit=MAX_BYTES, tags=tags))
 
 
 def _wanted(

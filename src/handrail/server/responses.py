@@ -203,7 +203,7 @@ class Responses:
     def _attribution(self, exchange: Exchange, plan: Plan, caller: Caller) -> Attribution:
         project = read_project(lambda header: exchange.header(header.encode()))
         charged = self._charging.attribution(caller.policy.name, mode=plan.mode, project=project)
-        return charged if plan.account is None else replace(charged, account=plan.account)
+        return replace(charged, account=plan.account, account_tags=plan.account_tags)
 
     async def _answer_background(
         self, exchange: Exchange, plan: Plan, work: Accepted, *, caller: str

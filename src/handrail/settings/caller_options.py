@@ -127,6 +127,13 @@ CALLER_OPTIONS: Final[tuple[Option, ...]] = (
         "model whose route leads to none of these is a 404.",
     ),
     Option(
+        path="account_tags",
+        read=readers.tags,
+        default=_POLICY.account_tags,
+        meaning="Tags of which an account must have one to serve this caller; an empty list allows "
+        "every account.",
+    ),
+    Option(
         path="priority",
         read=readers.word(*Priority),
         default=_POLICY.priority,

@@ -326,6 +326,7 @@ def _policy(name: str, values: Mapping[str, Any], *, file: str) -> CallerPolicy:
             executor=Executor(values["executor"]) if values["executor"] else None,
             models=values["models"],
             targets=values["targets"],
+            account_tags=values["account_tags"],
             priority=Priority(values["priority"]),
             max_priority=Priority(values["max_priority"]),
         )

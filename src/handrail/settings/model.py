@@ -51,13 +51,27 @@ class Proxy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccountEntry:
+    """What the settings say of an account: where its key stands, its tags, its weight if any."""
+
+    place: str
+    tags: tuple[str, ...] = ()
+    weight: float | None = None
+
+    def __str__(self) -> str:
+        weight = "" if self.weight is None else f" weight {self.weight:g}"
+        return f"{self.place}{' tags ' + ' '.join(self.tags) if self.tags else ''}{weight}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """A configured upstream. Timeouts in seconds. `proxy` is None for direct calls.
 
     `catalogue` is what is known about models there. `auth` says how the credential is shown, which
     is `api_key` or what `bearer_command` prints, kept for `bearer_seconds` if it does not say when
     it ends. `query` is a part of every URL, "" for none. `label` is what
-    accounts call it, `accounts` are the keys of the settings by the names of theirs,
+    accounts call it, `accounts` are the keys of the settings by the names of theirs, and
+    `account_table` is what the settings say of these, also of one whose key is not there;
     `drops_reasoning` is what becomes of reasoning whose account cannot be used. `only`: the
     settings have no other target. `rules` names
     what decides how a request to it is written: equal rules have equal names.
@@ -79,6 +93,7 @@ class Target:
     query: str = ""
     label: str = "upstream"
     accounts: Mapping[str, Secret] = field(default_factory=dict, repr=False)
+    account_table: Mapping[str, AccountEntry] = field(default_factory=dict)
     drops_reasoning: bool = False
     only: bool = True
     rules: str = field(init=False, repr=False, default="")

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -11,7 +10,7 @@ from handrail.core.catalogue import Catalogue
 from handrail.core.profiles import CODEX, OPENAI, PROFILES, AddReasoning, Auth, Profile, ToolCleanUp
 from handrail.core.proxies import proxy_variable
 from handrail.errors import ConfigInvalid
-from handrail.settings import readers
+from handrail.settings.account_table import account_keys
 from handrail.settings.model import Proxy, Secret, Target
 from handrail.settings.options import API_KEY_VARIABLE, OPENAI_KEY_VARIABLE
 from handrail.settings.proxy import proxy_of
@@ -99,7 +98,10 @@ def read_target(
         bearer_seconds=said["bearer_lifetime"],
         query="" if version is None else f"api-version={version}",
         label=said.place.removeprefix("targets."),
-        accounts=_accounts(said, environment, missing=missing),
+        accounts=account_keys(
+            said["accounts"], environment, place=f"{said.place}.accounts", missing=missing
+        ),
+        account_table=said["accounts"],
         drops_reasoning=manner.drops_reasoning,
         only=manner.only,
     )
@@ -207,27 +209,6 @@ def _key_variables(profile: Profile, said: Said) -> list[str]:
     # Of several targets, only OpenAI's own address is meant by a variable that nobody named.
     openai = profile.name == OPENAI.name and (only or said["url"] == OPENAI.base_url)
     return [*found, OPENAI_KEY_VARIABLE] if openai else found
-
-
-def _accounts(
-    said: Said, environment: Mapping[str, str], *, missing: dict[str, str]
-) -> Mapping[str, Secret]:
-    """The keys of the table of accounts. A file is read anew with each load of the settings."""
-    found = {}
-    for name, place in said["accounts"].items():
-        kind, _, where = place.partition(":")
-        try:
-            text = environment.get(where, "") if kind == "env" else readers.secret_file(where)
-        except OSError as error:
-            text = ""
-            where = f"{where} ({error.strerror})"
-        key = text.strip()
-        if not key or not (key.isascii() and key.isprintable() and " " not in key):
-            path = f"{said.place}.accounts.{name}"
-            missing[path] = f"{path}: {kind} {where} holds no API key."
-            continue
-        found[name] = Secret(key)
-    return MappingProxyType(found)
 
 
 def _check_no_key(said: Said, environment: Mapping[str, str]) -> None:

@@ -49,6 +49,7 @@ class Account:
             "why_ended": self.why_ended,
             "pinned": pinned,
             "weight": self.weight,
+            "tags": list(self.tags),
             "expires_at": written(self.expires_at),
             "refreshed_at": written(self.refreshed_at),
             "cooldowns": [

@@ -249,6 +249,11 @@ class SqliteAccounts:
         """Give it another weight."""
         self.file.now(lambda c: c.execute(SQL["set_weight"], {"id": account, "weight": weight}))
 
+    def set_tags(self, account: str, tags: Sequence[str]) -> None:
+        """Give it these tags instead of those it has."""
+        written = msgspec.json.encode(tags).decode()
+        self.file.now(lambda c: c.execute(SQL["set_tags"], {"id": account, "tags": written}))
+
     def remove(self, account: str) -> None:
         """Destroy it and its credential; a pin on it is gone too."""
 

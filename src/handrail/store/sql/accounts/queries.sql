@@ -127,3 +127,7 @@ on conflict (name) do update set value = excluded.value;
 -- name: unset
 -- No such value any more.
 delete from settings where name = :name;
+
+-- name: set_tags
+-- What callers are allowed it by.
+update accounts set tags = :tags where id = :id;

@@ -36,6 +36,7 @@ class Code(StrEnum):
     ORIGIN_NOT_ALLOWED = "origin_not_allowed"
     NOT_FOUND = "not_found"
     MODEL_NOT_FOUND = "model_not_found"
+    ENCRYPTED_CONTENT_ELSEWHERE = "encrypted_content_elsewhere"
     UNSUPPORTED_ENDPOINT = "unsupported_endpoint"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     REQUEST_TIMEOUT = "request_timeout"
@@ -107,6 +108,7 @@ CATALOGUE: Final[Mapping[Code, Entry]] = MappingProxyType(
         Code.ORIGIN_NOT_ALLOWED: _caller(403),
         Code.NOT_FOUND: _caller(404),
         Code.MODEL_NOT_FOUND: _caller(404),
+        Code.ENCRYPTED_CONTENT_ELSEWHERE: _caller(400),
         Code.UNSUPPORTED_ENDPOINT: _caller(404),
         Code.METHOD_NOT_ALLOWED: _caller(405),
         Code.REQUEST_TIMEOUT: _caller(408),

@@ -67,6 +67,7 @@ def test_only_what_somebody_has_to_mend_first_forbids_a_retry() -> None:
         Code.NO_ACCOUNT_ALLOWED,
         Code.TARGET_GONE,
         Code.STORAGE_QUOTA_EXCEEDED,
+        Code.NO_ACCOUNT_ALLOWED,
     }
 
 
@@ -94,6 +95,7 @@ STATUS = {
     "origin_not_allowed": 403,
     "not_found": 404,
     "model_not_found": 404,
+    "encrypted_content_elsewhere": 400,
     "unsupported_endpoint": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,

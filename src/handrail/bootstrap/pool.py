@@ -13,6 +13,7 @@ from handrail.core.credentials import KEY, OAUTH, pack, unpack
 from handrail.core.oauth import Grant, is_workspace
 from handrail.core.profiles import CODEX
 from handrail.core.redact import scrub
+from handrail.core.routes import route
 from handrail.core.select import Choice, State, Wants
 from handrail.engine.accounts import Pool
 from handrail.engine.clock import SystemClock
@@ -45,8 +46,15 @@ class Checked:
 class AccountBook:
     """What a person does with accounts. Names are unique; nothing here shows a credential."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, target: str | None = None) -> None:
+        """Of these settings; `target` is whose accounts new ones are. Raises ConfigInvalid."""
+        if target is not None and target not in settings.targets:
+            raise ConfigInvalid(
+                f"--target: there is no target of that name; the settings have: "
+                f"{', '.join(settings.targets)}."
+            )
         self._settings = settings
+        self._target = target
         self._clock = SystemClock()
         self._store: SqliteAccounts = open_accounts(
             settings.data_dir, place=settings.vault.accounts
@@ -137,7 +145,7 @@ class AccountBook:
         return self._keep(
             NewAccount(
                 name=found,
-                target=self._settings.target.label,
+                target=self.home(of_login=True),
                 kind=OAUTH,
                 credential=pack(grant),
                 expires_at=grant.expires_at,
@@ -152,7 +160,7 @@ class AccountBook:
         return self._keep(
             NewAccount(
                 name=name or self._free_name(),
-                target=self._settings.target.label,
+                target=self.home(),
                 kind=KEY,
                 credential=key.encode(),
             )
@@ -176,6 +184,19 @@ class AccountBook:
             same = self._same(found.grant)
             return self.keep_grant(found.grant, name=None if same else name)
         return self.keep_key(found.api_key or "", name=name)
+
+    def home(self, *, of_login: bool = False) -> str:
+        """Whose account a new one is: what was said, or the only target that it can be of.
+
+        Raises ConfigInvalid when there are several.
+        """
+        able = list(self._settings.targets.values())
+        if of_login and len(able) > 1:
+            able = [each for each in able if each.profile.name == CODEX.name]
+        if self._target is None and len(able) != 1:
+            names = ", ".join(self._settings.targets)
+            raise ConfigInvalid(f"--target: say which target the account is of: {names}.")
+        return self._target or able[0].label
 
     def _keep(self, account: NewAccount) -> str:
         if not NAME.fullmatch(account.name):
@@ -260,14 +281,18 @@ class AccountBook:
     async def best(self, *, model: str, caller: str | None = None) -> Choice:
         """Which account a call for `model` would be made with now, by the gateway's own rule.
 
-        By that of `caller` too, if one is named. Raises ConfigInvalid for an unknown one.
+        At the first target of its route; by the rules of `caller` too, if one is named. Raises
+        ConfigInvalid for an unknown one.
         """
         known = self._settings.callers
         if caller is not None and caller not in known:
             raise ConfigInvalid(f"accounts: there is no caller '{scrub(caller)[:64]}'.")
-        tags = frozenset(known[caller].policy.account_tags if caller else ())
+        policy = known[caller].policy if caller else None
+        names = route(model, self._settings.routes, policy.targets if policy else None)
+        target = self._settings.targets[names[0]] if names else self._settings.target
+        tags = frozenset(policy.account_tags if policy else ())
         async with self._pool() as pool:
-            return pool.choice(self._settings.target, Wants(tags=tags), model=model)
+            return pool.choice(target, Wants(tags=tags), model=model)
 
     async def check(self, names: Sequence[str]) -> list[Checked]:
         """Ask the upstream for its models with each account; a credential that ends is refreshed.
@@ -287,7 +312,9 @@ class AccountBook:
     async def _checked(self, dispatcher: Dispatcher, account: Account) -> Checked:
         if account.state is State.PAUSED:
             return Checked(name=account.name, note="paused, so it was not asked")
-        target = self._settings.target
+        target = self._settings.targets.get(account.target)
+        if target is None:
+            return Checked(name=account.name, note="its target is not in the settings")
         # The Codex backend answers that route only to clients of some version.
         path = "/models?client_version=1.0.0" if target.profile.name == CODEX.name else "/models"
         try:

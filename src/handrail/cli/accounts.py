@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,11 +34,15 @@ def _flags(command: F) -> F:
     )
 
 
+def _target(command: F) -> F:
+    return click.option("--target", metavar="NAME", help="Of which target (the only one).")(command)
+
+
 @contextmanager
-def _opened(settings: Settings) -> Iterator["AccountBook"]:
+def _opened(settings: Settings, target: str | None = None) -> Iterator["AccountBook"]:
     from handrail.bootstrap.pool import AccountBook  # noqa: PLC0415 - an HTTP stack comes along
 
-    book = AccountBook(settings)
+    book = AccountBook(settings, target=target)
     try:
         yield book
     finally:
@@ -46,15 +50,21 @@ def _opened(settings: Settings) -> Iterator["AccountBook"]:
 
 
 @contextmanager
-def _book(parameters: dict[str, Any]) -> Iterator["AccountBook"]:
-    with _opened(load_settings(parameters, credentials=False)) as book:
+def _book(parameters: dict[str, Any], *, target: str | None = None) -> Iterator["AccountBook"]:
+    with _opened(load_settings(parameters, credentials=False), target) as book:
         yield book
 
 
-def _keep(settings: Settings, grant: Grant, name: str | None) -> None:
-    with _opened(settings) as book:
-        kept = book.keep_grant(grant, name=name)
-    click.echo(f"Signed in. The account is called '{kept}'; `handrail accounts list` shows it.")
+def _keep(settings: Settings, *, name: str | None, target: str | None) -> Callable[[Grant], None]:
+    with _opened(settings, target) as book:
+        book.home(of_login=True)  # known before anybody signs in
+
+    def keep(grant: Grant) -> None:
+        with _opened(settings, target) as book:
+            kept = book.keep_grant(grant, name=name)
+        click.echo(f"Signed in. The account is called '{kept}'; `handrail accounts list` shows it.")
+
+    return keep
 
 
 accounts.add_command(login_command(_keep))
@@ -172,21 +182,23 @@ def remove(name: str, **parameters: Any) -> None:
 
 @accounts.command()
 @_flags
+@_target
 @click.option("--name", help="What to call it.")
-def add(name: str | None, **parameters: Any) -> None:
+def add(name: str | None, target: str | None, **parameters: Any) -> None:
     """Keep an API key, read from standard input, sealed in the data directory."""
     key = click.prompt("API key", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline()
-    with _book(parameters) as book:
+    with _book(parameters, target=target) as book:
         kept = book.keep_key(key.strip(), name=name)
     click.echo(f"The account is called '{kept}'.")
 
 
 @accounts.command("import")
 @_flags
+@_target
 @click.argument(
     "file", metavar="FILE", type=click.Path(path_type=Path, exists=True, dir_okay=False)
 )
-def import_file(file: Path, **parameters: Any) -> None:
+def import_file(file: Path, target: str | None, **parameters: Any) -> None:
     """Take over the accounts of Codex CLI's auth.json, or of codex-multi-auth's accounts file.
 
     The file is only read. A login can be refreshed by one program alone: from now on that is
@@ -199,7 +211,7 @@ def import_file(file: Path, **parameters: Any) -> None:
         found = of_issuer(read_account_file(data), settings.oauth.issuer)
     except NoAccounts as error:
         raise click.ClickException(f"{file}: {error}") from None
-    with _opened(settings) as book:
+    with _opened(settings, target) as book:
         names = book.keep_file(found)
     for name in names:
         click.echo(f"{name}: imported.")

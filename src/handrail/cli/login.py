@@ -222,23 +222,34 @@ def _is_clear(error: Exception) -> bool:
 
 # --- the command ----------------------------------------------------------------------------------
 
-Keep = Callable[[Settings, Grant, str | None], None]
+
+class KeepFor(Protocol):
+    """What keeps the grant of a sign-in."""
+
+    def __call__(
+        self, settings: Settings, *, name: str | None, target: str | None
+    ) -> Callable[[Grant], None]:
+        """Under a name, for a target. Raises ConfigInvalid before anybody signs in."""
+
+
 Opened = Callable[[OAuthSettings], AbstractAsyncContextManager[Exchanges]]
 
 
-def login_command(keep: Keep) -> click.Command:
-    """The command `login`, which hands what it gets to `keep`, with the settings in force."""
+def login_command(keep_for: KeepFor) -> click.Command:
+    """The command `login`, which hands what it gets to whom `keep_for` names."""
 
     @click.command(name="login")
     @click.option("--config", "config_file", metavar="FILE", help="Settings file (TOML).")
     @click.option("--data-dir", metavar="DIR", help="Where accounts are kept.")
     @click.option("--name", help="What to call the account.")
+    @click.option("--target", metavar="NAME", help="Of which target (the only one).")
     @click.option("--paste", is_flag=True, help="Paste the address at which the browser ends.")
     @click.option("--device-code", is_flag=True, help="Type a code in, in any browser.")
     @click.option("--workspace", metavar="ID", help="Call for that workspace of the login.")
     def login(
         *,
         name: str | None,
+        target: str | None,
         paste: bool,
         device_code: bool,
         workspace: str | None,
@@ -253,12 +264,10 @@ def login_command(keep: Keep) -> click.Command:
         if workspace is not None and not is_workspace(workspace):
             raise click.UsageError("--workspace: an id is 1 to 128 letters, digits, '-' and '_'.")
         settings = load_settings(parameters, credentials=False)
+        keep = keep_for(settings, name=name, target=target)
         way = Way.PASTE if paste else Way.DEVICE_CODE if device_code else Way.BROWSER
         try:
-            work = _signed_in(
-                settings, way, workspace=workspace, keep=lambda grant: keep(settings, grant, name)
-            )
-            asyncio.run(work)
+            asyncio.run(_signed_in(settings, way, workspace=workspace, keep=keep))
         except (SignInFailed, IssuerFailed, IssuerRefused) as error:
             raise click.ClickException(str(error)) from None
 

@@ -1,4 +1,4 @@
-"""The table `[upstream.accounts]`: where the key of each account stands, its tags and weight."""
+"""The table `accounts` of a target: where the key of each account stands, its tags and weight."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -53,9 +53,10 @@ def account_keys(
     entries: Mapping[str, AccountEntry],
     environment: Mapping[str, str],
     *,
+    place: str,
     missing: dict[str, str],
 ) -> Mapping[str, Secret]:
-    """The keys at these places, read anew with each load; `missing` gets what there is not."""
+    """The keys of the table at `place`, read anew with each load; `missing` gets what is not."""
     found = {}
     for name, entry in entries.items():
         why = ""
@@ -64,10 +65,8 @@ def account_keys(
         except Unreadable as error:
             key, why = "", f" ({error})"
         if not key or not (key.isascii() and key.isprintable() and " " not in key):
-            where = entry.place.replace(":", " ", 1)
-            missing[f"upstream.accounts.{name}"] = (
-                f"upstream.accounts.{name}: {where}{why} holds no API key."
-            )
+            path, where = f"{place}.{name}", entry.place.replace(":", " ", 1)
+            missing[path] = f"{path}: {where}{why} holds no API key."
             continue
         found[name] = Secret(key)
     return MappingProxyType(found)

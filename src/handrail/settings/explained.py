@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from handrail.core.policy import CallerPolicy
+from handrail.core.caller_policy import CallerPolicy
 from handrail.core.redact import masked
+from handrail.core.routes import EVERYTHING, Route
 from handrail.settings.caller_options import CALLER_OPTIONS
 from handrail.settings.load import DEFAULT_CALLER
 from handrail.settings.model import Caller, Secret, Settings
@@ -31,6 +32,11 @@ def explained(settings: Settings) -> list[tuple[str, str, str]]:
         for place, table in tables.items()
         for key, value in _said(table)
     ]
+    if settings.routes != (Route(model=EVERYTHING, targets=(settings.target.label,)),):
+        rows += [
+            (f"routes[{number}]", f"{route.model}: {_shown(route.targets)}", file)
+            for number, route in enumerate(settings.routes)
+        ]
     for name, caller in settings.callers.items():
         missing = settings.sources.get(f"callers.{name}.key")
         key = "(not set)" if missing else key_of(name, caller)

@@ -5,10 +5,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
+from handrail.core.caller_policy import Executor
 from handrail.core.fast_session import MAX_ITEMS, MIN_ITEMS, NO_FAST_SESSION, Strategy
-from handrail.core.policy import (
-    Executor,
-)
 from handrail.core.profiles import PROFILES, AddReasoning, Auth, ToolCleanUp
 from handrail.core.select import Strategy as AccountStrategy
 from handrail.core.switch import SWITCH_VARIABLES

@@ -11,17 +11,15 @@ from hypothesis import given
 from msgspec import Raw
 
 from handrail.core import wire
-from handrail.core.policy import (
+from handrail.core.caller_policy import (
     BackgroundPolicy,
     CallerPolicy,
     Executor,
-    Mode,
-    Plan,
     StoreFalsePolicy,
     StorePolicy,
     WhenLeft,
-    decide,
 )
+from handrail.core.policy import Mode, Plan, decide
 from handrail.core.switch import Switch, parse_boolean, resolve_switch
 from handrail.errors import ConfigInvalid, RequestRejected
 from tests.guardrails import (

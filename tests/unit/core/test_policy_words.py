@@ -7,17 +7,15 @@ from typing import Any
 import pytest
 
 from handrail.core import wire
-from handrail.core.policy import (
+from handrail.core.caller_policy import (
     BackgroundPolicy,
     CallerPolicy,
     Executor,
-    Plan,
     Priority,
     StoreFalsePolicy,
     StorePolicy,
-    decide,
-    decide_endpoint,
 )
+from handrail.core.policy import Plan, decide, decide_endpoint
 from handrail.core.profiles import Endpoint
 from handrail.core.switch import parse_boolean, resolve_switch
 from handrail.errors import ConfigInvalid, RequestRejected
@@ -189,6 +187,12 @@ def test_a_rule_in_a_plain_word_is_the_rule_of_that_name() -> None:
     assert caller.background is BackgroundPolicy.DENY
     assert caller.store is StorePolicy.REFUSE
     assert caller.store_false is StoreFalsePolicy.GATEWAY
+
+
+def test_names_of_models_and_targets_may_be_any_sequence() -> None:
+    names: Any = ["a", "b"]
+    policy = CallerPolicy(name="ann", models=names, targets=names)
+    assert (policy.models, policy.targets) == (("a", "b"), ("a", "b"))
 
 
 def test_the_tags_of_a_callers_accounts_travel_with_every_plan() -> None:

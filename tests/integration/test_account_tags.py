@@ -8,7 +8,7 @@ import openai
 import pytest
 from aiohttp import web
 
-from tests.conftest import BACKGROUND, OTHER_KEY, Scripted, Start
+from tests.conftest import BACKGROUND, OTHER_KEY, Scripted, Start, eventually
 from tests.integration.test_lifecycle import finished
 
 KEYS = {"eu": "sk-canary-eu", "us": "sk-canary-us", "plain": "sk-canary-plain"}
@@ -167,3 +167,53 @@ async def test_a_run_keeps_the_tags_that_its_create_was_decided_with(
         assert gate.asked == {"eu": 1}
         await ask(client)
     assert gate.asked == {"eu": 1, "us": 1}
+
+
+ROUTED = """
+[targets.first]
+url = "{url}"
+api_key_env = "KEY_US"
+[targets.second]
+url = "{url}"
+[targets.second.accounts]
+plain = "env:KEY_PLAIN"
+eu = {{ key = "env:KEY_EU", tags = ["eu"] }}
+[[routes]]
+targets = {order}
+[callers.default]
+[callers.other]
+key_env = "OTHER"
+account_tags = ["eu"]
+"""
+
+
+def routed(upstream: Scripted, *order: str) -> dict[str, Any]:
+    """How a gateway is started with two targets, in that order."""
+    return {
+        "toml": ROUTED.format(url=upstream.base_url("openai"), order=list(order)),
+        "flags": {"upstream.url": None, "upstream.profile": None, "background.enabled": True},
+        "environment": {**ENVIRONMENT, "HANDRAIL_UPSTREAM_API_KEY": ""},
+    }
+
+
+@pytest.mark.parametrize("order", [("first", "second"), ("second", "first")])
+async def test_of_several_targets_the_one_with_such_an_account_serves(
+    start: Start, gate: Gate, upstream: Scripted, order: tuple[str, str]
+) -> None:
+    async with (
+        start(**routed(upstream, *order)) as gateway,
+        gateway.client(key=OTHER_KEY) as client,
+    ):
+        for _ in range(3):
+            assert (await ask(client)).status == "completed"
+        run = await ask(client, background=True)
+        assert (await finished(client, run.id)).status == "completed"
+        assert [model.id async for model in await client.models.list()] == ["scripted"]
+        gate.refused["eu"] = (429, {"retry-after": "1"})
+        run = await ask(client, background=True)
+        await eventually(lambda: gate.asked["eu"] >= 6)
+        with pytest.raises(openai.RateLimitError):
+            await ask(client)
+        gate.refused.clear()
+        assert (await finished(client, run.id)).status == "completed"
+    assert set(gate.asked) == {"eu"}

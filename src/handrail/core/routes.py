@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Final
 
 from handrail.core.model_access import unknown_model
 from handrail.errors import Code, HandrailError, RequestRejected
@@ -43,14 +44,23 @@ def no_route(model: str) -> RequestRejected:
     )
 
 
+_BY_OPERATOR: Final = frozenset(
+    {Code.NO_ACCOUNT_ALLOWED, Code.TARGET_GONE, Code.UPSTREAM_CREDENTIALS_REJECTED}
+)
+
+
 def worth_telling(problems: Sequence[HandrailError]) -> HandrailError:
     """Of what several targets said, what the caller is to hear: the soonest moment to come back.
 
-    Otherwise what the last one said. That one of them could not take the request is told only when
-    none could.
+    Otherwise what the last one said. What only the operator can mend says nothing about when. That
+    one of them could not take the request is told only when none could.
     """
     told = [each for each in problems if not isinstance(each, RequestRejected)] or problems
-    timed = [each for each in told if each.fault.retry_after is not None]
+    timed = [
+        each
+        for each in told
+        if each.fault.retry_after is not None and each.fault.code not in _BY_OPERATOR
+    ]
     return min(timed, key=_wait) if timed else told[-1]
 
 

@@ -33,7 +33,7 @@ from handrail.engine.meter import (
 from handrail.engine.single import Accounts, Single, Taken
 from handrail.engine.turns import Turn
 from handrail.engine.ways import Ways
-from handrail.errors import HandrailError
+from handrail.errors import Code, HandrailError
 from handrail.settings.model import Target
 from handrail.telemetry import get_logger
 from handrail.upstream.client import UpstreamCall, UpstreamClient, UpstreamReply
@@ -179,9 +179,11 @@ class Dispatcher:
                     leg, why = went_on
                     cause = why if calls else Cause.FIRST
                     continue
-                decision = verdict(error, calls=calls)
+                shown = course.shown()
+                # A target that the caller may not use at all says nothing about the others.
+                barred = error.fault.code == Code.NO_ACCOUNT_ALLOWED
+                decision = verdict(shown if barred else error, calls=calls)
                 if not journey.persistent or not decision.again:
-                    shown = course.shown()
                     if shown is error:
                         raise  # with what it came from, for the log
                     raise shown from error

@@ -71,3 +71,12 @@ def test_that_one_target_could_not_take_the_request_is_told_only_when_none_could
     down = failed(None)
     assert worth_telling([down, refused]) is down
     assert worth_telling([refused, other]) is other
+
+
+@pytest.mark.parametrize(
+    "code", [Code.NO_ACCOUNT_ALLOWED, Code.TARGET_GONE, Code.UPSTREAM_CREDENTIALS_REJECTED]
+)
+def test_what_only_the_operator_can_mend_hides_no_moment_to_come_back(code: Code) -> None:
+    for_operator, limited = HandrailError(fault(code, "no")), failed(900)
+    assert worth_telling([limited, for_operator]) is limited
+    assert worth_telling([for_operator, for_operator]) is for_operator

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from handrail.bootstrap.accounts import ACCOUNTS_KEY, open_accounts
-from handrail.core.limits import Cooldown, Window
+from handrail.core.limits import Cooldown, Told, Window
 from handrail.core.select import State
 from handrail.errors import ConfigInvalid
 from handrail.store.accounts import Busy, Leased, NewAccount, Renewal, Renewed
@@ -161,12 +161,12 @@ async def test_an_account_that_has_ended_is_not_refreshed_until_somebody_signs_i
 async def test_of_an_account_that_is_gone_nothing_is_kept(store: SqliteAccounts) -> None:
     account = kept(store)
     await store.cool(account, Cooldown(scope="", until=NOW + 9, reason="limit"))
-    await store.saw_quota(account, [Window(name="p", used_percent=5)], now=NOW)
+    await store.saw_quota(account, Told(windows=(Window(name="p", used_percent=5),)), now=NOW)
     await store.made(account, [b"digest"], until=NOW + 9)
     store.pin(account)
     store.remove(account)
     await store.cool(account, Cooldown(scope="", until=NOW + 9, reason="limit"))
-    await store.saw_quota(account, [Window(name="p", used_percent=5)], now=NOW)
+    await store.saw_quota(account, Told(windows=(Window(name="p", used_percent=5),)), now=NOW)
     await store.made(account, [b"digest"], until=NOW + 9)
     assert await store.all(now=NOW) == ()
     assert await store.pinned() is None
@@ -201,9 +201,11 @@ async def test_an_operator_makes_an_account_usable_again(store: SqliteAccounts) 
 
 async def test_the_last_word_about_a_quota_holds(store: SqliteAccounts) -> None:
     account = kept(store)
-    await store.saw_quota(account, [Window(name="p", used_percent=5, seconds=60)], now=NOW)
+    await store.saw_quota(
+        account, Told(windows=(Window(name="p", used_percent=5, seconds=60),)), now=NOW
+    )
     later = Window(name="p", used_percent=7.5, resets_at=NOW + 9, seen_at=NOW + 1)
-    await store.saw_quota(account, [later], now=NOW + 1)
+    await store.saw_quota(account, Told(windows=(later,)), now=NOW + 1)
     assert (await store.all(now=NOW))[0].quota == (later,)
 
 

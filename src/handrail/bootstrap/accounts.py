@@ -20,6 +20,7 @@ from handrail.store.files import private_directory, read_private, replace_file
 from handrail.store.shared import SharedFile
 from handrail.store.sqlite_accounts import SqliteAccounts, sealed_in
 from handrail.store.vault import KEY_BYTES
+from handrail.telemetry import get_logger
 from handrail.upstream.oauth import Issuer
 
 ACCOUNTS_KEY: Final = "accounts.key"
@@ -88,6 +89,19 @@ def declare(store: SqliteAccounts, settings: Settings, *, now: float, needed: bo
         )
 
 
+def tell_unused(store: SqliteAccounts, settings: Settings) -> None:
+    """Log which setting gives a credential that no call shows, because there are accounts."""
+    target = settings.target
+    given = {
+        "upstream.api_key": target.api_key is not None,
+        "upstream.bearer_command": bool(target.bearer_command),
+    }
+    unused = [f"{path} ({settings.sources[path]})" for path, is_given in given.items() if is_given]
+    there = [a.name for a in store.listed(now=0.0) if a.target == target.label]
+    if unused and there:
+        get_logger().warning("credential_not_used", settings=unused, accounts=there)
+
+
 async def pool_of(store: SqliteAccounts, *, settings: Callable[[], Settings], clock: Clock) -> Pool:
     """The accounts of a gateway, as they are now. Raises StoreFailed."""
     refresher = Refresher(
@@ -99,6 +113,7 @@ async def pool_of(store: SqliteAccounts, *, settings: Callable[[], Settings], cl
         clock=clock,
         strategy=lambda: settings().account_strategy,
         spread=secrets.SystemRandom().random,
+        nearly_used_up=lambda: float(settings().values["accounts.nearly_used_up"]),
     )
     await pool.load()
     return pool

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from handrail.bootstrap.accounts import accounts_in, declare, pool_of
+from handrail.bootstrap.accounts import accounts_in, declare, pool_of, tell_unused
 from handrail.bootstrap.data_dir import (
     DATABASE,
     LEDGER,
@@ -125,6 +125,7 @@ class Gateway:
             )
             self._accounts = accounts_in(self._shared, settings.data_dir)
             declare(self._accounts, self.settings, now=self._clock.now())
+            tell_unused(self._accounts, self.settings)
             undo.pop_all()
 
     @property
@@ -261,6 +262,7 @@ class Gateway:
             settings = with_caller_key(self._load())
             admin_digest = admin_key_digest(replace(settings, data_dir=self.settings.data_dir))
             declare(self._accounts, settings, now=self._clock.now())
+            tell_unused(self._accounts, settings)
         except (ConfigInvalid, OSError, StoreFailed) as error:
             self.reload_problem = str(error)
             self._logger.error("reload_failed", why=str(error))

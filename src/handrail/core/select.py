@@ -82,7 +82,9 @@ class Wants:
 
     `pin` is the name that the request demands, `bound` the id of the only account that can serve
     it, `last` the id of the one that its conversation used. `tried` are those whose calls have
-    failed already. `conversation` names the conversation, for whoever remembers its account.
+    failed already. `conversation` names the conversation, for whoever remembers its account. A
+    `question` is about the `bound` account itself, how much of its quota is used: no limit stands
+    in its way, and its failure says nothing about calls.
     """
 
     pin: str | None = None
@@ -90,6 +92,7 @@ class Wants:
     last: str | None = None
     tried: frozenset[str] = frozenset()
     conversation: str | None = None
+    question: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,10 +154,15 @@ def _only(found: Sequence[Candidate], why: str, wants: Wants, *, now: float) -> 
         return Choice(account=None, reason=f"{why}, but there is no such account")
     seen = _look(found[0], wants.tried, now=now, bound=True)
     obstacle = seen.obstacle
-    if obstacle is None or (obstacle.guessed and found[0].id not in wants.tried):
+    if obstacle is None or _is_passable(obstacle, found[0], wants):
         return Choice(account=seen.id, reason=why, considered=(seen,))
     reason = f"{why}, but it cannot be used: {obstacle.reason}"
     return Choice(account=None, reason=reason, considered=(seen,), until=obstacle.until)
+
+
+def _is_passable(obstacle: Obstacle, candidate: Candidate, wants: Wants) -> bool:
+    usable = candidate.state not in (State.PAUSED, State.ENDED)
+    return (obstacle.guessed or (wants.question and usable)) and candidate.id not in wants.tried
 
 
 def _look(candidate: Candidate, tried: Collection[str], *, now: float, bound: bool) -> Considered:

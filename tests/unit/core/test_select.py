@@ -1,5 +1,6 @@
 """Which account a call is made with, and the reason that is given."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -323,3 +324,19 @@ def test_whoever_is_chosen_is_there_and_nobody_said_otherwise(
         for each in candidates:
             said = [o for o in each.obstacles if not o.guessed]
             assert each.state is not State.ACTIVE or said
+
+
+def test_a_question_about_an_account_is_asked_whatever_limit_stands_but_not_twice() -> None:
+    limited = account("a", obstacles=(SAID,))
+    asking = Wants(bound="acct_a", question=True)
+    assert name_of(chosen(limited, account("b"), wants=asking)) == "a"
+    assert name_of(chosen(limited, wants=replace(asking, tried=frozenset({"acct_a"})))) is None
+    assert name_of(chosen(limited, wants=Wants(bound="acct_a"))) is None
+    draining = account("a", obstacles=(SAID,), state=State.DRAINING)
+    assert name_of(chosen(draining, wants=asking)) == "a"
+
+
+@pytest.mark.parametrize("state", [State.PAUSED, State.ENDED])
+def test_no_question_is_asked_with_an_account_that_is_out_of_use(state: State) -> None:
+    out = account("a", obstacles=(SAID,), state=state)
+    assert name_of(chosen(out, wants=Wants(bound="acct_a", question=True))) is None

@@ -14,6 +14,7 @@ from handrail.bootstrap.data_dir import (
     LEDGER,
     STORE_KEY,
     admin_key_digest,
+    note_address,
     open_shared,
     take_lock,
     with_caller_key,
@@ -126,6 +127,7 @@ class Gateway:
             self._accounts = accounts_in(self._shared, settings.data_dir)
             declare(self._accounts, self.settings, now=self._clock.now())
             tell_unused(self._accounts, self.settings)
+            note_address(settings.data_dir, self.url)
             undo.pop_all()
 
     @property
@@ -182,6 +184,7 @@ class Gateway:
                 digest=lambda: self._admin_digest,
                 keys=self._keys,
                 accounts=self._accounts,
+                pool=self._pool,
                 store=self._store,
                 background=parts.background,
                 clock=self._clock,
@@ -191,6 +194,9 @@ class Gateway:
         )
 
     async def _built(self) -> Parts:
+        self._pool = await pool_of(
+            self._accounts, settings=lambda: self.settings, clock=self._clock
+        )
         return build(
             lambda: self.settings,
             store=self._store,
@@ -199,9 +205,7 @@ class Gateway:
             clock=self._clock,
             on_call=self._on_call,
             books=Books(
-                accounts=await pool_of(
-                    self._accounts, settings=lambda: self.settings, clock=self._clock
-                ),
+                accounts=self._pool,
                 ledger=SqliteLedger(self.settings.data_dir / LEDGER),
             ),
         )

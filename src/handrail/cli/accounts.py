@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from handrail import telemetry
 from handrail.cli.login import login_command
 from handrail.cli.serve import F, load_settings
 from handrail.core.account_files import MAX_BYTES, NoAccounts, of_issuer, read_account_file
@@ -27,7 +28,8 @@ def accounts() -> None:
     """Look after the accounts that upstreams are called with; also while the gateway runs."""
 
 
-def _flags(command: F) -> F:
+def account_flags(command: F) -> F:
+    """What says whose accounts they are."""
     command = click.option("--data-dir", metavar="DIR", help="Where accounts are kept.")(command)
     return click.option("--config", "config_file", metavar="FILE", help="Settings file (TOML).")(
         command
@@ -35,9 +37,11 @@ def _flags(command: F) -> F:
 
 
 @contextmanager
-def _opened(settings: Settings) -> Iterator["AccountBook"]:
+def opened(settings: Settings) -> Iterator["AccountBook"]:
+    """The accounts of these settings' data directory, until the block is left."""
     from handrail.bootstrap.pool import AccountBook  # noqa: PLC0415 - an HTTP stack comes along
 
+    telemetry.configure("error")  # a person reads what is printed, not the engine's log
     book = AccountBook(settings)
     try:
         yield book
@@ -47,12 +51,12 @@ def _opened(settings: Settings) -> Iterator["AccountBook"]:
 
 @contextmanager
 def _book(parameters: dict[str, Any]) -> Iterator["AccountBook"]:
-    with _opened(load_settings(parameters, credentials=False)) as book:
+    with opened(load_settings(parameters, credentials=False)) as book:
         yield book
 
 
 def _keep(settings: Settings, grant: Grant, name: str | None) -> None:
-    with _opened(settings) as book:
+    with opened(settings) as book:
         kept = book.keep_grant(grant, name=name)
     click.echo(f"Signed in. The account is called '{kept}'; `handrail accounts list` shows it.")
 
@@ -61,7 +65,7 @@ accounts.add_command(login_command(_keep))
 
 
 @accounts.command("list")
-@_flags
+@account_flags
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def list_accounts(*, as_json: bool, **parameters: Any) -> None:
     """Every account: what it is, whether it may be used, how much of its quota is used."""
@@ -78,7 +82,7 @@ def list_accounts(*, as_json: bool, **parameters: Any) -> None:
 
 
 @accounts.command()
-@_flags
+@account_flags
 @click.argument("name", metavar="NAME")
 def show(name: str, **parameters: Any) -> None:
     """All that is known about one account, as JSON; never its credential."""
@@ -90,7 +94,7 @@ def show(name: str, **parameters: Any) -> None:
 
 def _state_command(word: str, state: State, meaning: str) -> None:
     @accounts.command(word, help=meaning)
-    @_flags
+    @account_flags
     @click.argument("name", metavar="NAME")
     def command(name: str, **parameters: Any) -> None:
         with _book(parameters) as book:
@@ -104,7 +108,7 @@ _state_command("resume", State.ACTIVE, "Use an account again, and forget its coo
 
 
 @accounts.command()
-@_flags
+@account_flags
 @click.argument("name", metavar="NAME")
 def pin(name: str, **parameters: Any) -> None:
     """Make every call with one account, and fail when it cannot be used."""
@@ -114,7 +118,7 @@ def pin(name: str, **parameters: Any) -> None:
 
 
 @accounts.command()
-@_flags
+@account_flags
 def unpin(**parameters: Any) -> None:
     """Go back to the ordinary choice."""
     with _book(parameters) as book:
@@ -123,7 +127,7 @@ def unpin(**parameters: Any) -> None:
 
 
 @accounts.command()
-@_flags
+@account_flags
 @click.argument("name", metavar="NAME")
 @click.argument("share", metavar="SHARE", type=click.FloatRange(0.0, MAX_WEIGHT, min_open=True))
 def weight(name: str, share: float, **parameters: Any) -> None:
@@ -134,7 +138,7 @@ def weight(name: str, share: float, **parameters: Any) -> None:
 
 
 @accounts.command()
-@_flags
+@account_flags
 @click.argument("name", metavar="NAME")
 def remove(name: str, **parameters: Any) -> None:
     """Destroy an account and its credential here; at the issuer it goes on."""
@@ -144,7 +148,7 @@ def remove(name: str, **parameters: Any) -> None:
 
 
 @accounts.command()
-@_flags
+@account_flags
 @click.option("--name", help="What to call it.")
 def add(name: str | None, **parameters: Any) -> None:
     """Keep an API key, read from standard input, sealed in the data directory."""
@@ -155,7 +159,7 @@ def add(name: str | None, **parameters: Any) -> None:
 
 
 @accounts.command("import")
-@_flags
+@account_flags
 @click.argument(
     "file", metavar="FILE", type=click.Path(path_type=Path, exists=True, dir_okay=False)
 )
@@ -165,14 +169,14 @@ def import_file(file: Path, **parameters: Any) -> None:
     The file is only read. A login can be refreshed by one program alone: from now on that is
     Handrail, so let nothing else use what was imported.
     """
-    with file.open("rb") as opened:
-        data = opened.read(MAX_BYTES + 1)
+    with file.open("rb") as stream:
+        data = stream.read(MAX_BYTES + 1)
     settings = load_settings(parameters, credentials=False)
     try:
         found = of_issuer(read_account_file(data), settings.oauth.issuer)
     except NoAccounts as error:
         raise click.ClickException(f"{file}: {error}") from None
-    with _opened(settings) as book:
+    with opened(settings) as book:
         names = book.keep_file(found)
     for name in names:
         click.echo(f"{name}: imported.")
@@ -186,7 +190,7 @@ def import_file(file: Path, **parameters: Any) -> None:
 
 
 @accounts.command()
-@_flags
+@account_flags
 @click.argument("names", metavar="NAMES", nargs=-1)
 def check(names: tuple[str, ...], **parameters: Any) -> None:
     """Ask the upstream for its models with each account that is not paused.
@@ -201,7 +205,7 @@ def check(names: tuple[str, ...], **parameters: Any) -> None:
 
 
 @accounts.command()
-@_flags
+@account_flags
 @click.option("--model", default="", help="The model that the call is for.")
 def best(model: str, **parameters: Any) -> None:
     """Which account a call would be made with now, and why not the others.

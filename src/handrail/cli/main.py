@@ -11,6 +11,7 @@ from handrail.cli.db import db
 from handrail.cli.explain import explain
 from handrail.cli.keys import keys
 from handrail.cli.serve import serve
+from handrail.cli.status import status, why
 from handrail.cli.usage import usage
 from handrail.errors import ConfigInvalid
 
@@ -28,6 +29,8 @@ cli.add_command(db)
 cli.add_command(accounts)
 cli.add_command(keys)
 cli.add_command(usage)
+cli.add_command(status)
+cli.add_command(why)
 
 
 def main() -> None:

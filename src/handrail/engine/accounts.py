@@ -182,7 +182,8 @@ class Pool:
         """An account with the cool-downs of this process too, and how many calls it has here."""
         live = self._live[account.id]
         cooldowns = live.with_cooldowns(account.cooldowns, now=self._clock.now())
-        return replace(account, cooldowns=cooldowns), live.running
+        (seen,) = self._endings.over([account])
+        return replace(seen, cooldowns=cooldowns), live.running
 
     async def take(self, target: Target, wants: Wants, *, model: str) -> Taken:
         """The account for a call and its credential; give it back with `done`.

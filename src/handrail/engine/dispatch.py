@@ -246,12 +246,14 @@ class Dispatcher:
         limit: int,
         method: str = "GET",
         account: str | None = None,
+        question: bool = False,
     ) -> bytes:
         """The body of an answer of the target, asked for with that account if one is named.
 
-        Raises UpstreamRefused and UpstreamFailed.
+        A `question` is about the account (`Wants`). Raises UpstreamRefused and UpstreamFailed.
         """
-        async with self._asked(target, path, method=method, account=account) as reply:
+        wants = Wants(bound=account, question=question)
+        async with self._asked(target, path, method=method, wants=wants) as reply:
             return await reply.read(limit=limit, idle_seconds=target.idle_seconds)
 
     @asynccontextmanager
@@ -259,7 +261,7 @@ class Dispatcher:
         self, target: Target, path: str, *, account: str | None = None
     ) -> AsyncIterator[UpstreamReply]:
         """A stream of the target; closed when the block is left. Raises as `ask` does."""
-        async with self._asked(target, path, accept=SSE, account=account) as reply:
+        async with self._asked(target, path, accept=SSE, wants=Wants(bound=account)) as reply:
             yield reply
 
     @asynccontextmanager
@@ -270,9 +272,9 @@ class Dispatcher:
         *,
         method: str = "GET",
         accept: str = "application/json",
-        account: str | None,
+        wants: Wants,
     ) -> AsyncIterator[UpstreamReply]:
-        turn = Turn(self._accounts, target, Wants(bound=account), model="")
+        turn = Turn(self._accounts, target, wants, model="")
         while True:
             taken = await turn.take()
             try:

@@ -260,6 +260,7 @@ async def test_an_account_that_was_ended_while_the_store_is_sick_is_not_used_aga
         await house.take("a")
     assert house.other.listed(now=0.0)[0].state is State.ACTIVE
     house.sick.sick = False
+    await house.pool.settle()
     await house.pool.follow()
     assert house.other.listed(now=0.0)[0].state is State.ENDED
     assert house.state("a") is State.ENDED

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from handrail.bootstrap.accounts import declare, open_accounts, pool_of
 from handrail.core.account_files import AccountFile, Found
-from handrail.core.credentials import KEY, OAUTH, pack, unpack
+from handrail.core.credentials import KEY, OAUTH, SETTINGS, pack, unpack
 from handrail.core.oauth import Grant
 from handrail.core.profiles import CODEX
 from handrail.core.redact import scrub
@@ -70,9 +70,13 @@ class AccountBook:
         raise ConfigInvalid(f"accounts: there is none called '{scrub(name)[:64]}'.")
 
     def set_state(self, name: str, state: State) -> Account:
-        """Make it `state`. Raises ConfigInvalid for an unknown one, and for one that has ended."""
+        """Make it `state`. Raises ConfigInvalid for an unknown one, and for one that has ended.
+
+        One of the settings may be resumed: nobody here can see that another key stands there now.
+        """
         account = self.named(name)
-        if account.state is State.ENDED:
+        again = account.kind == SETTINGS and state is State.ACTIVE
+        if account.state is State.ENDED and not again:
             raise ConfigInvalid(
                 f"accounts: '{name}' has ended ({account.why_ended}); sign in again with "
                 f"`handrail accounts login --name {name}`."

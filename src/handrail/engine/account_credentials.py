@@ -25,7 +25,12 @@ class AccountCredentials:
             secret = target.accounts.get(account.name)
             if secret is None:
                 raise AccountEnded(account.id)
-            return Taken(account=account.id, name=account.name, shown=Shown(secret=secret.reveal()))
+            return Taken(
+                account=account.id,
+                name=account.name,
+                shown=Shown(secret=secret.reveal()),
+                version=account.version,
+            )
         kept = self._kept.get(account.id)
         if kept is None or kept.version < account.version:
             kept = await self._store.credential(account.id)

@@ -90,6 +90,7 @@ class Pool:
         self._live: defaultdict[str, Standing] = defaultdict(Standing)
         self._seen = -1
         self._writing: set[asyncio.Task[None]] = set()
+        self._following: asyncio.Task[None] | None = None
         self._logger = get_logger()
 
     def heed(self, spent: Spent) -> None:
@@ -115,12 +116,10 @@ class Pool:
         if await self._store.changes() != self._seen:
             await self.load()
 
-    async def _reload(self) -> None:
-        """The same after a change of our own; a sick store costs nobody an answer."""
-        try:
-            await self.load()
-        except StoreFailed as error:
-            self._logger.error("accounts_not_followed", why=error.detail)
+    def _follow_soon(self) -> None:
+        """The same beside the call: a store that is slow or sick must not hold its answer up."""
+        if self._following is None or self._following.done():
+            self._following = self._write(self.follow())
 
     def known(self) -> Sequence[Account]:
         """All accounts, by name."""
@@ -200,7 +199,7 @@ class Pool:
             try:
                 taken = await self._credentials.of(target, account)
                 if self._credentials.renewed(account):
-                    await self._reload()
+                    self._follow_soon()
             except (AccountEnded, RefreshFailed) as error:
                 await self.refresh_failed(account, error)
                 wants = replace(wants, tried=wants.tried | {account.id})
@@ -258,16 +257,11 @@ class Pool:
         self._credentials.forget(account.id)
         if isinstance(error, AccountEnded):
             if error.why:
-                self._endings.hold(account.id, version=error.version, why=error.why)
-            return await self._settle_endings()
+                self._end(account.id, version=error.version, why=error.why)
+            return self._follow_soon()
         seconds = error.wait or _FAILED_REFRESH
         means = Consequence(reason="its refresh failed", seconds=seconds)
         return self._cool(account.id, means)
-
-    async def _settle_endings(self) -> None:
-        self._accounts = self._endings.over(self._accounts)
-        await self._endings.write()
-        await self._reload()
 
     # --- what becomes of calls -------------------------------------------------------------
 
@@ -340,8 +334,8 @@ class Pool:
         if means.fails:
             live.failed(now=self._clock.now())
         if means.ended:
-            self._endings.hold(taken.account, version=taken.version, why=means.reason)
-            await self._settle_endings()
+            self._end(taken.account, version=taken.version, why=means.reason)
+            self._follow_soon()
         elif means.renew and await self._renew(taken):
             return replace(means, seconds=0.0)
         else:
@@ -350,6 +344,12 @@ class Pool:
                 self._cool(taken.account, means)
         self._tell(taken, means)
         return means
+
+    def _end(self, account: str, *, version: int, why: str) -> None:
+        for each in self._accounts:
+            if each.id == account and each.version <= version:
+                self._endings.hold(each, version=version, why=why)
+        self._accounts = self._endings.over(self._accounts)
 
     def _tell(self, taken: Taken, means: Consequence) -> None:
         self._logger.warning(
@@ -369,7 +369,7 @@ class Pool:
         except StoreFailed as error:
             self._logger.error("refresh_not_begun", account=account.id, why=error.detail)
             return False
-        await self._reload()
+        self._follow_soon()
         return True
 
     def _cool(self, account: str, means: Consequence) -> None:
@@ -386,11 +386,12 @@ class Pool:
         if not means.guessed:  # what we only guess is not worth keeping
             self._write(self._store.cool(account, cooldown))
 
-    def _write(self, work: Coroutine[Any, Any, None]) -> None:
+    def _write(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         # Beside the call: nobody should wait for what is already known here.
         task = asyncio.create_task(self._written(work), name="account note")
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
+        return task
 
     async def _written(self, work: Coroutine[Any, Any, None]) -> None:
         try:

@@ -16,12 +16,13 @@ from handrail.telemetry import get_logger
 @dataclass(slots=True, kw_only=True)
 class _Ending:
     version: int
+    resumed: int
     why: str
     written: bool = False
 
     def is_of(self, account: Account) -> bool:
-        """Whether it is of the credential that the account has; a new one is another matter."""
-        return account.version <= self.version
+        """Whether it is of the account as it is; a new credential or start is another matter."""
+        return account.version <= self.version and account.resumed == self.resumed
 
 
 class Endings:
@@ -32,9 +33,9 @@ class Endings:
         self._held: dict[str, _Ending] = {}
         self._logger = get_logger()
 
-    def hold(self, account: str, *, version: int, why: str) -> None:
+    def hold(self, account: Account, *, version: int, why: str) -> None:
         """The account is over from now on, with the credential of that version."""
-        self._held[account] = _Ending(version=version, why=why)
+        self._held[account.id] = _Ending(version=version, resumed=account.resumed, why=why)
 
     async def write(self) -> None:
         """Have the store know; what it does not take is tried again at the next call."""

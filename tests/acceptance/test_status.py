@@ -243,3 +243,12 @@ async def test_the_admin_key_is_told_to_nobody_who_took_a_dead_gateways_place(
     assert shown == []
     server.close()
     await server.wait_closed()
+
+
+async def test_a_check_keeps_what_the_usage_endpoint_says(desk: Desk) -> None:
+    desk.backend.usage["home"] = {"rate_limit": {"primary_window": {**WINDOW, "used_percent": 3}}}
+    desk.backend.usage["work"] = b"<html>"
+    done = await desk.run("accounts", "check")
+    assert done.out == "home: ok\nwork: ok, but its quota could not be asked for\n"
+    row = (await desk.run("status", "--json")).json["accounts"][0]
+    assert [each["used_percent"] for each in row["quota"]] == [3.0]

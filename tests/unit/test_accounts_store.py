@@ -261,3 +261,29 @@ async def test_many_tasks_of_two_processes_get_one_lease(
     asked = [lease(s, account, f"{n}") for n, s in enumerate([store, other] * 20)]
     found = await asyncio.gather(*asked)
     assert sum(isinstance(each, Leased) for each in found) == 1
+
+
+async def test_what_an_upstream_tells_stays_until_it_tells_otherwise(store: SqliteAccounts) -> None:
+    account = kept(store)
+    windows = tuple(
+        Window(name=name, used_percent=5, about=about, seen_at=NOW)
+        for name, about in (("codex-primary", None), ("codex-x-primary", "gpt-x"))
+    )
+    await store.saw_quota(account, Told(windows=windows, credits="9.5", plan="pro"), now=NOW)
+    await store.saw_quota(account, Told(), now=NOW + 1)
+    (row,) = await store.all(now=NOW)
+    assert (row.quota, row.credits, row.plan) == (windows, "9.5", "pro")
+    await store.sweep(now=NOW + 41 * 86_400)
+    assert (await store.all(now=NOW))[0].quota == ()
+
+
+async def test_how_often_an_account_was_resumed_is_counted(store: SqliteAccounts) -> None:
+    account = kept(store)
+    before = store.listed(now=NOW)[0].resumed
+    store.set_state(account, State.PAUSED)
+    assert store.listed(now=NOW)[0].resumed == before
+    store.set_state(account, State.ACTIVE)
+    await store.put(account, State.ACTIVE)
+    assert store.listed(now=NOW)[0].resumed == before + 2
+    kept(store)
+    assert store.listed(now=NOW)[0].resumed == before + 3

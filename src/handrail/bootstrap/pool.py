@@ -5,17 +5,20 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from handrail.bootstrap.accounts import declare, open_accounts, pool_of
 from handrail.core.account_files import AccountFile, Found
-from handrail.core.credentials import KEY, OAUTH, pack, unpack
+from handrail.core.credentials import KEY, OAUTH, SETTINGS, pack, unpack
 from handrail.core.oauth import Grant, is_workspace
 from handrail.core.profiles import CODEX
 from handrail.core.redact import scrub
 from handrail.core.routes import route
 from handrail.core.select import Choice, State, Wants
+from handrail.engine import account_views
+from handrail.engine.account_views import Asked
 from handrail.engine.accounts import Pool
+from handrail.engine.asked_usage import asked_usage
 from handrail.engine.clock import SystemClock
 from handrail.engine.dispatch import Dispatcher
 from handrail.errors import ConfigInvalid, HandrailError
@@ -82,9 +85,13 @@ class AccountBook:
         raise ConfigInvalid(f"accounts: there is none called '{scrub(name)[:64]}'.")
 
     def set_state(self, name: str, state: State) -> Account:
-        """Make it `state`. Raises ConfigInvalid for an unknown one, and for one that has ended."""
+        """Make it `state`. Raises ConfigInvalid for an unknown one, and for one that has ended.
+
+        One of the settings may be resumed: nobody here can see that another key stands there now.
+        """
         account = self.named(name)
-        if account.state is State.ENDED:
+        again = account.kind == SETTINGS and state is State.ACTIVE
+        if account.state is State.ENDED and not again:
             raise ConfigInvalid(
                 f"accounts: '{name}' has ended ({account.why_ended}); sign in again with "
                 f"`handrail accounts login --name {name}`."
@@ -300,16 +307,35 @@ class AccountBook:
         Raises ConfigInvalid for an unknown name.
         """
         accounts = [self.named(name) for name in names] or list(self.listed())
-        async with self._pool() as pool:
-            client = AiohttpClient()
-            dispatcher = Dispatcher(client, clock=self._clock, accounts=pool)
-            try:
-                return [await self._checked(dispatcher, account) for account in accounts]
-            finally:
-                await pool.settle()
-                await client.close()
+        async with self._calling() as (pool, dispatcher):
+            return [await self._checked(dispatcher, pool, account) for account in accounts]
 
-    async def _checked(self, dispatcher: Dispatcher, account: Account) -> Checked:
+    async def ask_usage(self) -> list[Checked]:
+        """Ask the upstream how much of its quota each account has used, and keep what it says."""
+        async with self._calling() as (pool, dispatcher):
+            return [await self._asked(dispatcher, pool, account) for account in self.listed()]
+
+    async def _asked(self, dispatcher: Dispatcher, pool: Pool, account: Account) -> Checked:
+        out = account.state in (State.PAUSED, State.ENDED)
+        target = self._settings.targets.get(account.target)
+        if out or target is None or target.profile.name != CODEX.name:
+            why = account.state if out else "this upstream does not tell"
+            return Checked(name=account.name, note=f"{why}, so it was not asked")
+        try:
+            told = await asked_usage(
+                dispatcher, pool, target, account=account.id, now=self._clock.now
+            )
+        except HandrailError as error:
+            return Checked(name=account.name, problem=self._problem(account, error))
+        if told is None:
+            return Checked(name=account.name, problem="what it answers cannot be read")
+        return Checked(name=account.name)
+
+    def _problem(self, account: Account, error: HandrailError) -> str:
+        now = self.named(account.name)
+        return now.why_ended or f"{error.fault.code or error.fault.type}: {error.fault.message}"
+
+    async def _checked(self, dispatcher: Dispatcher, pool: Pool, account: Account) -> Checked:
         if account.state is State.PAUSED:
             return Checked(name=account.name, note="paused, so it was not asked")
         target = self._settings.targets.get(account.target)
@@ -320,10 +346,35 @@ class AccountBook:
         try:
             await dispatcher.ask(target, path, limit=_MAX_MODELS, account=account.id)
         except HandrailError as error:
-            now = self.named(account.name)
-            why = now.why_ended or f"{error.fault.code}: {error.fault.message}"
-            return Checked(name=account.name, problem=why)
+            return Checked(name=account.name, problem=self._problem(account, error))
+        if (await self._asked(dispatcher, pool, account)).problem is not None:
+            return Checked(name=account.name, note="ok, but its quota could not be asked for")
         return Checked(name=account.name)
+
+    async def why(self, asked: Asked) -> list[dict[str, Any]]:
+        """See `account_views.whys`; without what only a running gateway knows."""
+        async with self._pool() as pool:
+            return account_views.whys(pool, self._settings, asked)
+
+    async def told(self) -> list[dict[str, Any]]:
+        """See `account_views.told`, for every account; how many calls it has nobody knows here."""
+        pinned = self.pinned()
+        async with self._pool() as pool:
+            rows = [
+                account_views.told(pool, account, pinned=account.id == pinned)
+                for account in pool.known()
+            ]
+        return [{**row, "running": None} for row in rows]
+
+    @asynccontextmanager
+    async def _calling(self) -> AsyncIterator[tuple[Pool, Dispatcher]]:
+        async with self._pool() as pool:
+            client = AiohttpClient()
+            try:
+                yield pool, Dispatcher(client, clock=self._clock, accounts=pool)
+            finally:
+                await pool.settle()
+                await client.close()
 
     @asynccontextmanager
     async def _pool(self) -> AsyncIterator[Pool]:

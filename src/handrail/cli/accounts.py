@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from handrail import telemetry
 from handrail.cli.login import login_command
 from handrail.cli.serve import F, load_settings
 from handrail.core.account_files import MAX_BYTES, NoAccounts, of_issuer, read_account_file
@@ -27,7 +28,8 @@ def accounts() -> None:
     """Look after the accounts that upstreams are called with; also while the gateway runs."""
 
 
-def _flags(command: F) -> F:
+def account_flags(command: F) -> F:
+    """What says whose accounts they are."""
     command = click.option("--data-dir", metavar="DIR", help="Where accounts are kept.")(command)
     return click.option("--config", "config_file", metavar="FILE", help="Settings file (TOML).")(
         command
@@ -39,9 +41,11 @@ def _target(command: F) -> F:
 
 
 @contextmanager
-def _opened(settings: Settings, target: str | None = None) -> Iterator["AccountBook"]:
+def opened(settings: Settings, target: str | None = None) -> Iterator["AccountBook"]:
+    """The accounts of these settings' data directory, until the block is left."""
     from handrail.bootstrap.pool import AccountBook  # noqa: PLC0415 - an HTTP stack comes along
 
+    telemetry.configure("error")  # a person reads what is printed, not the engine's log
     book = AccountBook(settings, target=target)
     try:
         yield book
@@ -51,16 +55,16 @@ def _opened(settings: Settings, target: str | None = None) -> Iterator["AccountB
 
 @contextmanager
 def _book(parameters: dict[str, Any], *, target: str | None = None) -> Iterator["AccountBook"]:
-    with _opened(load_settings(parameters, credentials=False), target) as book:
+    with opened(load_settings(parameters, credentials=False), target) as book:
         yield book
 
 
 def _keep(settings: Settings, *, name: str | None, target: str | None) -> Callable[[Grant], None]:
-    with _opened(settings, target) as book:
+    with opened(settings, target) as book:
         book.home(of_login=True)  # known before anybody signs in
 
     def keep(grant: Grant) -> None:
-        with _opened(settings, target) as book:
+        with opened(settings, target) as book:
             kept = book.keep_grant(grant, name=name)
         click.echo(f"Signed in. The account is called '{kept}'; `handrail accounts list` shows it.")
 
@@ -71,7 +75,7 @@ accounts.add_command(login_command(_keep))
 
 
 @accounts.command("list")
-@_flags
+@account_flags
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def list_accounts(*, as_json: bool, **parameters: Any) -> None:
     """Every account: what it is, whether it may be used, how much of its quota is used."""
@@ -88,7 +92,7 @@ def list_accounts(*, as_json: bool, **parameters: Any) -> None:
 
 
 @accounts.command()
-@_flags
+@account_flags
 @click.argument("name", metavar="NAME")
 def show(name: str, **parameters: Any) -> None:
     """All that is known about one account, as JSON; never its credential."""
@@ -100,7 +104,7 @@ def show(name: str, **parameters: Any) -> None:
 
 def _state_command(word: str, state: State, meaning: str) -> None:
     @accounts.command(word, help=meaning)
-    @_flags
+    @account_flags
     @click.argument("name", metavar="NAME")
     def command(name: str, **parameters: Any) -> None:
         with _book(parameters) as book:
@@ -114,7 +118,7 @@ _state_command("resume", State.ACTIVE, "Use an account again, and forget its coo
 
 
 @accounts.command()
-@_flags
+@account_flags
 @click.argument("name", metavar="NAME")
 def pin(name: str, **parameters: Any) -> None:
     """Make every call with one account, and fail when it cannot be used."""
@@ -124,7 +128,7 @@ def pin(name: str, **parameters: Any) -> None:
 
 
 @accounts.command()
-@_flags
+@account_flags
 def unpin(**parameters: Any) -> None:
     """Go back to the ordinary choice."""
     with _book(parameters) as book:
@@ -133,7 +137,7 @@ def unpin(**parameters: Any) -> None:
 
 
 @accounts.command()
-@_flags
+@account_flags
 @click.argument("name", metavar="NAME")
 @click.argument("share", metavar="SHARE", type=click.FloatRange(0.0, MAX_WEIGHT, min_open=True))
 def weight(name: str, share: float, **parameters: Any) -> None:
@@ -157,7 +161,7 @@ def workspace(name: str, workspace: str | None, **parameters: Any) -> None:
 
 def _tag_command(word: str, meaning: str) -> None:
     @accounts.command(word, help=meaning)
-    @_flags
+    @account_flags
     @click.argument("name", metavar="NAME")
     @click.argument("tags", metavar="TAGS", nargs=-1, required=True)
     def command(name: str, tags: tuple[str, ...], **parameters: Any) -> None:
@@ -171,7 +175,7 @@ _tag_command("untag", "Take tags from an account.")
 
 
 @accounts.command()
-@_flags
+@account_flags
 @click.argument("name", metavar="NAME")
 def remove(name: str, **parameters: Any) -> None:
     """Destroy an account and its credential here; at the issuer it goes on."""
@@ -181,7 +185,7 @@ def remove(name: str, **parameters: Any) -> None:
 
 
 @accounts.command()
-@_flags
+@account_flags
 @_target
 @click.option("--name", help="What to call it.")
 def add(name: str | None, target: str | None, **parameters: Any) -> None:
@@ -193,7 +197,7 @@ def add(name: str | None, target: str | None, **parameters: Any) -> None:
 
 
 @accounts.command("import")
-@_flags
+@account_flags
 @_target
 @click.argument(
     "file", metavar="FILE", type=click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -204,14 +208,14 @@ def import_file(file: Path, target: str | None, **parameters: Any) -> None:
     The file is only read. A login can be refreshed by one program alone: from now on that is
     Handrail, so let nothing else use what was imported.
     """
-    with file.open("rb") as opened:
-        data = opened.read(MAX_BYTES + 1)
+    with file.open("rb") as stream:
+        data = stream.read(MAX_BYTES + 1)
     settings = load_settings(parameters, credentials=False)
     try:
         found = of_issuer(read_account_file(data), settings.oauth.issuer)
     except NoAccounts as error:
         raise click.ClickException(f"{file}: {error}") from None
-    with _opened(settings, target) as book:
+    with opened(settings, target) as book:
         names = book.keep_file(found)
     for name in names:
         click.echo(f"{name}: imported.")
@@ -225,7 +229,7 @@ def import_file(file: Path, target: str | None, **parameters: Any) -> None:
 
 
 @accounts.command()
-@_flags
+@account_flags
 @click.argument("names", metavar="NAMES", nargs=-1)
 def check(names: tuple[str, ...], **parameters: Any) -> None:
     """Ask the upstream for its models with each account that is not paused.
@@ -240,7 +244,7 @@ def check(names: tuple[str, ...], **parameters: Any) -> None:
 
 
 @accounts.command()
-@_flags
+@account_flags
 @click.option("--model", default="", help="The model that the call is for.")
 @click.option("--caller", metavar="NAME", help="Whose call it is: only accounts with its tags.")
 def best(model: str, caller: str | None, **parameters: Any) -> None:

@@ -13,6 +13,7 @@ from handrail.cli.db import db
 from handrail.cli.explain import explain
 from handrail.cli.keys import keys
 from handrail.cli.serve import serve
+from handrail.cli.status import status, why
 from handrail.cli.usage import usage
 from handrail.core.redact import scrub
 from handrail.core.tracebacks import told
@@ -32,6 +33,8 @@ cli.add_command(db)
 cli.add_command(accounts)
 cli.add_command(keys)
 cli.add_command(usage)
+cli.add_command(status)
+cli.add_command(why)
 
 
 def _tell_crashes_safely() -> None:

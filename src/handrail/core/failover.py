@@ -5,10 +5,11 @@ that it did not run, which is a 401, 429 or 503, or a failure before the request
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from handrail.core.limits import ALL
+from handrail.core.stream_limits import StreamLimit
 from handrail.core.upstream_errors import LASTING
 from handrail.errors import HandrailError, UpstreamFailed, UpstreamRefused
 
@@ -99,15 +100,25 @@ def _unauthorized(error: UpstreamRefused) -> Consequence:
 
 
 def _limited(error: UpstreamRefused, *, model: str, before: int) -> Consequence:
-    lasting = bool(LASTING & {error.fault.type, error.fault.code})
-    wait = error.fault.retry_after
-    guess = _SPENT if lasting else min(_LIMIT * 2.0**before, _LONGEST_GUESS)
+    said = StreamLimit(
+        code=str(error.fault.code or error.fault.type),
+        lasting=bool(LASTING & {error.fault.type, error.fault.code}),
+        wait=error.fault.retry_after,
+    )
+    return replace(limit_reached(said, model=model, limited=before), again=True)
+
+
+def limit_reached(limit: StreamLimit, *, model: str, limited: int = 0) -> Consequence:
+    """What a limit means for the account whose call for `model` was ended by it.
+
+    Never another call: this one had begun to answer. `limited` as for `consequence`.
+    """
+    guess = _SPENT if limit.lasting else min(_LIMIT * 2.0 ** min(limited, 10), _LONGEST_GUESS)
     return Consequence(
-        reason=str(error.fault.code or error.fault.type),
-        again=True,
-        scope=ALL if lasting else model,
-        seconds=wait or guess,
-        guessed=wait is None,
+        reason=limit.code,
+        scope=ALL if limit.lasting else model,
+        seconds=limit.wait or guess,
+        guessed=limit.wait is None,
     )
 
 

@@ -1,8 +1,8 @@
 """What an issuer's refusal means: whether the account is at its end, and what to do about it.
 
-The codes that end an account, and that any 401 does, are Codex CLI's own rules; that words such as
-"has been invalidated" do is the reference implementation's. Asking again after one of those makes
-an issuer suspect the other accounts too, so nothing is tried again.
+The codes that end an account, and that any 401 does but one about the client, are Codex CLI's own
+rules; that words such as "has been invalidated" do is the reference implementation's. Asking again
+after one of those makes an issuer suspect the other accounts too, so nothing is tried again.
 """
 
 import re
@@ -136,7 +136,8 @@ def refusal_of(
     said = _said(body)
     code = error_code(body)
     meaning = _meaning(status, code, said)
-    permanent = meaning.permanent or status == 401
+    # An unknown client is a typing error of ours, and the login is as good as before.
+    permanent = meaning.permanent or (status == 401 and meaning is not _SETTINGS)
     step = meaning.next_step
     if permanent and not meaning.permanent:
         step = f"{step}, then {_SIGN_IN}"

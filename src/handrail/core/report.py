@@ -129,6 +129,12 @@ def bar(line: Line, among: Sequence[Line], *, width: int) -> str:
     return ("█" * (eighths // 8) + _BLOCKS[eighths % 8]).rstrip()
 
 
+def gauge(share: float, *, width: int) -> str:
+    """`share`, 0 to 1 (more counts as 1), as `width` characters that are full or empty."""
+    full = round(width * min(max(share, 0.0), 1.0))
+    return "█" * full + "░" * (width - full)
+
+
 def _word(part: UsageSum, group: str, zone: tzinfo) -> str:
     if group == "day":
         return datetime.fromtimestamp(part.quarter, zone).date().isoformat()

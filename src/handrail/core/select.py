@@ -91,7 +91,9 @@ class Wants:
     `pin` is the name that the request demands, `bound` the id of the only account that can serve
     it, `last` the id of the one that its conversation used. `tried` are those whose calls have
     failed already. `conversation` names the conversation, for whoever remembers its account. Of
-    `tags` an account must have one, whatever else is wanted; none at all allow every account.
+    `tags` an account must have one, whatever else is wanted; none at all allow every account. A
+    `question` is about the `bound` account itself, how much of its quota is used: no limit stands
+    in its way, and its failure says nothing about calls.
     """
 
     pin: str | None = None
@@ -100,6 +102,7 @@ class Wants:
     tried: frozenset[str] = frozenset()
     conversation: str | None = None
     tags: frozenset[str] = frozenset()
+    question: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,10 +169,15 @@ def _only(found: Sequence[Candidate], why: str, wants: Wants, *, now: float) -> 
         return Choice(account=None, reason=f"{why}, but there is no such account")
     seen = _look(found[0], wants, now=now, bound=True)
     obstacle = seen.obstacle
-    if obstacle is None or (obstacle.guessed and found[0].id not in wants.tried):
+    if obstacle is None or _is_passable(obstacle, found[0], wants):
         return Choice(account=seen.id, reason=why, considered=(seen,))
     reason = f"{why}, but it cannot be used: {obstacle.reason}"
     return Choice(account=None, reason=reason, considered=(seen,), until=obstacle.until)
+
+
+def _is_passable(obstacle: Obstacle, candidate: Candidate, wants: Wants) -> bool:
+    usable = candidate.state not in (State.PAUSED, State.ENDED) and obstacle is not BARRED
+    return (obstacle.guessed or (wants.question and usable)) and candidate.id not in wants.tried
 
 
 def _look(candidate: Candidate, wants: Wants, *, now: float, bound: bool) -> Considered:

@@ -7,25 +7,28 @@ calls under way, failures, and what was learnt a moment ago and is still being w
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from handrail.core import affinity, limits
-from handrail.core.credentials import OAUTH, SETTINGS, Shown, shown
-from handrail.core.failover import Consequence, consequence, is_open
-from handrail.core.limits import Cooldown
+from handrail.core.credentials import OAUTH
+from handrail.core.failover import Consequence, consequence, limit_reached
+from handrail.core.limits import Cooldown, Told
 from handrail.core.rewrite import UpstreamRequest
 from handrail.core.select import (
     Candidate,
     Choice,
     Obstacle,
-    State,
     Strategy,
     Wants,
     choose,
     credits_after,
 )
+from handrail.engine.account_credentials import AccountCredentials
+from handrail.engine.account_upkeep import AccountUpkeep
 from handrail.engine.clock import Clock
+from handrail.engine.endings import Endings
+from handrail.engine.exhausted import exhausted, with_wait
 from handrail.engine.memory import Memory
 from handrail.engine.meter import CallRecord, Outcome
 from handrail.engine.refresh import AccountEnded, Refresher, RefreshFailed
@@ -35,50 +38,25 @@ from handrail.engine.single import (
     Spent,
     Taken,
     barred,
-    no_credential,
     no_such,
     nothing_spent,
 )
-from handrail.errors import Code, Fault, HandrailError, StoreFailed, UpstreamRefused, fault
+from handrail.engine.standing import Standing
+from handrail.errors import HandrailError, StoreFailed, UpstreamRefused
 from handrail.settings.model import Target
-from handrail.store.accounts import TARGET, Account, Accounts, Kept
+from handrail.store.accounts import TARGET, Account, Accounts
 from handrail.telemetry import get_logger
-
-SKEW_SECONDS: Final = 60.0
-"""How long before its end an access credential is refreshed: the call takes a while, and the
-issuer's clock may be ahead of ours."""
-
-EARLY_SECONDS: Final = 300.0
-"""How long before its end it is refreshed although nobody needs it."""
-
-FOLLOW_SECONDS: Final = 1.0
-"""How soon what another process has changed is known here."""
 
 _SETTLE_SECONDS: Final = 10.0
 _MAX_SEALED: Final = 64
-_EARLY_ROUNDS: Final = 30
 _TOO_MANY: Final = 429
+_WAITS: Final = frozenset({429, 503})
 _WELL: Final = frozenset({Outcome.COMPLETED, Outcome.INCOMPLETE, Outcome.ACCEPTED})
 _FAILED_REFRESH: Final = 30.0
-_FAILURES: Final = 16
-
-
-@dataclass(slots=True)
-class _Live:
-    """What only this process knows about an account."""
-
-    running: int = 0
-    calls: int = 0
-    credit: float = 0.0
-    used_at: float = 0.0
-    limited: int = 0
-    failures: tuple[float, ...] = ()
-    cooldowns: dict[str, Cooldown] = field(default_factory=dict)
-    quota_noted: tuple[tuple[str, float], ...] = ()
 
 
 class Pool:
-    """Gives each call its account. `strategy` is asked at each choice.
+    """Gives each call its account. `strategy` and `nearly_used_up` (percent) are asked each time.
 
     `spread` gives numbers from 0 to 1, for moments that should not be the same in all processes.
     """
@@ -91,21 +69,25 @@ class Pool:
         clock: Clock,
         strategy: Callable[[], Strategy],
         spread: Callable[[], float],
+        nearly_used_up: Callable[[], float] = lambda: limits.NEARLY_USED_UP,
     ) -> None:
         self._store = store
         self._refresher = refresher
         self._clock = clock
         self._strategy = strategy
-        self._spread = spread
+        self._nearly_used_up = nearly_used_up
+        self._upkeep = AccountUpkeep(self, clock=clock, spread=spread)
+        self._endings = Endings(store)
         self._single = Single(now=clock.now)
         self._accounts: Sequence[Account] = ()
         self._pinned: str | None = None
-        self._kept: dict[str, Kept] = {}
+        self._credentials = AccountCredentials(store, refresher, clock=clock)
         self._memory = Memory(store, clock=clock)
         self._spent: Spent = nothing_spent
-        self._live: defaultdict[str, _Live] = defaultdict(_Live)
+        self._live: defaultdict[str, Standing] = defaultdict(Standing)
         self._seen = -1
         self._writing: set[asyncio.Task[None]] = set()
+        self._following: asyncio.Task[None] | None = None
         self._logger = get_logger()
 
     def heed(self, spent: Spent) -> None:
@@ -118,15 +100,27 @@ class Pool:
         """Take what the store holds. Raises StoreFailed; the old snapshot then stays."""
         self._seen = await self._store.changes()
         self._pinned = await self._store.pinned()
-        self._accounts = await self._store.all(now=self._clock.now())
+        self._accounts = self._endings.seen(await self._store.all(now=self._clock.now()))
         known = {account.id for account in self._accounts}
         for gone in self._live.keys() - known:
             del self._live[gone]
+        for account in self._accounts:
+            self._live[account.id].seen(account.resumed)
 
     async def follow(self) -> None:
         """Take in what another process has changed, if it has. Raises StoreFailed."""
+        await self._endings.write()
         if await self._store.changes() != self._seen:
             await self.load()
+
+    def _follow_soon(self) -> None:
+        """The same beside the call: a store that is slow or sick must not hold its answer up."""
+        if self._following is None or self._following.done():
+            self._following = self._write(self.follow())
+
+    def known(self) -> Sequence[Account]:
+        """All accounts, by name."""
+        return self._accounts
 
     def of(self, target: Target) -> Sequence[Account]:
         """The accounts of a target."""
@@ -150,26 +144,43 @@ class Pool:
 
     def _candidate(self, account: Account, *, model: str, now: float) -> Candidate:
         live = self._live[account.id]
-        cooldowns = (*account.cooldowns, *live.cooldowns.values())
-        standing = list(limits.obstacles(cooldowns, account.quota, model=model, now=now))
-        standing += self._spent(account.name, model=model, running=live.running)
-        held = is_open(live.failures, now=now)
-        if held is not None:
-            reason = "its last calls have failed"
-            standing.append(Obstacle(reason=reason, until=held, guessed=True))
         return Candidate(
             id=account.id,
             name=account.name,
             state=account.state,
-            obstacles=tuple(standing),
+            obstacles=tuple(self.obstacles(account, model=model)),
             tags=frozenset(account.tags),
             weight=account.weight,
-            left=limits.left(account.quota, now=now),
+            left=limits.left(account.quota, model=model, now=now),
             running=live.running,
             calls=live.calls,
             credit=live.credit,
             used_at=live.used_at,
         )
+
+    def obstacles(self, account: Account, *, model: str) -> Iterable[Obstacle]:
+        """All that stands against a call for `model` with an account, but for its state."""
+        now = self._clock.now()
+        live = self._live[account.id]
+        cooldowns = (*account.cooldowns, *live.cooldowns.values())
+        yield from limits.obstacles(
+            cooldowns,
+            account.quota,
+            model=model,
+            now=now,
+            nearly_used_up=self._nearly_used_up(),
+        )
+        yield from self._spent(account.name, model=model, running=live.running)
+        held = live.breaker(now=now)
+        if held is not None:
+            yield held
+
+    def view(self, account: Account) -> tuple[Account, int]:
+        """An account with the cool-downs of this process too, and how many calls it has here."""
+        live = self._live[account.id]
+        cooldowns = live.with_cooldowns(account.cooldowns, now=self._clock.now())
+        (seen,) = self._endings.over([account])
+        return replace(seen, cooldowns=cooldowns), live.running
 
     async def take(self, target: Target, wants: Wants, *, model: str) -> Taken:
         """The account for a call and its credential; give it back with `done`.
@@ -179,34 +190,40 @@ class Pool:
         """
         if not self.of(target):
             return await self._single.take(target, wants, model=model)
+        sick: StoreFailed | None = None
         while True:
             choice = self.choice(target, wants, model=model)
-            account = self._found(choice, wants)
+            account = self._found(choice, wants, sick=sick)
             try:
-                taken = await self._credential(target, account)
+                taken = await self._credentials.of(target, account)
+                if self._credentials.renewed(account):
+                    self._follow_soon()
             except (AccountEnded, RefreshFailed) as error:
-                await self._refresh_failed(account, error)
+                await self.refresh_failed(account, error)
+                wants = replace(wants, tried=wants.tried | {account.id})
+                continue
+            except StoreFailed as error:  # the credential of another may be in memory
+                sick = error
                 wants = replace(wants, tried=wants.tried | {account.id})
                 continue
             if wants.conversation is not None:
                 self._memory.used(wants.conversation, account.id)
-            live = self._live[account.id]
-            live.running += 1
-            live.calls += 1
-            live.used_at = self._clock.now()
+            self._live[account.id].taken(now=self._clock.now())
             for earned, change in credits_after(choice).items():
                 self._live[earned].credit += change
-            return replace(taken, reason=choice.reason)
+            return replace(taken, reason=choice.reason, model=model, question=wants.question)
 
-    def _found(self, choice: Choice, wants: Wants) -> Account:
+    def _found(self, choice: Choice, wants: Wants, *, sick: StoreFailed | None) -> Account:
         for account in self._accounts:
             if account.id == choice.account:
                 return account
+        if sick is not None:
+            raise sick
         if choice.barred:
             raise barred(wants)
         if wants.pin is not None and not choice.considered:
             raise no_such()
-        raise NoAccount(_exhausted(choice, now=self._clock.now()))
+        raise NoAccount(exhausted(choice, now=self._clock.now()))
 
     async def bound(
         self, target: Target, wants: Wants, request: UpstreamRequest, *, headers: Mapping[str, str]
@@ -240,43 +257,17 @@ class Pool:
         seen = self.choice(target, Wants(), model=model).considered
         return any(each.obstacle is None for each in seen)
 
-    async def _credential(self, target: Target, account: Account) -> Taken:
-        if account.kind == SETTINGS:
-            secret = target.accounts.get(account.name)
-            if secret is None:
-                raise AccountEnded(account.id)
-            return Taken(account=account.id, name=account.name, shown=Shown(secret=secret.reveal()))
-        kept = self._kept.get(account.id)
-        if kept is None or kept.version < account.version:
-            kept = await self._store.credential(account.id)
-            if kept is None:
-                raise AccountEnded(account.id)
-        ends = account.expires_at if kept.version == account.version else None
-        margin = _margin(account, SKEW_SECONDS)
-        if account.kind == OAUTH and ends is not None and ends - margin <= self._clock.now():
-            kept = await self._renewed(account, kept, ends=ends)
-        self._kept[account.id] = kept
-        return Taken(
-            account=account.id,
-            name=account.name,
-            shown=shown(account.kind, kept.credential),
-            version=kept.version,
-        )
+    async def refresh(self, account: Account) -> None:
+        """Refresh an account's login now. Raises AccountEnded, RefreshFailed and StoreFailed."""
+        await self._refresher.fresh(account.id, version=account.version)
 
-    async def _renewed(self, account: Account, kept: Kept, *, ends: float) -> Kept:
-        try:
-            renewed = await self._refresher.fresh(account.id, version=kept.version)
-        except RefreshFailed:
-            if ends > self._clock.now():
-                return kept  # it is good for a while yet
-            raise
-        await self.load()
-        return renewed
-
-    async def _refresh_failed(self, account: Account, error: AccountEnded | RefreshFailed) -> None:
-        self._kept.pop(account.id, None)
+    async def refresh_failed(self, account: Account, error: AccountEnded | RefreshFailed) -> None:
+        """What becomes of an account whose login could not be refreshed, or is over."""
+        self._credentials.forget(account.id)
         if isinstance(error, AccountEnded):
-            return await self.load()
+            if error.why:
+                self._end(account.id, version=error.version, why=error.why)
+            return self._follow_soon()
         seconds = error.wait or _FAILED_REFRESH
         means = Consequence(reason="its refresh failed", seconds=seconds)
         return self._cool(account.id, means)
@@ -288,42 +279,57 @@ class Pool:
         if taken.account is None:
             return
         live = self._live[taken.account]
-        live.running = max(0, live.running - 1)
+        live.given_back()
         if record is None:
             return
-        if record.outcome in _WELL:
-            live.failures = ()
+        if record.limit is not None:
+            # HTTP said 200 by then, so nothing is called again: it is for the next calls to know.
+            means = limit_reached(record.limit, model=taken.model, limited=live.limited)
+            live.limited += 1
+            self._cool(taken.account, means)
+            self._tell(taken, means)
+        elif record.outcome in _WELL:
+            live.well()
         elif record.outcome is Outcome.LOST:
-            live.failures = (*live.failures, self._clock.now())[-_FAILURES:]
+            live.failed(now=self._clock.now())
 
     def shown(
         self, error: HandrailError, target: Target, *, model: str, tags: frozenset[str]
     ) -> HandrailError:
-        """After a limit, when there are several accounts: when the first of them is free again."""
-        if error.fault.status != _TOO_MANY or len(self.of(target)) < 2:
+        """After a limit, when there are several accounts: when the first of them is free again.
+
+        A 429 or 503 without a wait gets one, of what is known or guessed here: Codex CLI waits
+        where it is told how long, and ends its turn where it is not.
+        """
+        if error.fault.status not in _WAITS or not self.of(target):
             return error
         choice = self.choice(target, Wants(tags=tags), model=model)
-        if choice.account is not None or choice.until is None:
-            return error
-        return NoAccount(_exhausted(choice, now=self._clock.now()))
+        limited = error.fault.status == _TOO_MANY and len(self.of(target)) > 1
+        if limited and choice.account is None and choice.until is not None:
+            return NoAccount(exhausted(choice, now=self._clock.now()))
+        return with_wait(error, choice, now=self._clock.now())
 
     def answered(self, taken: Taken, headers: Mapping[str, str]) -> None:
         """The upstream has taken the call; its headers may tell how much of a quota is used."""
-        if taken.account is None:
-            return
-        live = self._live[taken.account]
-        live.limited = 0
-        windows = limits.read_windows(headers, now=self._clock.now())
+        if taken.account is not None:
+            self.told(taken.account, limits.read_told(headers, now=self._clock.now()))
+
+    def told(self, account: str, told: Told) -> None:
+        """An upstream has said this about an account: known here at once, kept beside the call."""
         # Every call uses a little; written down is what would be shown.
-        noted = tuple((window.name, round(window.used_percent)) for window in windows)
-        if windows and noted != live.quota_noted:
-            live.quota_noted = noted
-            self._accounts = [
-                replace(each, quota=windows) if each.id == taken.account else each
-                for each in self._accounts
-            ]
-            now = self._clock.now()
-            self._write(self._store.saw_quota(taken.account, windows, now=now))
+        noted: tuple[object, ...] = tuple(
+            (each.name, round(each.used_percent), each.resets_at and round(each.resets_at, -2))
+            for each in told.windows
+        )
+        noted += (told.plan, told.credits and told.credits.partition(".")[0])
+        live = self._live[account]
+        if told == Told() or noted == live.quota_noted:
+            return
+        live.quota_noted = noted
+        self._accounts = [
+            _with(each, told) if each.id == account else each for each in self._accounts
+        ]
+        self._write(self._store.saw_quota(account, told, now=self._clock.now()))
 
     async def failed(
         self, taken: Taken, error: HandrailError, *, target: Target, model: str
@@ -334,28 +340,32 @@ class Pool:
         live = self._live[taken.account]
         means = consequence(error, model=model, limited=live.limited)
         if isinstance(error, UpstreamRefused):
-            self.answered_limits(taken, error)
-            live.limited = live.limited + 1 if error.fault.status == 429 else live.limited
+            self.told(taken.account, limits.read_told(error.headers, now=self._clock.now()))
+            live.limited = live.limited + 1 if error.fault.status == _TOO_MANY else live.limited
         if means.fails:
-            live.failures = (*live.failures, self._clock.now())[-_FAILURES:]
+            live.failed(now=self._clock.now())
         if means.ended:
-            await self._store.end(taken.account, version=taken.version, why=means.reason)
-            await self.load()
+            self._end(taken.account, version=taken.version, why=means.reason)
+            self._follow_soon()
         elif means.renew and await self._renew(taken):
             return replace(means, seconds=0.0)
         else:
             means = replace(means, renew=False)
-            self._cool(taken.account, means)
+            if not taken.question:  # a limit on questions says nothing about calls
+                self._cool(taken.account, means)
+        self._tell(taken, means)
+        return means
+
+    def _end(self, account: str, *, version: int, why: str) -> None:
+        for each in self._accounts:
+            if each.id == account and each.version <= version:
+                self._endings.hold(each, version=version, why=why)
+        self._accounts = self._endings.over(self._accounts)
+
+    def _tell(self, taken: Taken, means: Consequence) -> None:
         self._logger.warning(
             "account_failed", account=taken.name, reason=means.reason, seconds=means.seconds
         )
-        return means
-
-    def answered_limits(self, taken: Taken, error: UpstreamRefused) -> None:
-        """A refusal may tell how much of a quota is used, too."""
-        windows = limits.read_windows(error.headers, now=self._clock.now())
-        if windows and taken.account is not None:
-            self._write(self._store.saw_quota(taken.account, windows, now=self._clock.now()))
 
     async def _renew(self, taken: Taken) -> bool:
         """Refresh a credential that was refused; False when it cannot be."""
@@ -363,31 +373,36 @@ class Pool:
         if account is None or account.kind != OAUTH:
             return False
         try:
-            self._kept[account.id] = await self._refresher.fresh(account.id, version=taken.version)
+            await self._credentials.renew(account, version=taken.version)
         except (AccountEnded, RefreshFailed) as error:
-            await self._refresh_failed(account, error)
+            await self.refresh_failed(account, error)
             return False
-        await self.load()
+        except StoreFailed as error:
+            self._logger.error("refresh_not_begun", account=account.id, why=error.detail)
+            return False
+        self._follow_soon()
         return True
 
     def _cool(self, account: str, means: Consequence) -> None:
         if not means.seconds:
             return
+        now = self._clock.now()
         cooldown = Cooldown(
             scope=means.scope,
-            until=self._clock.now() + means.seconds,
+            until=now + means.seconds,
             reason=means.reason,
             guessed=means.guessed,
         )
-        self._live[account].cooldowns[means.scope] = cooldown
+        self._live[account].cool(cooldown, now=now)
         if means.kept or not means.guessed:  # what we only guess is not worth keeping
             self._write(self._store.cool(account, cooldown))
 
-    def _write(self, work: Coroutine[Any, Any, None]) -> None:
+    def _write(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         # Beside the call: nobody should wait for what is already known here.
         task = asyncio.create_task(self._written(work), name="account note")
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
+        return task
 
     async def _written(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -399,36 +414,11 @@ class Pool:
 
     async def loop(self) -> None:
         """Follow what other processes change, and refresh in good time; ends by cancellation."""
-        rounds = 0
-        while True:
-            try:
-                await self.follow()
-                if rounds % _EARLY_ROUNDS == 0:
-                    await self.refresh_early(spread=self._spread)
-            except StoreFailed as error:
-                self._logger.error("accounts_not_followed", why=error.detail)
-            rounds += 1
-            await self._clock.sleep(FOLLOW_SECONDS)
+        await self._upkeep.loop()
 
-    async def refresh_early(self, *, spread: Callable[[], float]) -> None:
-        """Refresh what ends soon; `spread` (0 to 1) keeps processes from doing so all at once."""
-        for account in self._soon_over(share=0.5 + 0.5 * spread()):
-            try:
-                await self._refresher.fresh(account.id, version=account.version)
-            except (AccountEnded, RefreshFailed) as error:
-                await self._refresh_failed(account, error)
-        await self.follow()
-
-    def _soon_over(self, *, share: float) -> Iterable[Account]:
-        now = self._clock.now()
-        return [
-            account
-            for account in self._accounts
-            if account.kind == OAUTH
-            and account.state is not State.ENDED
-            and account.expires_at is not None
-            and account.expires_at <= now + _margin(account, EARLY_SECONDS) * share
-        ]
+    async def sweep(self) -> None:
+        """Have the store forget what is over. Raises StoreFailed."""
+        await self._store.sweep(now=self._clock.now())
 
     async def settle(self) -> None:
         """Finish refreshes and notes that are under way: a login that is not kept is lost."""
@@ -436,19 +426,12 @@ class Pool:
         await asyncio.gather(*self._writing, return_exceptions=True)
 
 
-def _margin(account: Account, most: float) -> float:
-    """How long before its end a credential is refreshed: less for one that is short-lived."""
-    begun = account.refreshed_at or account.added_at
-    return most if account.expires_at is None else min(most, (account.expires_at - begun) / 2)
-
-
-def _exhausted(choice: Choice, *, now: float) -> Fault:
-    if choice.until is None:
-        return no_credential().fault
-    wait = max(choice.until - now, 1.0)
-    problem = fault(
-        Code.ACCOUNTS_EXHAUSTED,
-        f"The gateway has no account left for this request: {choice.reason}. The first is free "
-        f"again in {wait:.0f} s.",
+def _with(account: Account, told: Told) -> Account:
+    """The account with what was told; a window that was not told again stays as it was."""
+    windows = {each.name: each for each in (*account.quota, *told.windows)}
+    return replace(
+        account,
+        quota=tuple(windows.values()),
+        plan=told.plan or account.plan,
+        credits=told.credits or account.credits,
     )
-    return replace(problem, retry_after=wait, extra={"resets_at": int(choice.until)})

@@ -258,13 +258,14 @@ class Dispatcher:
         method: str = "GET",
         account: str | None = None,
         tags: Collection[str] = (),
+        question: bool = False,
     ) -> bytes:
         """The body of an answer of the target, asked for with that account if one is named.
 
-        If there are `tags`, the account must have one of them. Raises UpstreamRefused and
-        UpstreamFailed.
+        If there are `tags`, the account must have one of them. A `question` is about the account
+        (`Wants`). Raises UpstreamRefused and UpstreamFailed.
         """
-        wants = Wants(bound=account, tags=frozenset(tags))
+        wants = Wants(bound=account, tags=frozenset(tags), question=question)
         async with self._asked(target, path, method=method, wants=wants) as reply:
             return await reply.read(limit=limit, idle_seconds=target.idle_seconds)
 
@@ -273,8 +274,7 @@ class Dispatcher:
         self, target: Target, path: str, *, account: str | None = None
     ) -> AsyncIterator[UpstreamReply]:
         """A stream of the target; closed when the block is left. Raises as `ask` does."""
-        wants = Wants(bound=account)
-        async with self._asked(target, path, accept=SSE, wants=wants) as reply:
+        async with self._asked(target, path, accept=SSE, wants=Wants(bound=account)) as reply:
             yield reply
 
     @asynccontextmanager

@@ -17,6 +17,7 @@ from handrail.core import affinity, events, wire
 from handrail.core.events import Event, MalformedEvent
 from handrail.core.lifecycle import State
 from handrail.core.retry import Cause
+from handrail.core.stream_limits import StreamLimit, limit_in
 from handrail.core.usage import Usage, read_usage
 from handrail.core.wire import Body
 from handrail.engine.clock import Clock
@@ -83,7 +84,7 @@ class CallRecord:
     the last of them being what the upstream read. `endpoint` is the last part of the path.
     `status` is that of HTTP, None when no reply came. `usage` is None when none was told. `tier` is
     the service tier that the response names. `started_at` and `ended_at` are unix times, `seconds`
-    comes from the monotonic clock.
+    comes from the monotonic clock. `limit` is the limit that ended a response which had begun.
     """
 
     attribution: Attribution
@@ -100,6 +101,7 @@ class CallRecord:
     started_at: float
     ended_at: float
     seconds: float
+    limit: StreamLimit | None = None
 
 
 CallListener = Callable[[CallRecord], None]
@@ -134,6 +136,7 @@ class Meter:
         "_began",
         "_call",
         "_clock",
+        "_limit",
         "_listener",
         "_outcome",
         "_started",
@@ -157,6 +160,7 @@ class Meter:
         self._outcome: Outcome | None = None
         self._usage: Usage | None = None
         self._tier: str | None = None
+        self._limit: StreamLimit | None = None
         self._told = False
 
     def __enter__(self) -> Self:
@@ -172,12 +176,14 @@ class Meter:
     def heard(self, event: Event) -> None:
         """An event of the stream. Only one that ends the response is looked into."""
         if event.type in events.CLOSING:
+            self._look_for_limit(event.data, failed=event.type == events.FAILED)
             try:
                 self._ended(event.response(), _ENDED[events.closing_state(event)])
             except (MalformedEvent, msgspec.DecodeError):  # for whoever reads the stream to judge
                 self._outcome = self._outcome or Outcome.LOST
         elif event.type == events.ERROR and not self._told:
             self._outcome = Outcome.FAILED
+            self._look_for_limit(event.data)
         elif event.type == affinity.ITEM_DONE and self.sealed is not None:
             self._note(affinity.sealed_in_event(event.data))
 
@@ -187,7 +193,14 @@ class Meter:
             outcome = _ENDED[State(wire.string(body, "status") or "")]
         except (msgspec.DecodeError, ValueError):  # no state that we know: it answered, that is all
             outcome = Outcome.COMPLETED
+        if "error" in body:
+            said = b'{"error":%b}' % bytes(body["error"])
+            self._look_for_limit(said, failed=outcome is Outcome.FAILED)
         self._ended(body, outcome)
+
+    def _look_for_limit(self, data: bytes, *, failed: bool = True) -> None:
+        if failed and not self._told and self._limit is None:
+            self._limit = limit_in(data, now=self._clock.now())
 
     def _ended(self, response: Body, outcome: Outcome) -> None:
         if self._told:
@@ -238,6 +251,7 @@ class Meter:
             started_at=self._started,
             ended_at=self._clock.now(),
             seconds=self._clock.monotonic() - self._began,
+            limit=self._limit,
         )
 
 

@@ -7,11 +7,13 @@ although nobody waits for it any more, and its result is durable before anybody 
 """
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from handrail.engine.clock import Clock
 from handrail.engine.shield import to_the_end
+from handrail.errors import StoreFailed
 from handrail.store.accounts import Accounts, Busy, Kept, Leased, Renewal, Renewed
 from handrail.telemetry import get_logger
 
@@ -46,7 +48,15 @@ class Exchange(Protocol):
 
 
 class AccountEnded(Exception):
-    """The account is over until somebody signs in again."""
+    """The account is over until somebody signs in again.
+
+    `why` is what ended it just now, with the credential of `version`; "" when that is known.
+    """
+
+    def __init__(self, account: str, *, version: int = 0, why: str = "") -> None:
+        super().__init__(account)
+        self.version = version
+        self.why = why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,16 +129,26 @@ class Refresher:
                 "refresh_failed", account=asked.account, why=str(error), permanent=error.permanent
             )
             if error.permanent:
-                await self._store.end(asked.account, version=asked.version, why=str(error))
-                raise AccountEnded(asked.account) from None
-            await self._store.release(asked.account, owner=self._owner)
+                await self._noted(
+                    self._store.end(asked.account, version=asked.version, why=str(error))
+                )
+                # Also when it could not be written: whoever asked remembers it.
+                raise AccountEnded(asked.account, version=asked.version, why=str(error)) from None
+            await self._noted(self._store.release(asked.account, owner=self._owner))
             raise
         except BaseException:
-            await self._store.release(asked.account, owner=self._owner)
+            await self._noted(self._store.release(asked.account, owner=self._owner))
             raise
         await self._keep(asked, renewal)
         self._logger.info("refreshed", account=asked.account)
         return Kept(credential=renewal.credential, version=asked.version + 1)
+
+    async def _noted(self, work: Awaitable[None]) -> None:
+        """Do `work`; that the store is sick must not hide what the issuer said."""
+        try:
+            await work
+        except StoreFailed as error:
+            self._logger.error("refresh_not_noted", why=error.detail)
 
     async def _answer(self, credential: bytes) -> Renewal:
         """An answer whose loss may have used the credential up is asked for once more.

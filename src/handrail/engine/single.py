@@ -27,13 +27,18 @@ _UNAUTHORIZED: Final = 401
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """What one call is made with. `account` is None for the only credential of the settings."""
+    """What one call is made with. `account` is None for the only credential of the settings.
+
+    `model` is what it is for, "" for no model. A `question` is about the account alone.
+    """
 
     account: str | None
     name: str
     shown: Shown | None = field(repr=False)
     version: int = 0
     reason: str = ""
+    model: str = ""
+    question: bool = False
 
 
 class Spent(Protocol):

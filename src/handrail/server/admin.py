@@ -17,7 +17,10 @@ import msgspec
 
 from handrail.core.admin import check_query, read_new_key, read_nothing
 from handrail.core.caller_keys import CallerKey, key_digest
+from handrail.core.credentials import SETTINGS
 from handrail.core.select import State
+from handrail.engine import account_views
+from handrail.engine.accounts import Pool
 from handrail.engine.background import Background
 from handrail.engine.caller_keys import CallerKeys
 from handrail.engine.clock import Clock
@@ -41,6 +44,7 @@ ADMIN_ROUTES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         "/admin/accounts/{id}/pause": {"POST": "pause_account"},
         "/admin/accounts/{id}/drain": {"POST": "drain_account"},
         "/admin/accounts/{id}/resume": {"POST": "resume_account"},
+        "/admin/why": {"GET": "why"},
         "/admin/callers": {"GET": "callers"},
         "/admin/keys": {"GET": "keys", "POST": "create_key"},
         "/admin/keys/{id}/revoke": {"POST": "revoke_key"},
@@ -76,6 +80,7 @@ class Operation:
     digest: Callable[[], bytes]
     keys: CallerKeys
     accounts: Accounts
+    pool: Pool
     store: Store
     background: Background
     clock: Clock
@@ -113,6 +118,7 @@ class Admin:
                 "pause_account": partial(self._set_account, State.PAUSED),
                 "drain_account": partial(self._set_account, State.DRAINING),
                 "resume_account": partial(self._set_account, State.ACTIVE),
+                "why": self._why,
                 "callers": self._callers,
                 "keys": self._keys,
                 "create_key": self._create_key,
@@ -136,10 +142,25 @@ class Admin:
         check_query(exchange.query(), frozenset())
         pinned = await self._at.accounts.pinned()
         data = [
-            {"object": "account", **account.shown(pinned=account.id == pinned)}
+            {
+                "object": "account",
+                **account_views.told(self._at.pool, account, pinned=account.id == pinned),
+            }
             for account in await self._at.accounts.all(now=self._at.clock.now())
         ]
         await _reply(exchange, {"object": "list", "data": data})
+
+    async def _why(self, exchange: Exchange, settings: Settings) -> None:
+        """GET /admin/why: who would serve a request now, by the choice that real requests get."""
+        query = exchange.query()
+        check_query(query, frozenset({"model", "account", "caller"}))
+        asked = account_views.Asked(
+            model=query.get("model", ""),
+            account=query.get("account"),
+            caller=query.get("caller"),
+        )
+        found = account_views.whys(self._at.pool, settings, asked)
+        await _reply(exchange, {"object": "why", "targets": found})
 
     async def _set_account(
         self, state: State, exchange: Exchange, _: Settings, *, name: str
@@ -148,7 +169,8 @@ class Admin:
         await self._no_body(exchange)
         pinned = await self._at.accounts.pinned()
         for account in await self._at.accounts.all(now=self._at.clock.now()):
-            if account.name == name and account.state is State.ENDED:
+            again = account.kind == SETTINGS and state is State.ACTIVE
+            if account.name == name and account.state is State.ENDED and not again:
                 raise RequestRejected(
                     Code.INVALID_VALUE, "The account has ended; sign in again.", param="name"
                 )

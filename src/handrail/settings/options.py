@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from handrail.core.caller_policy import Executor
 from handrail.core.fast_session import MAX_ITEMS, MIN_ITEMS, NO_FAST_SESSION, Strategy
+from handrail.core.limits import NEARLY_USED_UP
 from handrail.core.profiles import PROFILES, AddReasoning, Auth, ToolCleanUp
 from handrail.core.select import Strategy as AccountStrategy
 from handrail.core.switch import SWITCH_VARIABLES
@@ -179,6 +180,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         meaning="Which account a call is made with: the one with the most room (hybrid), the first "
         "by name until it is used up (drain_first), each in its turn (round_robin), or the one "
         "that has made the fewest calls (least_used).",
+    ),
+    Option(
+        path="accounts.nearly_used_up",
+        read=readers.integer(1, 100),
+        default=int(NEARLY_USED_UP),
+        meaning="Percent of a quota window from which on other accounts come first. The last one "
+        "that is left serves all the same, until the upstream itself refuses.",
     ),
     Option(
         path="accounts.when_maker_is_gone",

@@ -58,6 +58,11 @@ class Said:
         return f"{self.sources[path]}: {path}"
 
 
+def place_of(target: Target) -> str:
+    """Where the settings describe it."""
+    return ONLY_TARGET if target.label == ONLY_TARGET else f"targets.{target.label}"
+
+
 def read_target(
     said: Said,
     environment: Mapping[str, str],

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
-from handrail.core.limits import Cooldown, Window
+from handrail.core.limits import Cooldown, Told, Window
 from handrail.core.select import State
 
 
@@ -19,7 +19,9 @@ class Account:
     """One account without its credential. Times in unix seconds.
 
     `kind` is `oauth`, `key` (a kept API key) or `settings` (the credential is in the settings and
-    never here). `expires_at` is of the access credential, None when nobody knows.
+    never here). `expires_at` is of the access credential, None when nobody knows. `resumed` is how
+    often the operator has had it resumed or signed in again, `credits` what it has paid for beside
+    its plan (`Told`).
     """
 
     id: str
@@ -35,6 +37,8 @@ class Account:
     tags: tuple[str, ...] = ()
     added_at: float = 0.0
     refreshed_at: float | None = None
+    resumed: int = 0
+    credits: str | None = None
     cooldowns: tuple[Cooldown, ...] = ()
     quota: tuple[Window, ...] = ()
 
@@ -45,6 +49,7 @@ class Account:
             "target": self.target,
             "kind": self.kind,
             "plan": self.plan,
+            "credits": self.credits,
             "state": self.state.value,
             "why_ended": self.why_ended,
             "pinned": pinned,
@@ -59,7 +64,9 @@ class Account:
             "quota": [
                 {
                     "name": each.name,
+                    "model": each.about,
                     "used_percent": each.used_percent,
+                    "seconds": each.seconds,
                     "resets_at": written(each.resets_at),
                     "seen_at": written(each.seen_at),
                 }
@@ -158,8 +165,8 @@ class Accounts(Protocol):
     async def cool(self, account: str, cooldown: Cooldown) -> None:
         """Not to be used for a while; an end that is later already holds."""
 
-    async def saw_quota(self, account: str, windows: Sequence[Window], *, now: float) -> None:
-        """What the upstream said about its limits."""
+    async def saw_quota(self, account: str, told: Told, *, now: float) -> None:
+        """What the upstream said about its limits, at `now`; what it did not say stays."""
 
     def digest(self, sealed: str) -> bytes:
         """What is kept in place of something that only one account can read."""
@@ -169,6 +176,9 @@ class Accounts(Protocol):
 
     async def maker(self, digests: Sequence[bytes], *, now: float) -> str | None:
         """Who made the first of these that is known."""
+
+    async def sweep(self, *, now: float) -> None:
+        """Forget what is over."""
 
     async def put(self, account: str, state: State) -> None:
         """What the operator wants of it; an active one is freed of its cool-downs too."""

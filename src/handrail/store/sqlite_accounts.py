@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from handrail.core.credentials import SETTINGS
-from handrail.core.limits import Cooldown, Window
+from handrail.core.limits import Cooldown, Told, Window
 from handrail.core.select import State
 from handrail.errors import ConfigInvalid
 from handrail.store.accounts import (
@@ -31,6 +31,9 @@ SQL: Final = parse(load("accounts/queries.sql"))
 
 PIN: Final = "pin"
 """The setting with the id of the account that the operator pinned."""
+
+_QUOTA_SECONDS: Final = 40 * 86_400.0
+"""How long a window is shown that no reply tells any more: longer than any lasts."""
 
 
 class SqliteAccounts:
@@ -104,7 +107,7 @@ class SqliteAccounts:
             guessed=cooldown.guessed,
         )
 
-    async def saw_quota(self, account: str, windows: Sequence[Window], *, now: float) -> None:
+    async def saw_quota(self, account: str, told: Told, *, now: float) -> None:
         rows = [
             {
                 "id": account,
@@ -112,13 +115,15 @@ class SqliteAccounts:
                 "used_percent": window.used_percent,
                 "resets_at": window.resets_at,
                 "seconds": window.seconds,
+                "about": window.about,
                 "now": now,
             }
-            for window in windows
+            for window in told.windows
         ]
+        values = {"id": account, "plan": told.plan, "credits": told.credits}
 
         def work(connection: sqlite3.Connection) -> None:
-            if _one(connection, "credential", id=account) is not None:
+            if connection.execute(SQL["told"], values).rowcount:
                 connection.executemany(SQL["saw_quota"], rows)
 
         await self.file.run(work)
@@ -156,6 +161,7 @@ class SqliteAccounts:
         def work(connection: sqlite3.Connection) -> None:
             connection.execute(SQL["forget_cooldowns"], {"now": now})
             connection.execute(SQL["forget_makers"], {"now": now})
+            connection.execute(SQL["forget_quota"], {"before": now - _QUOTA_SECONDS})
 
         await self.file.run(work)
 

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from handrail.core.failover import Consequence, consequence, is_open
+from handrail.core.failover import Consequence, consequence, is_open, limit_reached
 from handrail.core.limits import ALL
+from handrail.core.stream_limits import StreamLimit
 from handrail.core.upstream_errors import refusal
 from handrail.errors import Code, HandrailError, UpstreamFailed, fault
 
@@ -162,3 +163,22 @@ def test_only_what_fails_counts_for_the_breaker_and_the_first_limit_is_the_first
     assert not of(refused(499)).fails
     assert not of(refused(401)).fails
     assert of(refused(429)) == of(refused(429), limited=0)
+
+
+def test_a_limit_in_a_stream_holds_its_account_back_and_makes_no_other_call() -> None:
+    told = StreamLimit(code="rate_limit_exceeded", lasting=False, wait=1.5)
+    assert limit_reached(told, model="m") == Consequence(
+        reason="rate_limit_exceeded", scope="m", seconds=1.5, guessed=False
+    )
+    spent = StreamLimit(code="usage_limit_reached", lasting=True)
+    assert limit_reached(spent, model="m") == Consequence(
+        reason="usage_limit_reached", scope=ALL, seconds=300.0
+    )
+
+
+@pytest.mark.parametrize(("limited", "seconds"), [(0, 2.0), (4, 32.0), (5, 60.0), (5_000, 60.0)])
+def test_a_guessed_wait_has_an_end_however_often_it_was_guessed(
+    limited: int, seconds: float
+) -> None:
+    untold = StreamLimit(code="rate_limit_exceeded", lasting=False)
+    assert limit_reached(untold, model="m", limited=limited).seconds == seconds

@@ -2,7 +2,16 @@
 
 import pytest
 
-from handrail.core.limits import ALL, Cooldown, Window, left, obstacles, read_windows
+from handrail.core.limits import (
+    ALL,
+    Cooldown,
+    Told,
+    Window,
+    left,
+    obstacles,
+    read_told,
+    read_windows,
+)
 
 NOW = 1_795_348_800.0  # 2026-11-22T12:00:00Z
 
@@ -63,9 +72,9 @@ def test_what_is_left_is_what_the_fullest_window_that_still_stands_leaves() -> N
     half = Window(name="b", used_percent=50, resets_at=NOW + 1)
     endless = Window(name="c", used_percent=20)
     over = Window(name="d", used_percent=150)
-    assert left((past, half, endless), now=NOW) == 0.5
-    assert left((), now=NOW) == 1.0
-    assert left((over,), now=NOW) == 0.0
+    assert left((past, half, endless), model="m", now=NOW) == 0.5
+    assert left((), model="m", now=NOW) == 1.0
+    assert left((over,), model="m", now=NOW) == 0.0
 
 
 def test_a_cool_down_stands_against_its_model_or_all_until_it_is_over() -> None:
@@ -98,3 +107,59 @@ def test_only_headers_of_that_very_name_tell_a_window_and_blanks_do_not_matter()
     (window,) = read_windows(headers(primary_used_percent=" 5 "), now=NOW)
     assert window.used_percent == 5
     assert ALL == ""
+
+
+def test_a_limit_beside_the_accounts_own_holds_for_the_model_that_it_names() -> None:
+    said = {
+        "x-codex-primary-used-percent": "10",
+        "x-codex-bengalfox-primary-used-percent": "97",
+        "x-codex-bengalfox-limit-name": " GPT-5.2-Codex-Sonic ",
+        "x-codex-other-secondary-used-percent": "99",
+        "x-codex-other-limit-name": "\x1b[31m",
+    }
+    windows = read_windows(said, now=NOW)
+    assert [(each.name, each.about) for each in windows] == [
+        ("codex-primary", None),
+        ("codex-bengalfox-primary", "GPT-5.2-Codex-Sonic"),
+        ("codex-other-secondary", "codex-other"),
+    ]
+    assert list(obstacles((), windows, model="gpt-5.4", now=NOW)) == []
+    (found,) = obstacles((), windows, model="gpt-5.2-codex-sonic", now=NOW)
+    assert "codex-bengalfox-primary" in found.reason
+    assert left(windows, model="gpt-5.4", now=NOW) == 0.9
+    assert left(windows, model="gpt-5.2-codex-sonic", now=NOW) == pytest.approx(0.03)
+
+
+def test_from_which_percent_on_others_come_first_may_be_another() -> None:
+    half = (Window(name="codex-primary", used_percent=50),)
+    assert list(obstacles((), half, model="m", now=NOW, nearly_used_up=51)) == []
+    assert len(list(obstacles((), half, model="m", now=NOW, nearly_used_up=50))) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "credits"),
+    [
+        ({"has-credits": "True", "unlimited": "False", "balance": " 12.50 "}, "12.5"),
+        ({"has-credits": "1", "unlimited": "true"}, "unlimited"),
+        ({"has-credits": "false", "unlimited": "0", "balance": "62500"}, "none"),
+        ({"has-credits": "true", "unlimited": "false", "balance": "much"}, None),
+        ({"has-credits": "yes", "balance": "5"}, None),
+        ({}, None),
+    ],
+)
+def test_headers_tell_what_was_paid_for(said: dict[str, str], credits: str | None) -> None:
+    named = {f"x-codex-credits-{name}": value for name, value in said.items()}
+    assert read_told(named, now=NOW) == Told(credits=credits)
+
+
+def test_headers_tell_a_plan_if_it_is_a_word() -> None:
+    assert read_told({"x-codex-plan-type": "team"}, now=NOW).plan == "team"
+    assert read_told({"x-codex-plan-type": "<b>team"}, now=NOW).plan is None
+    assert read_told({"x-codex-primary-used-percent": "5"}, now=NOW).windows[0].used_percent == 5
+
+
+def test_absurd_numbers_are_bounded() -> None:
+    (found,) = read_windows(
+        headers(primary_used_percent="9" * 15, primary_window_minutes="9" * 15), now=NOW
+    )
+    assert (found.used_percent, found.seconds) == (1_000.0, 316_224_000)

@@ -95,12 +95,20 @@ def test_what_passes_is_told_with_its_next_step(
     assert step in said.next_step
 
 
-def test_an_unknown_client_at_401_asks_for_the_settings_first() -> None:
-    said = refusal(401, {"error": "invalid_client"})
+@pytest.mark.parametrize("code", ["invalid_client", "unauthorized_client"])
+def test_an_unknown_client_at_401_ends_no_login_and_names_the_settings(code: str) -> None:
+    said = refusal(401, {"error": code})
+    assert not said.permanent
+    assert said.next_step == (
+        "compare oauth.issuer and oauth.client_id with what the issuer gave you"
+    )
+
+
+def test_any_other_refusal_at_401_ends_the_login() -> None:
+    said = refusal(401, {"error": "access_denied"})
     assert said.permanent
     assert said.next_step == (
-        "compare oauth.issuer and oauth.client_id with what the issuer gave you, then sign in "
-        "again: handrail accounts login"
+        "begin again: handrail accounts login, then sign in again: handrail accounts login"
     )
 
 

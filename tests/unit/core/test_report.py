@@ -4,7 +4,7 @@ from datetime import UTC
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from handrail.core.report import Line, UsageSum, bar, lines, total
+from handrail.core.report import Line, UsageSum, bar, gauge, lines, total
 
 NOON = 1_795_348_800  # 2026-11-22, 12:00 UTC
 
@@ -78,3 +78,14 @@ def test_a_bar_is_its_part_of_the_largest() -> None:
     nothing = Line(key=("c",))
     assert bar(nothing, [nothing], width=9) == ""
     assert bar(nothing, [], width=9) == ""
+
+
+def test_a_gauge_is_full_at_one_and_never_longer() -> None:
+    assert [gauge(share, width=4) for share in (-1, 0, 0.5, 0.9, 1, 7)] == [
+        "░░░░",
+        "░░░░",
+        "██░░",
+        "████",
+        "████",
+        "████",
+    ]

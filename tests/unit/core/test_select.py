@@ -388,3 +388,19 @@ def test_the_reset_that_is_told_is_that_of_an_account_with_the_callers_tags() ->
     )
     assert (choice.account, choice.until, choice.barred) == (None, NOW + 900, False)
     assert choice.reason == "no account may be used now"
+
+
+def test_a_question_about_an_account_is_asked_whatever_limit_stands_but_not_twice() -> None:
+    limited = account("a", obstacles=(SAID,))
+    asking = Wants(bound="acct_a", question=True)
+    assert name_of(chosen(limited, account("b"), wants=asking)) == "a"
+    assert name_of(chosen(limited, wants=replace(asking, tried=frozenset({"acct_a"})))) is None
+    assert name_of(chosen(limited, wants=Wants(bound="acct_a"))) is None
+    draining = account("a", obstacles=(SAID,), state=State.DRAINING)
+    assert name_of(chosen(draining, wants=asking)) == "a"
+
+
+@pytest.mark.parametrize("state", [State.PAUSED, State.ENDED])
+def test_no_question_is_asked_with_an_account_that_is_out_of_use(state: State) -> None:
+    out = account("a", obstacles=(SAID,), state=state)
+    assert name_of(chosen(out, wants=Wants(bound="acct_a", question=True))) is None

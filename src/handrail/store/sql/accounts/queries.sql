@@ -1,7 +1,7 @@
 -- name: all
 -- Every account, by name.
 select id, name, target, kind, version, expires_at, plan, state, why_ended, weight, tags,
-       added_at, refreshed_at
+       added_at, refreshed_at, resumed, credits
 from accounts order by name;
 
 -- name: cooldowns
@@ -10,7 +10,7 @@ select account, scope, until, reason, guessed from cooldowns where until > :now;
 
 -- name: quota
 -- The windows of all accounts.
-select account, name, used_percent, resets_at, seconds, seen_at from quota order by name;
+select account, name, used_percent, resets_at, seconds, about, seen_at from quota order by name;
 
 -- name: credential
 -- What is sealed, and which writing of it this is.
@@ -36,7 +36,9 @@ select id, target, kind from accounts where name = :name;
 
 -- name: set_state
 -- What the operator wants of it; who is active again has no past.
-update accounts set state = :state, why_ended = null where id = :id;
+update accounts
+set state = :state, why_ended = null, resumed = resumed + (:state = 'active')
+where id = :id;
 
 -- name: set_weight
 -- Its share.
@@ -76,7 +78,8 @@ where id = :id and version = :version;
 update accounts
 set credential = :credential, version = version + 1, expires_at = :expires_at,
     plan = coalesce(:plan, plan), refreshed_at = :now, lease_owner = null, lease_until = null,
-    state = case state when 'ended' then 'active' else state end, why_ended = null
+    state = case state when 'ended' then 'active' else state end, why_ended = null,
+    resumed = resumed + 1
 where id = :id;
 
 -- name: cool
@@ -97,10 +100,16 @@ delete from cooldowns where until <= :now;
 
 -- name: saw_quota
 -- What the upstream last said about one window.
-insert into quota (account, name, used_percent, resets_at, seconds, seen_at)
-values (:id, :name, :used_percent, :resets_at, :seconds, :now)
+insert into quota (account, name, used_percent, resets_at, seconds, about, seen_at)
+values (:id, :name, :used_percent, :resets_at, :seconds, :about, :now)
 on conflict (account, name) do update set used_percent = excluded.used_percent,
-    resets_at = excluded.resets_at, seconds = excluded.seconds, seen_at = excluded.seen_at;
+    resets_at = excluded.resets_at, seconds = excluded.seconds, about = excluded.about,
+    seen_at = excluded.seen_at;
+
+-- name: told
+-- Its plan and what it has paid for, as far as the upstream said so.
+update accounts set plan = coalesce(:plan, plan), credits = coalesce(:credits, credits)
+where id = :id;
 
 -- name: made
 -- Who made it.
@@ -114,6 +123,10 @@ select maker from made_by where digest = :digest and until > :now;
 -- name: forget_makers
 -- What is over, a few at a time.
 delete from made_by where digest in (select digest from made_by where until <= :now limit 10000);
+
+-- name: forget_quota
+-- Windows that were not told any more for a while.
+delete from quota where seen_at <= :before;
 
 -- name: get_setting
 -- One value about all accounts.

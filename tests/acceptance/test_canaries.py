@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from handrail.cli.main import cli
+from handrail.server.admin import ADMIN_ROUTES
 from tests.acceptance import processes
 from tests.acceptance.leaving import KEY_FILES, World
 from tests.acceptance.parrot import FORMS, Parrot, parrot
@@ -227,8 +229,9 @@ async def ask_wrongly(world: World) -> None:
 async def administer(world: World) -> None:
     """Every route of the admin API."""
     admin = {"authorization": f"Bearer {world.canaries.plant('admin key', _admin_key(world))}"}
-    for path in ("accounts", "callers", "keys", "runs", "settings"):
-        await world.call("GET", f"/admin/{path}", headers=admin, but=())
+    for path, methods in ADMIN_ROUTES.items():
+        if "GET" in methods and "{" not in path:
+            await world.call("GET", path, headers=admin, but=())
     # The only reply that ever holds a key: looked at for all others, and planted from then on.
     made = await world.call("POST", "/admin/keys", {"caller": "team"}, headers=admin, but=())
     new = json.loads(made)
@@ -267,6 +270,7 @@ async def command(world: World) -> None:
         "accounts list", "accounts list --json", "accounts show from-env", "accounts check",
         "accounts show account-1", "accounts best", "accounts best --model m", "keys list",
         f"accounts show {key}", f"accounts add {key}", f"keys create {key}", f"serve --{key}",
+        "status", "status --live", "status --json", "why", "why --json --account account-1",
         "usage", "usage --json", "config explain", "config explain --json", "db check",
         f"db backup {backup}",
     ):  # fmt: skip
@@ -274,7 +278,7 @@ async def command(world: World) -> None:
     config = str(world.directory / "handrail.toml")
     await world.run("explain", str(body), "--config", config)
     await world.run("explain", str(body), "--config", config, "--json")
-    for group in ("", "serve", "accounts", "keys", "usage", "config", "explain", "db"):
+    for group in ("", *cli.commands):
         await world.run(*group.split(), "--help")
 
 

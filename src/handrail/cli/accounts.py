@@ -148,7 +148,7 @@ def weight(name: str, share: float, **parameters: Any) -> None:
 
 
 @accounts.command()
-@_flags
+@account_flags
 @click.argument("name", metavar="NAME")
 @click.argument("workspace", metavar="ID", required=False)
 def workspace(name: str, workspace: str | None, **parameters: Any) -> None:

@@ -21,7 +21,7 @@ class Mask:
     def __init__(self, secrets: Iterable[str]) -> None:
         self._texts = tuple(text for text in secrets if len(text) >= MIN_SECRET)
         self._secrets = tuple(text.encode() for text in self._texts)
-        self._ends = frozenset(byte for secret in self._secrets for byte in secret)
+        self._ends = frozenset(b"".join(self._secrets))
         self._held = b""
 
     def __bool__(self) -> bool:
@@ -61,5 +61,8 @@ class Mask:
 
 def _begun(secret: bytes, data: bytes) -> int:
     """How many of the last bytes of `data` are the first ones of `secret`."""
-    most = min(len(secret) - 1, len(data))
-    return next((n for n in range(most, 0, -1) if data.endswith(secret[:n])), 0)
+    tail = data[1 - len(secret) :]
+    place = tail.find(secret[:1])
+    while place >= 0 and not secret.startswith(tail[place:]):
+        place = tail.find(secret[:1], place + 1)
+    return len(tail) - place if place >= 0 else 0

@@ -133,7 +133,7 @@ class Budget:
             self.caller in (None, work.caller)
             and self.project in (None, work.project)
             and self.account in (None, work.account)
-            and (self.model is None or any(_matches(name, self.model) for name in work.models))
+            and (self.model is None or any(fits(name, self.model) for name in work.models))
         )
 
     def charged(self, charge: Charge) -> Totals:
@@ -212,5 +212,6 @@ def _dimensions(
     ]
 
 
-def _matches(name: str, pattern: str) -> bool:
+def fits(name: str, pattern: str) -> bool:
+    """Whether a pattern with `*` fits the name of a model; case does not count."""
     return fnmatchcase(name.strip().lower(), pattern.lower())

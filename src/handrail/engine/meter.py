@@ -57,6 +57,9 @@ _ENDED: Final[Mapping[State, Outcome]] = MappingProxyType(
     }
 )
 
+_NEVER_RAN: Final = frozenset({Outcome.REFUSED, Outcome.UNREACHED})
+_FREE_ENDPOINTS: Final = frozenset({"input_tokens"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attribution:
@@ -99,6 +102,11 @@ class CallRecord:
     started_at: float
     ended_at: float
     seconds: float
+
+    @property
+    def counts(self) -> bool:
+        """Whether it may have run, at an endpoint that costs something."""
+        return self.outcome not in _NEVER_RAN and self.endpoint not in _FREE_ENDPOINTS
 
 
 CallListener = Callable[[CallRecord], None]

@@ -115,7 +115,7 @@ class Responses:
             target=target,
             max_bytes=settings.max_history_bytes,
         )
-        self._charging.admit(attribution, model=request.model, target=target)
+        exchange.admitted(self._charging.admit(attribution, model=request.model, target=target))
         try:
             return plan, await self._begun(
                 exchange,
@@ -318,7 +318,7 @@ class Responses:
             outgoing=outgoing,
         )
         if endpoint is not Endpoint.INPUT_TOKENS:  # which costs nothing
-            self._charging.admit(attribution, model=request.model, target=target)
+            exchange.admitted(self._charging.admit(attribution, model=request.model, target=target))
         try:
             body, said = await self._foreground.pass_on(call)
         finally:

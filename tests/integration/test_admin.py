@@ -22,7 +22,16 @@ from tests.integration.admin import Admin, admin_key
 from tests.integration.test_lifecycle import finished
 from tests.raw_http import ask, get, post
 
-GETS = ["/admin/accounts", "/admin/callers", "/admin/keys", "/admin/runs", "/admin/settings"]
+GETS = [
+    "/admin/accounts",
+    "/admin/budgets",
+    "/admin/callers",
+    "/admin/keys",
+    "/admin/limits",
+    "/admin/runs",
+    "/admin/settings",
+    "/admin/usage",
+]
 POSTS = [
     "/admin/accounts/first/pause",
     "/admin/keys",

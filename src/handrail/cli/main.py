@@ -6,6 +6,7 @@ import click
 
 from handrail import __version__
 from handrail.cli.accounts import accounts
+from handrail.cli.budgets import budgets
 from handrail.cli.config import config
 from handrail.cli.db import db
 from handrail.cli.explain import explain
@@ -28,6 +29,7 @@ cli.add_command(db)
 cli.add_command(accounts)
 cli.add_command(keys)
 cli.add_command(usage)
+cli.add_command(budgets)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 All of it is arithmetic on what it is given; `engine.budgets` keeps the sums.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from enum import StrEnum
@@ -146,6 +147,14 @@ class Budget:
             tokens=charge.known.tokens + charge.uncounted * self.reserve.tokens,
             requests=charge.known.requests,
         )
+
+    def used(self, charges: Iterable[Charge]) -> Totals:
+        """The sums of those that it is for."""
+        found = Totals()
+        for charge in charges:
+            if self.covers(charge.work):
+                found = found.plus(self.charged(charge))
+        return found
 
 
 class State(StrEnum):

@@ -7,7 +7,7 @@ may go below empty, because what a call uses is known at its end only.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -26,6 +26,7 @@ UNKNOWN_TOKENS: Final = 10_000
 
 MAX_NAME: Final = 200
 _LOOKED_AT: Final = 8
+_TOLD: Final = ("limit", "remaining", "reset")
 
 
 class RateWindow(StrEnum):
@@ -57,6 +58,14 @@ class Kind(StrEnum):
 
 Key = tuple[str, ...]
 
+_NAMES: Final[Mapping[Each, Callable[[Work], str]]] = MappingProxyType(
+    {
+        Each.CALLER: lambda work: work.caller,
+        Each.PROJECT: lambda work: work.project or "",
+        Each.MODEL: lambda work: work.models[-1].strip().lower()[:MAX_NAME],
+    }
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimit:
@@ -85,14 +94,7 @@ class RateLimit:
 
     def key(self, work: Work) -> Key:
         """With what work is counted together. Of a model's names the upstream's own decides."""
-        if not self.each:
-            return ()
-        of = {
-            Each.CALLER: work.caller,
-            Each.PROJECT: work.project or "",
-            Each.MODEL: work.models[-1].strip().lower()[:MAX_NAME],
-        }
-        return tuple(of[each] for each in self.each)
+        return tuple([_NAMES[each](work) for each in self.each])
 
     def said(self, kind: Kind) -> str:
         """The limit in words, such as "60 requests a minute for each caller"."""
@@ -191,11 +193,6 @@ class Standing:
     left: int
     reset: int
 
-    @property
-    def share(self) -> float:
-        """What is left, as a part of the limit."""
-        return self.left / self.limit if self.limit else 0.0
-
 
 class Bucket:
     """What is counted together under one limit."""
@@ -282,16 +279,24 @@ class Buckets:
 def headers(buckets: Iterable[Bucket], now: int) -> dict[str, str]:
     """What OpenAI's API says of its limits, of the one that is nearest to being reached."""
     every = list(buckets)
-    found: dict[str, str] = {}
-    for kind in Kind:
-        standings = [bucket.standing(kind, now) for bucket in every]
-        known = [standing for standing in standings if standing is not None]
-        if known:
-            nearest = min(known, key=lambda standing: standing.share)
-            found[f"x-ratelimit-limit-{kind}"] = str(nearest.limit)
-            found[f"x-ratelimit-remaining-{kind}"] = str(nearest.left)
-            found[f"x-ratelimit-reset-{kind}"] = reset_text(nearest.reset)
-    return found
+    requests = [bucket.requests for bucket in every if bucket.requests is not None]
+    tokens = [bucket.tokens for bucket in every if bucket.tokens is not None]
+    return _told(_OF_REQUESTS, requests, now) | _told(_OF_TOKENS, tokens, now)
+
+
+_OF_REQUESTS: Final = tuple(f"x-ratelimit-{what}-requests" for what in _TOLD)
+_OF_TOKENS: Final = tuple(f"x-ratelimit-{what}-tokens" for what in _TOLD)
+
+
+def _told(
+    names: tuple[str, ...], counts: Sequence[SlidingLog | TokenBucket], now: int
+) -> dict[str, str]:
+    if not counts:
+        return {}
+    shares = [count.left(now) / count.limit if count.limit else 0.0 for count in counts]
+    nearest = counts[shares.index(min(shares))]
+    said = (str(nearest.limit), str(nearest.left(now)), reset_text(nearest.reset(now)))
+    return dict(zip(names, said, strict=True))
 
 
 def reset_text(wait: int) -> str:

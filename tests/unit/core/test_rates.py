@@ -149,7 +149,8 @@ def test_limits_of_nothing_let_nothing_through_and_ask_for_a_whole_window() -> N
     assert TokenBucket(0, MINUTE).wait(7) == MINUTE
     nothing = Standing(limit=0, left=0, reset=0)
     assert bucket.standing(Kind.TOKENS, 7) == bucket.standing(Kind.REQUESTS, 7) == nothing
-    assert nothing.share == 0
+    told = headers([bucket, Bucket(limit(max_requests=9))], 7)
+    assert told["x-ratelimit-limit-requests"] == "0"
 
 
 # --- a limit ------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from calls where ended_at >= :since and counts = 1
 group by caller, project, model, sent_model, account;
 
 -- name: usage
--- Sums of the calls that ended within a time, by quarters of an hour: every time zone begins its days at one.
-select cast(ended_at / 900 as integer) * 900 as quarter, caller, project, model, account,
+-- Sums of the calls that ended within a time, by steps of it. Every time zone begins its days at a quarter of an hour.
+select cast(ended_at / :step as integer) * :step as quarter, caller, project, model, account,
     count(*) as calls, sum(outcome in ('failed', 'refused', 'unreached', 'lost')) as failed,
     coalesce(sum(input), 0) as input, coalesce(sum(cached), 0) as cached,
     coalesce(sum(output), 0) as output, coalesce(sum(reasoning), 0) as reasoning,

@@ -66,6 +66,19 @@ async def test_a_reader_that_leaves_gives_its_place_back(
         assert await status_of(client) == 200
 
 
+async def test_whoever_has_the_whole_answer_may_ask_again_at_once(start: Start) -> None:
+    # The upstream's connection is read to its end behind the caller's back.
+    text = "[[linger=5]]"
+    async with (
+        start(toml=at_once(1)) as gateway,
+        gateway.client() as first,
+        gateway.client() as second,
+    ):
+        for client in (first, second, first, second):
+            answer = await client.responses.create(model="m", input=text, stream=True)
+            assert [event.type async for event in answer][-1] == "response.completed"
+
+
 @pytest.mark.parametrize(
     ("text", "status"),
     [("[[status=400]]", 400), ("[[status=500]]", 500), ("[[status=429]]", 429)],

@@ -118,7 +118,11 @@ class Exchange:
         self._admission = admission
 
     def over(self) -> None:
-        """Nothing more is sent. May be called again."""
+        """The reply is whole, or never will be. May be called again.
+
+        Before its last byte goes out: whoever has it may ask again at once, and what is still to be
+        put away here is no request under way.
+        """
         if self._admission is not None:
             admission, self._admission = self._admission, None
             admission.over()
@@ -178,6 +182,7 @@ class Exchange:
                 *_encoded(headers or {}),
             ],
         )
+        self.over()
         await self._send({"type": "http.response.body", "body": body})
 
     async def fail(self, fault: Fault) -> None:
@@ -204,6 +209,7 @@ class Exchange:
             async for chunk in chunks:
                 await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
                 del chunk  # or it would stay in memory until the next one comes
+        self.over()
         await self._send({"type": "http.response.body", "body": b""})
 
     async def finish(self, chunk: bytes) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from handrail.core.budgets import Work
 from handrail.core.rates import (
+    MAX_BUCKETS,
     SECOND,
     UNKNOWN_TOKENS,
     Bucket,
@@ -224,6 +225,10 @@ def test_a_use_that_nobody_knows_is_no_way_around_a_limit() -> None:
         standing = bucket.standing(Kind.TOKENS, 0)
         assert standing is not None
         assert standing.left == most - counted
+
+
+def test_the_figures_are_those_of_the_docs() -> None:
+    assert (SECOND, UNKNOWN_TOKENS, MAX_BUCKETS) == (10**9, 10_000, 10_000)
 
 
 # --- many of them -------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ def _sums(settings: Settings, query: UsageQuery) -> Iterable[UsageSum]:
         path,
         since=query.since.timestamp(),
         until=query.until.timestamp(),
-        by_time=query.by_day,
+        by=query.by,
     )
 
 

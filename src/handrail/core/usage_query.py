@@ -21,11 +21,6 @@ class UsageQuery:
     until: datetime
     by: tuple[str, ...]
 
-    @property
-    def by_day(self) -> bool:
-        """Whether it matters on which day a call ended."""
-        return "day" in self.by
-
 
 def read_query(*, since: str, until: str | None, by: str, now: datetime) -> UsageQuery:
     """The question in these words; days are those of the zone of `now`.

@@ -66,7 +66,7 @@ class UsageReport:
             self._path,
             since=query.since.timestamp(),
             until=query.until.timestamp(),
-            by_time=query.by_day,
+            by=query.by,
             expired=expired,
         )
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from handrail.core.budgets import Charge, Totals, Work
-from handrail.core.report import UsageSum
+from handrail.core.report import GROUPS, UsageSum
 from handrail.errors import Code, ConfigInvalid, StoreFailed
 from handrail.store.faults import name_of
 from handrail.store.migrate import LEDGER, migrate
@@ -228,17 +228,19 @@ def read_usage(
     *,
     since: float,
     until: float,
-    by_time: bool = True,
+    by: Sequence[str] = GROUPS,
     expired: Callable[[], bool] = _never,
 ) -> Generator[UsageSum, None, None]:
     """The sums of a ledger's file, also while a gateway writes it; none where there is no file.
 
-    Without `by_time` they are of the whole time, as if it were one quarter. `expired` is asked now
-    and then whether to give up. Raises ConfigInvalid.
+    They are told apart by the groups of `by`, of which others are left empty; without `day` they
+    are of the whole time, as if it were one quarter. `expired` is asked now and then whether to
+    give up. Raises ConfigInvalid.
     """
     if not path.exists():
         return
-    values = {"since": since, "until": until, "step": _QUARTER if by_time else _ALL_TIME}
+    values = {"since": since, "until": until, "step": _QUARTER if "day" in by else _ALL_TIME}
+    values |= {f"by_{group}": group in by for group in GROUPS if group != "day"}
     try:
         with closing(connect_to_read(path)) as connection:
             connection.set_progress_handler(expired, _ASKED_EVERY)

@@ -249,11 +249,14 @@ class Buckets:
         self._by_key: OrderedDict[Key, Bucket] = OrderedDict()
         self._others = Bucket(limit)
 
+    def __len__(self) -> int:
+        """How many are counted apart now, idle ones too."""
+        return len(self._by_key)
+
     def of(self, key: Key, now: int) -> Bucket:
         """The bucket of a key."""
         found = self._by_key.get(key)
         if found is not None:
-            self._by_key.move_to_end(key)
             return found
         if len(self._by_key) >= self._most and not self._made_room(now):
             return self._others
@@ -266,7 +269,7 @@ class Buckets:
         return [(key, bucket) for key, bucket in every if not bucket.idle(now)]
 
     def _made_room(self, now: int) -> bool:
-        # A few of those that were not asked for longest: every request may come here.
+        # A few at a time, in turn: every request may come here.
         for _ in range(_LOOKED_AT):
             key = next(iter(self._by_key))
             if self._by_key[key].idle(now):

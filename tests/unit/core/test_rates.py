@@ -93,6 +93,13 @@ def test_a_whole_limit_may_come_at_once_and_then_nothing_until_the_first_is_a_wi
     assert (log.wait(MINUTE), log.left(MINUTE), log.reset(MINUTE)) == (0, 1, 49)
 
 
+def test_what_is_a_window_old_is_gone_whatever_is_asked_first() -> None:
+    for asked, answer in ((SlidingLog.left, 3), (SlidingLog.reset, 0), (SlidingLog.wait, 0)):
+        log = SlidingLog(3, MINUTE)
+        log.take(0)
+        assert asked(log, MINUTE) == answer
+
+
 # --- tokens -------------------------------------------------------------------------------------
 
 
@@ -243,6 +250,13 @@ def test_each_key_has_a_bucket_of_its_own() -> None:
     assert buckets.busy(MINUTE) == []
 
 
+def test_a_bucket_with_a_debt_makes_no_room_although_its_requests_are_long_ago() -> None:
+    buckets = Buckets(limit(max_requests=5, max_tokens=60), most=1)
+    buckets.of(("ann",), 0).charge(120, 0)
+    assert buckets.of(("bob",), MINUTE) is not buckets.of(("bob",), 2 * MINUTE)
+    assert buckets.of(("ann",), 2 * MINUTE).wait(2 * MINUTE)[0] == 0
+
+
 def test_labels_without_end_share_a_bucket_and_take_no_memory() -> None:
     buckets = Buckets(limit(max_requests=1), most=10)
     allowed = 0
@@ -265,6 +279,7 @@ def test_an_idle_bucket_makes_room_and_one_that_is_asked_for_stays() -> None:
     third = buckets.of(("third",), MINUTE)
     third.take(MINUTE)
     assert {key for key, _ in buckets.busy(MINUTE)} == {("first",), ("third",)}
+    assert len(buckets) == 2
 
 
 def test_a_busy_bucket_does_not_keep_an_idle_one_from_making_room() -> None:
@@ -301,6 +316,9 @@ def test_the_headers_are_those_of_the_limit_that_is_nearest() -> None:
     assert list(headers([wide], 0)) == [
         f"x-ratelimit-{what}-requests" for what in ("limit", "remaining", "reset")
     ]
+    only_tokens = headers([Bucket(limit(max_tokens=9))], 0)
+    assert only_tokens["x-ratelimit-limit-tokens"] == "9"
+    assert "x-ratelimit-limit-requests" not in only_tokens
     assert headers([], 0) == {}
 
 

@@ -36,6 +36,7 @@ class Code(StrEnum):
     ORIGIN_NOT_ALLOWED = "origin_not_allowed"
     NOT_FOUND = "not_found"
     MODEL_NOT_FOUND = "model_not_found"
+    ENCRYPTED_CONTENT_ELSEWHERE = "encrypted_content_elsewhere"
     UNSUPPORTED_ENDPOINT = "unsupported_endpoint"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     REQUEST_TIMEOUT = "request_timeout"
@@ -58,6 +59,7 @@ class Code(StrEnum):
     UPSTREAM_ENDED_EARLY = "upstream_ended_early"
     UPSTREAM_STALLED = "upstream_stalled"
     UPSTREAM_CREDENTIALS_REJECTED = "upstream_credentials_rejected"
+    NO_ACCOUNT_ALLOWED = "no_account_allowed"
     TARGET_GONE = "target_gone"
     STORE_UNAVAILABLE = "store_unavailable"
     STORAGE_FULL = "storage_full"
@@ -108,6 +110,7 @@ CATALOGUE: Final[Mapping[Code, Entry]] = MappingProxyType(
         Code.ORIGIN_NOT_ALLOWED: _caller(403),
         Code.NOT_FOUND: _caller(404),
         Code.MODEL_NOT_FOUND: _caller(404),
+        Code.ENCRYPTED_CONTENT_ELSEWHERE: _caller(400),
         Code.UNSUPPORTED_ENDPOINT: _caller(404),
         Code.METHOD_NOT_ALLOWED: _caller(405),
         Code.REQUEST_TIMEOUT: _caller(408),
@@ -138,6 +141,10 @@ CATALOGUE: Final[Mapping[Code, Entry]] = MappingProxyType(
         Code.UPSTREAM_STALLED: Entry(status=504, type="server_error"),
         # Only the operator can mend a refused credential, so no client should try again.
         Code.UPSTREAM_CREDENTIALS_REJECTED: Entry(
+            status=503, type="server_error", retry_after=60, should_retry=False
+        ),
+        # Only the operator can give an account a tag, or the caller another rule.
+        Code.NO_ACCOUNT_ALLOWED: Entry(
             status=503, type="server_error", retry_after=60, should_retry=False
         ),
         # The response is safe where it was made; only the settings no longer say where that is.

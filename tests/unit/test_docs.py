@@ -35,6 +35,7 @@ from handrail.settings.options import (
     Option,
 )
 from handrail.settings.rate_limits import LIMIT_MEANINGS, LimitEntry
+from handrail.settings.targets import ROUTE_MEANINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -90,6 +91,7 @@ def test_no_setting_is_described_that_does_not_exist() -> None:
     known |= {f"budgets.{key}" for key in BUDGET_MEANINGS}
     known |= {f"prices.{key}" for key in PRICE_MEANINGS}
     known |= {f"limits.{key}" for key in LIMIT_MEANINGS}
+    known |= {f"routes.{key}" for key in ROUTE_MEANINGS}
     assert set(described) == known
 
 
@@ -111,6 +113,11 @@ def test_every_key_of_a_table_of_accounting_has_its_row(
             page("reference/settings.md"),
             re.MULTILINE,
         )
+
+
+@pytest.mark.parametrize(("key", "meaning"), ROUTE_MEANINGS.items())
+def test_every_key_of_a_route_has_its_row(key: str, meaning: str) -> None:
+    assert f"| `routes.{key}` | {meaning} |" in page("reference/settings.md")
 
 
 def variables() -> set[str]:

@@ -110,6 +110,12 @@ def test_what_a_call_has_used_is_taken_from_the_bucket_of_its_model(
     assert made.told()["x-ratelimit-remaining-tokens"] == str(left)
 
 
+def test_a_fallback_is_charged_to_the_model_that_was_let_in() -> None:
+    made = Limited(limit(max_tokens=1_000, each=(Each.MODEL,)))
+    made.rates.heard(record(sent_models=("m", "other")), work=WORK)
+    assert made.told()["x-ratelimit-remaining-tokens"] == "900"
+
+
 def test_limits_that_are_equal_after_a_reload_go_on_and_others_begin_anew() -> None:
     made = Limited(limit(max_requests=2), limit(name="gone", max_requests=9))
     assert made.admits(3) == 2

@@ -15,6 +15,7 @@ from handrail.engine.refresh import Exchange, Refresher, RefreshFailed
 from handrail.errors import ConfigInvalid, IssuerFailed
 from handrail.settings.load import ACCOUNTS_FILE
 from handrail.settings.model import OAuthSettings, Settings
+from handrail.settings.target import ONLY_TARGET
 from handrail.store.accounts import Renewal
 from handrail.store.files import private_directory, read_private, replace_file
 from handrail.store.shared import SharedFile
@@ -75,17 +76,30 @@ def _new_key(path: Path) -> bytes:
 def declare(store: SqliteAccounts, settings: Settings, *, now: float, needed: bool = True) -> None:
     """Make the settings' accounts known, and if `needed` see that there is a credential at all.
 
-    Raises ConfigInvalid when there is none although the upstream needs one.
+    One whose key is not there now is known all the same: a command line may lack the variable that
+    the gateway has. Raises ConfigInvalid when there is none although the upstream needs one.
     """
-    target = settings.target
-    store.declare(target.label, target.accounts.keys(), now=now)
-    there = any(account.target == target.label for account in store.listed(now=now))
-    needs = needed and target.profile.needs_credential
-    if needs and not there and target.api_key is None and not target.bearer_command:
-        raise ConfigInvalid(
-            f"upstream: a target of the profile {target.profile.name} needs a credential: an API "
-            "key, or an account (`handrail accounts login`)."
-        )
+    targets = settings.targets.values()
+    store.declare({name: t.label for t in targets for name in t.account_table}, now=now)
+    accounts = store.listed(now=now)
+    for account in accounts:
+        home = settings.targets.get(account.target)
+        said = home.account_table.get(account.name) if home else None
+        if said is None:
+            continue
+        if said.tags != account.tags:
+            store.set_tags(account.id, said.tags)
+        if said.weight not in (None, account.weight):
+            store.set_weight(account.id, said.weight)
+    there = {account.target for account in accounts}
+    for target in targets:
+        needs = needed and target.profile.needs_credential and target.label not in there
+        if needs and target.api_key is None and not target.bearer_command:
+            place = "upstream" if target.label == ONLY_TARGET else f"targets.{target.label}"
+            raise ConfigInvalid(
+                f"{place}: a target of the profile {target.profile.name} needs a credential: an "
+                "API key, or an account (`handrail accounts login`)."
+            )
 
 
 async def pool_of(store: SqliteAccounts, *, settings: Callable[[], Settings], clock: Clock) -> Pool:

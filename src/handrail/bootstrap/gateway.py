@@ -108,7 +108,7 @@ class Gateway:
             undo.callback(self._lock.release)
             self.settings = with_caller_key(settings)
             self._admin_digest = admin_key_digest(self.settings)
-            self._targets = Targets(self.settings.target)
+            self._targets = Targets(self.settings.targets.values())
             self.socket = bind(self.settings)
             undo.callback(self.socket.close)
             self._shared = open_shared(settings.data_dir)
@@ -278,7 +278,7 @@ class Gateway:
             self._logger.warning("setting_needs_restart", setting=path)
         if self._parts.ledger is not None:
             await self._parts.ledger.use(settings.accounting)
-        self._targets.use(settings.target)
+        self._targets.use(settings.targets.values())
         self.settings = settings
         self._admin_digest = admin_digest
         self._parts.executor.wake()

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from handrail.bootstrap.ids import new_response_id, new_row_id
 from handrail.engine.accounts import Pool
@@ -34,16 +34,8 @@ from handrail.store.base import Store
 from handrail.store.ledger import Ledger
 from handrail.upstream.client import UpstreamClient
 
-# How long an idle upstream connection is kept. uvicorn-based servers close theirs after 5 s, and a
-# request on a connection that is just being closed is lost.
-_KEEP_ALIVE_SECONDS: Final = {"compatible": 4.0}
-
-
-class NewClient(Protocol):
-    """Makes the client for upstream calls, inside the running event loop."""
-
-    def __call__(self, *, idle_seconds: float) -> UpstreamClient:
-        """A client that keeps an unused connection for `idle_seconds`."""
+NewClient = Callable[[], UpstreamClient]
+"""Makes the client for upstream calls, inside the running event loop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +87,7 @@ def build(
     `settings` gives the snapshot of the moment: limits follow it, all else is that of the start.
     `on_call` gets a record of every upstream call, and so does the ledger of the `books`.
     """
-    client = new_client(idle_seconds=_KEEP_ALIVE_SECONDS.get(targets.current.profile.name, 15.0))
+    client = new_client()
     keeper = _keeper(settings, books.ledger, clock=clock)
     charging = _charging(settings, keeper, accounts=books.accounts, clock=clock)
     heard = _listener(charging, keeper, on_call)
@@ -168,7 +160,7 @@ def _listener(charging: Charging, keeper: LedgerKeeper | None, other: CallListen
 
     def each(record: CallRecord) -> None:
         ledger(record)
-        charging.rates.heard(record)
+        charging.heard(record)
         other(record)
 
     return each

@@ -187,6 +187,10 @@ class Budgets:
             for sums in self._sums:
                 sums.release(work_id)
 
+    def under_way(self, work_id: str) -> Work | None:
+        """What was let in under an id, until it is released."""
+        return self._under_way.get(work_id)
+
     def charge(self, charge: Charge, *, work_id: str) -> None:
         """Count what a call has used."""
         now = self._now()

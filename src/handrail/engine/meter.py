@@ -67,7 +67,7 @@ class Attribution:
 
     `mode` is that of the plan. `response_id` names the run or the request that the call is made
     for: several calls may have one. `project` is the caller's own label, `account` the name of
-    the account that the request demands.
+    the account that the request demands, of `account_tags` it must have one if there are any.
     """
 
     caller: str
@@ -75,6 +75,7 @@ class Attribution:
     response_id: str
     project: str | None = None
     account: str | None = None
+    account_tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

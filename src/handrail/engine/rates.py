@@ -78,12 +78,15 @@ class Rates:
             bucket.take(now)
         return headers(every, now)
 
-    def heard(self, record: CallRecord) -> None:
-        """A call is over: count the tokens that it has used."""
+    def heard(self, record: CallRecord, *, work: Work | None = None) -> None:
+        """A call is over: count the tokens that it has used.
+
+        `work` is what was let in; without it the record says whose call it was.
+        """
         if not self._in_force() or not record.counts:
             return
         whose = record.attribution
-        work = Work(
+        work = work or Work(
             caller=whose.caller,
             project=whose.project,
             models=(record.model, record.sent_models[-1]),

@@ -322,6 +322,14 @@ def test_the_headers_are_those_of_the_limit_that_is_nearest() -> None:
     assert headers([], 0) == {}
 
 
+def test_the_nearest_is_the_one_with_the_smallest_part_left_and_not_the_smallest_number() -> None:
+    large, small = Bucket(limit(max_requests=100)), Bucket(limit(max_requests=10))
+    for _ in range(60):
+        large.take(0)
+    small.take(0)
+    assert headers([small, large], 0)["x-ratelimit-limit-requests"] == "100"
+
+
 @pytest.mark.parametrize(
     ("wait", "text"),
     [
@@ -329,6 +337,7 @@ def test_the_headers_are_those_of_the_limit_that_is_nearest() -> None:
         (1, "1ms"),
         (20_000_000, "20ms"),
         (20_000_001, "21ms"),
+        (999_000_000, "999ms"),
         (999_000_001, "1s"),
         (1_500_000_000, "1.5s"),
         (59_999_000_000, "59.999s"),

@@ -49,6 +49,8 @@ class Code(StrEnum):
     QUEUE_FULL = "queue_full"
     ACCOUNTS_EXHAUSTED = "accounts_exhausted"
     BUDGET_EXCEEDED = "budget_exceeded"
+    RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
+    CONCURRENCY_EXCEEDED = "concurrency_exceeded"
     STORAGE_QUOTA_EXCEEDED = "storage_quota_exceeded"
     HEADERS_TOO_LARGE = "headers_too_large"
     INTERNAL_ERROR = "internal_error"
@@ -123,6 +125,9 @@ CATALOGUE: Final[Mapping[Code, Entry]] = MappingProxyType(
         Code.ACCOUNTS_EXHAUSTED: Entry(status=429, type="usage_limit_reached", retry_after=60),
         # What it says of its own is the reset of the budget's window, mostly.
         Code.BUDGET_EXCEEDED: Entry(status=429, type="rate_limit_error", retry_after=5),
+        # What it says of its own is the time until one more request fits.
+        Code.RATE_LIMIT_EXCEEDED: Entry(status=429, type="rate_limit_error", retry_after=1),
+        Code.CONCURRENCY_EXCEEDED: Entry(status=429, type="rate_limit_error", retry_after=1),
         # Room comes when something is deleted or expires: an SDK's own repeats would only knock.
         Code.STORAGE_QUOTA_EXCEEDED: Entry(
             status=429, type="rate_limit_error", retry_after=60, should_retry=False
@@ -325,6 +330,17 @@ class BudgetExceeded(HandrailError):
                 extra={"resets_at": int(resets_at)},
             )
         )
+
+
+class RateLimited(HandrailError):
+    """A rate limit does not allow the call yet: a 429 that says when it will.
+
+    `retry_after` is in seconds, `headers` tell how the limits stand.
+    """
+
+    def __init__(self, message: str, *, retry_after: float, headers: Mapping[str, str]) -> None:
+        problem = fault(Code.RATE_LIMIT_EXCEEDED, message)
+        super().__init__(replace(problem, retry_after=retry_after, headers=headers))
 
 
 class ConfigInvalid(Exception):

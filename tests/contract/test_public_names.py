@@ -109,6 +109,7 @@ FIELDS: list[tuple[Any, list[str]]] = [
             "fast_session",
             "max_running",
             "max_queued",
+            "max_foreground",
             "max_stored_bytes",
             "retention_seconds",
             "crash",

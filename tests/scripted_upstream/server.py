@@ -208,6 +208,7 @@ class Upstream:
         await asyncio.sleep(script.first)
         with contextlib.suppress(Cut):
             await self.play(answer, script, body, request, number=number)
+            await asyncio.sleep(script.linger)
         await reply.write_eof()
         return reply
 

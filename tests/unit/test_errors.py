@@ -108,6 +108,8 @@ STATUS = {
     "queue_full": 429,
     "accounts_exhausted": 429,
     "budget_exceeded": 429,
+    "rate_limit_exceeded": 429,
+    "concurrency_exceeded": 429,
     "storage_quota_exceeded": 429,
     "headers_too_large": 431,
     "internal_error": 500,

@@ -28,6 +28,7 @@ from handrail.core.quota import Quota
 from handrail.engine.clock import Clock, SystemClock
 from handrail.engine.meter import CallListener, unheard
 from handrail.engine.targets import Targets
+from handrail.engine.usage_report import UsageReport
 from handrail.errors import ConfigInvalid, StoreFailed
 from handrail.server.admin import Admin, Operation, Reloaded
 from handrail.server.app import App, handlers_of
@@ -130,6 +131,7 @@ class Gateway:
             declare(self._accounts, self.settings, now=self._clock.now())
             tell_unused(self._accounts, self.settings)
             note_address(settings.data_dir, self.url)
+            self._usage = UsageReport(settings.data_dir / LEDGER, monotonic=self._clock.monotonic)
             undo.pop_all()
 
     @property
@@ -189,6 +191,8 @@ class Gateway:
                 pool=self._pool,
                 store=self._store,
                 background=parts.background,
+                charging=parts.charging,
+                usage=self._usage,
                 clock=self._clock,
                 reload=self.reload,
                 problem=lambda: self.reload_problem,
@@ -226,6 +230,7 @@ class Gateway:
         async with running(parts, broken=self._broken, beside={"keys": self._keys.loop}):
             yield
         await self._keys.close()
+        self._usage.close()
         await asyncio.to_thread(self._accounts.close)
         await self._store.close()
 

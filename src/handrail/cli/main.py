@@ -8,6 +8,7 @@ import click
 
 from handrail import __version__
 from handrail.cli.accounts import accounts
+from handrail.cli.budgets import budgets
 from handrail.cli.config import config
 from handrail.cli.db import db
 from handrail.cli.explain import explain
@@ -35,6 +36,7 @@ cli.add_command(keys)
 cli.add_command(usage)
 cli.add_command(status)
 cli.add_command(why)
+cli.add_command(budgets)
 
 
 def _tell_crashes_safely() -> None:

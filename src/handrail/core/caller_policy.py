@@ -102,6 +102,7 @@ class CallerPolicy:
     fast_session: FastPolicy = FastPolicy.INHERIT
     max_running: int = 8
     max_queued: int = 100
+    max_foreground: int = 0
     max_stored_bytes: int = 0
     retention_seconds: int = 86_400
     crash: CrashPolicy = CrashPolicy.SAFE

@@ -58,6 +58,9 @@ _ENDED: Final[Mapping[State, Outcome]] = MappingProxyType(
     }
 )
 
+_NEVER_RAN: Final = frozenset({Outcome.REFUSED, Outcome.UNREACHED})
+_FREE_ENDPOINTS: Final = frozenset({"input_tokens"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attribution:
@@ -102,6 +105,11 @@ class CallRecord:
     ended_at: float
     seconds: float
     limit: StreamLimit | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether it may have run, at an endpoint that costs something."""
+        return self.outcome not in _NEVER_RAN and self.endpoint not in _FREE_ENDPOINTS
 
 
 CallListener = Callable[[CallRecord], None]

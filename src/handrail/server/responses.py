@@ -132,7 +132,7 @@ class Responses:
             targets=targets,
             max_bytes=settings.max_history_bytes,
         )
-        self._charging.admit(attribution, model=request.model, targets=targets)
+        exchange.admitted(self._charging.admit(attribution, model=request.model, targets=targets))
         try:
             return plan, await self._begun(
                 exchange,
@@ -307,7 +307,9 @@ class Responses:
             path=endpoint.path,
         )
         if endpoint is not Endpoint.INPUT_TOKENS:  # which costs nothing
-            self._charging.admit(attribution, model=request.model, targets=targets)
+            exchange.admitted(
+                self._charging.admit(attribution, model=request.model, targets=targets)
+            )
         try:
             body, said = await self._foreground.pass_on(call)
         finally:

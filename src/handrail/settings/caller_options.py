@@ -78,6 +78,13 @@ CALLER_OPTIONS: Final[tuple[Option, ...]] = (
         meaning="Most background responses of this caller waiting.",
     ),
     Option(
+        path="max_foreground",
+        read=readers.integer(0, 10_000),
+        default=_POLICY.max_foreground,
+        meaning="Most requests of this caller under way at once whose reply it waits for; one more "
+        "gets a 429. 0 sets no bound.",
+    ),
+    Option(
         path="max_stored_bytes",
         read=readers.integer(0, 1 << 50),
         default=_POLICY.max_stored_bytes,

@@ -321,6 +321,7 @@ def _policy(name: str, values: Mapping[str, Any], *, file: str) -> CallerPolicy:
             fast_session=FastPolicy(values["fast_session"]),
             max_running=values["max_running"],
             max_queued=values["max_queued"],
+            max_foreground=values["max_foreground"],
             max_stored_bytes=values["max_stored_bytes"],
             retention_seconds=values["retention"],
             crash=CrashPolicy(values["crash"]),

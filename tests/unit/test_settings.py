@@ -27,6 +27,18 @@ ROWS: dict[str, tuple[Any, str, Any, Attribute]] = {
     "server.heartbeat": (15, "30", 30, lambda s: s.heartbeat_seconds),
     "log.level": ("info", '"debug"', "debug", lambda s: s.log_level),
     "data_dir": (None, '"/srv/x"', Path("/srv/x"), lambda s: s.data_dir),
+    "vault.store_key": (
+        None,
+        '"keyring:s/u"',
+        "keyring:s/u",
+        lambda s: s.vault.store and s.vault.store.place,
+    ),
+    "vault.accounts_key": (
+        None,
+        '"env:A"',
+        "env:A",
+        lambda s: s.vault.accounts and s.vault.accounts.place,
+    ),
     "upstream.url": (
         "https://api.openai.com/v1",
         '"http://up.example:8000/v1/"',
@@ -252,6 +264,8 @@ BAD: dict[str, list[str]] = {
     "accounts.strategy": WORD,
     "accounts.when_maker_is_gone": WORD,
     "upstream.accounts": ["5", '"x"', "[]"],
+    "vault.store_key": [*TEXT, '"x"', '"file:/x"'],
+    "vault.accounts_key": [*TEXT, '"x"', '"file:/x"'],
     "fast_session.drop_tools": BOOLEAN,
     "fast_session.cut_instructions": BOOLEAN,
     "upstream.model_fallbacks": ["5", '"x"', "[]"],

@@ -76,10 +76,13 @@ def _new_key(path: Path) -> bytes:
 def declare(store: SqliteAccounts, settings: Settings, *, now: float, needed: bool = True) -> None:
     """Make the settings' accounts known, and if `needed` see that there is a credential at all.
 
+    Only then are those forgotten that the settings name no more: a command line may well be given
+    other settings than the gateway, and must not take its accounts away.
+
     Raises ConfigInvalid when there is none although the upstream needs one.
     """
     target = settings.target
-    store.declare(target.label, target.accounts.keys(), now=now)
+    store.declare(target.label, target.accounts.keys(), now=now, forget=needed)
     there = any(account.target == target.label for account in store.listed(now=now))
     needs = needed and target.profile.needs_credential
     if needs and not there and target.api_key is None and not target.bearer_command:

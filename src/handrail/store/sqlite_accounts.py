@@ -221,8 +221,10 @@ class SqliteAccounts:
 
         return self.file.now(work)
 
-    def declare(self, target: str, names: Collection[str], *, now: float) -> None:
-        """Make the accounts of the settings known, and forget those that are there no more.
+    def declare(
+        self, target: str, names: Collection[str], *, now: float, forget: bool = True
+    ) -> None:
+        """Make the accounts of the settings known, and `forget` those that are there no more.
 
         Raises ConfigInvalid when a name is that of an account of another kind.
         """
@@ -230,7 +232,8 @@ class SqliteAccounts:
         def work(connection: sqlite3.Connection) -> None:
             for row in _all(connection, now):
                 declared = row.name in names and row.target == target
-                if row.kind == SETTINGS and row.target == target and not declared:
+                gone = row.kind == SETTINGS and row.target == target and not declared
+                if gone and forget:
                     connection.execute(SQL["remove"], {"id": row.id})
                 if row.name in names and (row.kind, row.target) != (SETTINGS, target):
                     raise ConfigInvalid(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from handrail.core.policy import CallerPolicy, Executor
+from handrail.core.caller_policy import CallerPolicy, Executor
 from handrail.core.switch import Switch, resolve_switch
 
 OURS, THEIRS = "HANDRAIL_BACKGROUND_RESPONSES", "CODEX_AUTH_BACKGROUND_RESPONSES"

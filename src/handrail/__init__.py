@@ -7,20 +7,18 @@ imports none of them; each is fetched when it is first asked for.
 TYPE_CHECKING = False  # type checkers know the name; importing `typing` for it would take longest
 if TYPE_CHECKING:
     from handrail import errors
-    from handrail.core.fast_session import FastSession
-    from handrail.core.policy import (
+    from handrail.core.caller_policy import (
         BackgroundPolicy,
         CallerPolicy,
         CrashPolicy,
         Executor,
-        Mode,
-        Plan,
         Priority,
-        Reason,
         StoreFalsePolicy,
         StorePolicy,
         WhenLeft,
     )
+    from handrail.core.fast_session import FastSession
+    from handrail.core.policy import Mode, Plan, Reason
     from handrail.core.prepare import Change, Prepared
     from handrail.core.profiles import AddReasoning
     from handrail.core.steps import Step

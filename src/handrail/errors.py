@@ -36,6 +36,7 @@ class Code(StrEnum):
     ORIGIN_NOT_ALLOWED = "origin_not_allowed"
     NOT_FOUND = "not_found"
     MODEL_NOT_FOUND = "model_not_found"
+    ENCRYPTED_CONTENT_ELSEWHERE = "encrypted_content_elsewhere"
     UNSUPPORTED_ENDPOINT = "unsupported_endpoint"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     REQUEST_TIMEOUT = "request_timeout"
@@ -48,6 +49,8 @@ class Code(StrEnum):
     QUEUE_FULL = "queue_full"
     ACCOUNTS_EXHAUSTED = "accounts_exhausted"
     BUDGET_EXCEEDED = "budget_exceeded"
+    RATE_LIMIT_EXCEEDED = "rate_limit_exceeded"
+    CONCURRENCY_EXCEEDED = "concurrency_exceeded"
     STORAGE_QUOTA_EXCEEDED = "storage_quota_exceeded"
     HEADERS_TOO_LARGE = "headers_too_large"
     INTERNAL_ERROR = "internal_error"
@@ -56,6 +59,7 @@ class Code(StrEnum):
     UPSTREAM_ENDED_EARLY = "upstream_ended_early"
     UPSTREAM_STALLED = "upstream_stalled"
     UPSTREAM_CREDENTIALS_REJECTED = "upstream_credentials_rejected"
+    NO_ACCOUNT_ALLOWED = "no_account_allowed"
     TARGET_GONE = "target_gone"
     STORE_UNAVAILABLE = "store_unavailable"
     STORAGE_FULL = "storage_full"
@@ -106,6 +110,7 @@ CATALOGUE: Final[Mapping[Code, Entry]] = MappingProxyType(
         Code.ORIGIN_NOT_ALLOWED: _caller(403),
         Code.NOT_FOUND: _caller(404),
         Code.MODEL_NOT_FOUND: _caller(404),
+        Code.ENCRYPTED_CONTENT_ELSEWHERE: _caller(400),
         Code.UNSUPPORTED_ENDPOINT: _caller(404),
         Code.METHOD_NOT_ALLOWED: _caller(405),
         Code.REQUEST_TIMEOUT: _caller(408),
@@ -120,6 +125,9 @@ CATALOGUE: Final[Mapping[Code, Entry]] = MappingProxyType(
         Code.ACCOUNTS_EXHAUSTED: Entry(status=429, type="usage_limit_reached", retry_after=60),
         # What it says of its own is the reset of the budget's window, mostly.
         Code.BUDGET_EXCEEDED: Entry(status=429, type="rate_limit_error", retry_after=5),
+        # What it says of its own is the time until one more request fits.
+        Code.RATE_LIMIT_EXCEEDED: Entry(status=429, type="rate_limit_error", retry_after=1),
+        Code.CONCURRENCY_EXCEEDED: Entry(status=429, type="rate_limit_error", retry_after=1),
         # Room comes when something is deleted or expires: an SDK's own repeats would only knock.
         Code.STORAGE_QUOTA_EXCEEDED: Entry(
             status=429, type="rate_limit_error", retry_after=60, should_retry=False
@@ -133,6 +141,10 @@ CATALOGUE: Final[Mapping[Code, Entry]] = MappingProxyType(
         Code.UPSTREAM_STALLED: Entry(status=504, type="server_error"),
         # Only the operator can mend a refused credential, so no client should try again.
         Code.UPSTREAM_CREDENTIALS_REJECTED: Entry(
+            status=503, type="server_error", retry_after=60, should_retry=False
+        ),
+        # Only the operator can give an account a tag, or the caller another rule.
+        Code.NO_ACCOUNT_ALLOWED: Entry(
             status=503, type="server_error", retry_after=60, should_retry=False
         ),
         # The response is safe where it was made; only the settings no longer say where that is.
@@ -318,6 +330,17 @@ class BudgetExceeded(HandrailError):
                 extra={"resets_at": int(resets_at)},
             )
         )
+
+
+class RateLimited(HandrailError):
+    """A rate limit does not allow the call yet: a 429 that says when it will.
+
+    `retry_after` is in seconds, `headers` tell how the limits stand.
+    """
+
+    def __init__(self, message: str, *, retry_after: float, headers: Mapping[str, str]) -> None:
+        problem = fault(Code.RATE_LIMIT_EXCEEDED, message)
+        super().__init__(replace(problem, retry_after=retry_after, headers=headers))
 
 
 class ConfigInvalid(Exception):

@@ -13,6 +13,7 @@ from typing import Any, Final, TextIO
 import structlog
 
 from handrail.core.redact import redacted
+from handrail.core.tracebacks import told
 
 LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -42,13 +43,22 @@ def redact(_logger: object, _method: str, entry: MutableMapping[str, Any]) -> An
     return entry
 
 
+def _traceback_in_place(_logger: object, _method: str, entry: MutableMapping[str, Any]) -> Any:
+    """Put the traceback of `exc_info`, if there is one, into `exception`."""
+    given = entry.pop("exc_info", None)
+    error = given[1] if isinstance(given, tuple) else sys.exc_info()[1] if given is True else given
+    if isinstance(error, BaseException):
+        entry["exception"] = told(error)
+    return entry
+
+
 def configure(level: str, *, stream: TextIO | None = None) -> None:
     """Send our own lines, and warnings of the libraries below, to `stream` (stderr)."""
     out = stream or sys.stderr
     processors: list[Any] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
+        _traceback_in_place,
         redact,
         structlog.processors.JSONRenderer(),
     ]
@@ -67,7 +77,7 @@ def configure(level: str, *, stream: TextIO | None = None) -> None:
             ],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
+                _traceback_in_place,
                 redact,
                 structlog.processors.JSONRenderer(),
             ],

@@ -246,6 +246,11 @@ async def test_accounts_are_looked_after_beside_a_running_gateway(world: World) 
         await world.run("weight", "home", "3")
         assert json.loads((await world.run("show", "home")).out)["weight"] == 3.0
         await world.run("weight", "home", "1")
+        done = await world.run("tag", "spare", "eu", "lab")
+        assert done.out == "spare: tags eu lab.\n"
+        assert "spare  key  active  tags eu lab\n" in (await world.run("list")).out
+        assert (await world.run("untag", "spare", "eu", "lab")).out == "spare: no tags.\n"
+        await world.run("tag", "home", "eu", status=2)
         await world.run("remove", "account-1")
         await world.run("remove", "spare")
         await world.served(by={"home", "acct-canary-1"})

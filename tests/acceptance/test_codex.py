@@ -7,9 +7,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
+from openai import OpenAI
 
 from handrail.settings.catalogue import shipped
 from tests.acceptance import npm, processes
@@ -56,9 +57,10 @@ def home() -> Iterator[Path]:
     shutil.rmtree(place, ignore_errors=True)
 
 
-def run_codex(home: Path, prompt: str, *, url: str, more: tuple[str, ...] = ()) -> list[Any]:
+def run_codex(
+    home: Path, prompt: str, *, url: str, more: tuple[str, ...] = (), retries: int = 0
+) -> list[Any]:
     """One `codex exec`; its JSON events."""
-    retries = 2 if "drop" in prompt else 0
     (home / "config.toml").write_text(CONFIG.format(url=url, retries=retries))
     work = home / "work"
     work.mkdir(exist_ok=True)
@@ -155,7 +157,8 @@ def test_codex_retries_a_turn_whose_upstream_stream_was_dropped(
     upstream: Child, home: Path, tmp_path: Path
 ) -> None:
     with processes.gateway(tmp_path, upstream=f"{upstream.url}/openai/v1") as gateway:
-        events = run_codex(home, "Hello. [[words=5 drop=2 times=1 tag=cut]]", url=gateway.url)
+        prompt = "Hello. [[words=5 drop=2 times=1 tag=cut]]"
+        events = run_codex(home, prompt, url=gateway.url, retries=2)
         assert events[-1]["type"] == "turn.completed", events
         assert len(said(events).split()) == 5
         with urlopen(f"{upstream.url}/seen") as reply:
@@ -170,3 +173,27 @@ def test_codex_tells_its_user_when_a_usage_limit_resets(
         events = run_codex(home, "Hello. [[status=429 usage_limit]]", url=gateway.url)
         assert events[-1]["type"] == "turn.failed"
         assert "usage limit" in json.dumps(events[-1])
+
+
+def test_codex_waits_as_long_as_a_rate_limit_says_and_then_gets_its_answer(
+    upstream: Child, home: Path, tmp_path: Path
+) -> None:
+    # An answer uses 16 tokens: the next is waited for for 7.5 s, longer than Codex takes to ask.
+    settings = tmp_path / "handrail.toml"
+    settings.write_text('[[limits]]\nname = "slow"\nwindow = "second"\nmax_tokens = 2\n')
+    options = ("--port", "0", "--config", str(settings))
+    with processes.gateway(tmp_path, *options, upstream=f"{upstream.url}/openai/v1") as gateway:
+        with OpenAI(base_url=gateway.url, api_key=CALLER_KEY, max_retries=0) as client:
+            client.responses.create(model="gpt-5.5", input="hi")
+        events = run_codex(home, "Hello. [[words=5]]", url=gateway.url, retries=1)
+        assert events[-1]["type"] == "turn.completed", events
+        assert len(said(events).split()) == 5
+        assert admin(gateway, tmp_path, "/admin/limits")["data"][0]["refused"] == 1
+
+
+def admin(gateway: Child, directory: Path, path: str) -> Any:
+    """What the admin API says."""
+    key = (directory / "data" / "admin.key").read_text().strip()
+    origin = gateway.url.removesuffix("/v1")
+    with urlopen(Request(f"{origin}{path}", headers={"api-key": key})) as reply:
+        return json.load(reply)

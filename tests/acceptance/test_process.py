@@ -183,36 +183,6 @@ def test_sigterm_ends_with_status_0_and_a_second_one_ends_at_once(
         client.close()
 
 
-def test_nothing_secret_and_nothing_said_is_in_any_log(upstream: Child, tmp_path: Path) -> None:
-    with processes.gateway(
-        tmp_path,
-        "--port", "0", "--background", "--log-level", "debug",
-        upstream=f"{upstream.url}/openai/v1",
-    ) as gateway:  # fmt: skip
-        with OpenAI(base_url=gateway.url, api_key=CALLER_KEY, max_retries=0) as client:
-            prompt = "prompt-canary someone@example.org [[words=3]]"
-            client.responses.create(model="m", input=prompt, metadata={"k": "meta-canary"})
-            client.responses.create(model="m", input=prompt, background=True)
-            for directive in ("status=401", "status=500", "drop=1", "html status=502"):
-                with pytest.raises(Exception):  # noqa: B017, PT011 - whatever the SDK makes of it
-                    client.responses.create(
-                        model="m", input=f"prompt-canary [[{directive}]]", stream=False
-                    )
-        gateway.stop()
-        log = gateway.log.read_text()
-    for canary in (
-        "prompt-canary",
-        "meta-canary",
-        "example.org",
-        CALLER_KEY,
-        UPSTREAM_KEY,
-        "call1",
-    ):
-        assert canary not in log
-    lines = [json.loads(line) for line in log.splitlines()]
-    assert {"run_accepted", "run_ended", "request_failed"} <= {line["event"] for line in lines}
-
-
 def test_readiness_tells_the_state_without_a_key(upstream: Child, tmp_path: Path) -> None:
     with processes.gateway(tmp_path, upstream=f"{upstream.url}/openai/v1") as gateway:
         origin = gateway.url.removesuffix("/v1")
@@ -255,3 +225,11 @@ def test_the_version_and_help_are_there() -> None:
     assert re.match(r"handrail, version \d+\.\d+\.\d+", command("--version").stdout)
     assert "SIGHUP" in command("serve", "--help").stdout
     assert command("serve", "--no-such-flag").returncode == 2
+
+
+def test_a_key_in_the_place_of_a_name_is_not_repeated() -> None:
+    for arguments in (["accounts", "add", UPSTREAM_KEY], ["serve", f"--{UPSTREAM_KEY}"]):
+        done = command(*arguments)
+        assert done.returncode == 2
+        assert done.stderr
+        assert UPSTREAM_KEY not in done.stderr

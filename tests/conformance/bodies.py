@@ -9,7 +9,8 @@ import json
 from typing import Any, Final
 
 from handrail.core import items, wire
-from handrail.core.policy import CallerPolicy, Executor, Mode, decide
+from handrail.core.caller_policy import CallerPolicy, Executor
+from handrail.core.policy import Mode, decide
 from handrail.core.profiles import CODEX, OPENAI
 from handrail.core.rewrite import upstream_request, upstream_run_request
 from handrail.core.switch import Switch

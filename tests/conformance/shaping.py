@@ -22,6 +22,7 @@ from handrail.core.tool_schemas import PLACEHOLDER
 from handrail.engine.compaction import Compactor
 from handrail.engine.dispatch import Dispatcher
 from handrail.engine.meter import Attribution
+from handrail.engine.ways import Ways
 from handrail.errors import RequestRejected
 from handrail.settings.model import Secret, Target
 from tests.conformance.known import catalogue
@@ -120,9 +121,9 @@ def response_compaction(row: Row) -> Outcome:
         Reply(status=reply.get("status", 200), body=json.dumps(reply.get("json", {})).encode())
     )
     compactor = Compactor(Dispatcher(upstream, clock=StoppedClock()))
-    target = _target(url.partition("/responses")[0])
+    ways = Ways(target=_target(url.partition("/responses")[0]), request=request)
     charged = Attribution(caller="default", mode="stateless", response_id="resp_ours")
-    done = asyncio.run(compactor.fulfilled(target, request, headers={}, attribution=charged))
+    done = asyncio.run(compactor.fulfilled(ways, attribution=charged)).request
     left = json.loads(wire.encode(done.body["input"]))
     mode = "trimmed" if len(left) < len(body["input"]) else "unchanged"
     if "compacted by the upstream instead" in [step.action for step in done.steps]:

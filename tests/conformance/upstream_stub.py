@@ -5,14 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from handrail.core import wire
+from handrail.core.caller_policy import CallerPolicy
 from handrail.core.catalogue import NO_OPTIONS
-from handrail.core.policy import CallerPolicy, decide
+from handrail.core.policy import decide
 from handrail.core.profiles import CODEX
 from handrail.core.switch import Switch
 from handrail.engine.dispatch import Dispatcher
 from handrail.engine.foreground import Foreground, prepare
 from handrail.engine.history import Conversation
 from handrail.engine.meter import Attribution
+from handrail.engine.ways import Place
 from handrail.settings.catalogue import catalogue_of
 from handrail.settings.model import Secret, Target
 from handrail.upstream.client import UpstreamCall
@@ -118,8 +120,7 @@ async def answered(
     call = prepare(
         Conversation.alone(request),
         plan=decide(request, switch=switch, caller=CallerPolicy(name="default")),
-        target=target(key),
-        headers=headers or {},
+        places=[Place(target=target(key), headers=headers or {})],
         attribution=Attribution(
             caller="default", mode="stateless", response_id="resp_ours", account=account
         ),

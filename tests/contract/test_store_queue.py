@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from handrail.core.caller_policy import Priority
 from handrail.core.lifecycle import State
-from handrail.core.policy import Priority
 from handrail.core.retry import Cause
 from handrail.errors import RequestRejected
 from handrail.store.base import NewRun, Run, Store

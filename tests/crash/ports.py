@@ -77,8 +77,8 @@ for _name in STORE:
 class CrashingClient(AiohttpClient):
     """aiohttp, with the points of `points.UPSTREAM`."""
 
-    def __init__(self, *, idle_seconds: float, trigger: Trigger) -> None:
-        super().__init__(idle_seconds=idle_seconds)
+    def __init__(self, *, trigger: Trigger) -> None:
+        super().__init__()
         self._trigger = trigger
 
     async def send(self, call: UpstreamCall) -> Any:

@@ -24,10 +24,13 @@ from tests.raw_http import ask, get, post
 
 GETS = [
     "/admin/accounts",
+    "/admin/budgets",
     "/admin/callers",
     "/admin/keys",
+    "/admin/limits",
     "/admin/runs",
     "/admin/settings",
+    "/admin/usage",
     "/admin/why",
 ]
 POSTS = [

@@ -31,6 +31,7 @@ class Manners:
     fail: int = 0
     garbage: int = 0
     busy: int = 0
+    echo: int = 0
     huge: int = 0
     redirect: int = 0
     compressed: int = 0
@@ -141,6 +142,8 @@ class Issuer:
         early = self._gone_wrong(request)
         if early is not None:
             return early
+        if self.manners.takes("echo"):
+            return _echoed(said)
         status, body = self._handled(said)
         self.note("handled", login, status=status)
         await asyncio.sleep(self.manners.slow_after)
@@ -281,6 +284,13 @@ class Issuer:
         line = json.dumps({"at": self.book.now(), "event": event, **who, **more})
         self._log.write(f"{line}\n")
         self._log.flush()
+
+
+def _echoed(said: Json) -> web.Response:
+    shown = str(said.get("refresh_token") or said.get("code"))
+    error = {"message": f"Not {shown}", "type": shown, "code": shown, "param": shown}
+    body = {"error": error, "error_description": shown, "code": shown}
+    return web.json_response(body, status=400, headers={"retry-after": shown, "x-echo": shown})
 
 
 def _hung_up(request: web.Request) -> web.Response:

@@ -18,7 +18,7 @@ What it does is chosen by the request. The last user text may hold directives in
     error=N        … send an `error` event and end            fail       end with response.failed
     twice=N        … send the latest event once more
     early=hangup   cut the connection without an answer; drop or stall: after the opening events
-    incomplete     end with response.incomplete
+    incomplete     end with response.incomplete              linger=S  … leave it open S seconds
 
 The path chooses the manners: /openai/v1 (insists on an explicit store:false), /codex (the strict
 Codex backend), /transformers/v1, /llamacpp/v1, /vllm/v1 (as the real servers of those names were

@@ -16,6 +16,7 @@ class Script:
     delay: float = 0.0
     first: float = 0.0
     before: float = 0.0
+    linger: float = 0.0
     tag: str = ""
     size: int = 0
     tool: str = ""

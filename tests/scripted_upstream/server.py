@@ -73,6 +73,8 @@ class Upstream:
         self.calls = Calls()
         self.number = 0
         self.storing = Storing(self.play)
+        # What SDKs are listed, if not the one model.
+        self.listed: list[str] = []
         # What accounts are refused, by whom a request comes from.
         self.gate: Callable[[web.Request], web.Response | None] = lambda _: None
 
@@ -121,6 +123,9 @@ class Upstream:
             return refused
         if request.match_info.get("id"):
             return web.json_response({**MODEL, "id": request.match_info["id"]})
+        if self.listed:
+            entries = [{**MODEL, "id": name} for name in self.listed]
+            return web.json_response({"object": "list", "data": entries})
         return web.json_response(CODEX_MODELS if manners == "codex" else SDK_MODELS)
 
     async def endpoint(self, request: web.Request) -> web.Response:
@@ -203,6 +208,7 @@ class Upstream:
         await asyncio.sleep(script.first)
         with contextlib.suppress(Cut):
             await self.play(answer, script, body, request, number=number)
+            await asyncio.sleep(script.linger)
         await reply.write_eof()
         return reply
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from handrail.core.caller_keys import key_digest
-from handrail.core.policy import CallerPolicy, CrashPolicy, StoreFalsePolicy
+from handrail.core.caller_policy import CallerPolicy, CrashPolicy, StoreFalsePolicy
 from handrail.settings.load import load
 from handrail.settings.model import Caller, Settings
 from tests.simulation.disk import Trouble
@@ -150,4 +150,4 @@ def _loaded(profile: str) -> Settings:
     }
     settings = load(flags, environment, default_data_dir=Path("simulated"))
     target = replace(settings.target, reply_seconds=15.0, idle_seconds=20.0)
-    return replace(settings, target=target)
+    return replace(settings, targets={target.label: target})

@@ -50,8 +50,8 @@ class Process:
         self.parts = build(
             lambda: self.settings,
             store=self.store,
-            new_client=lambda *, idle_seconds: SimulatedClient(watch.upstream, self),
-            targets=Targets(settings.target),
+            new_client=lambda: SimulatedClient(watch.upstream, self),
+            targets=Targets(settings.targets.values()),
             clock=clock,
         )
         self._app = App(

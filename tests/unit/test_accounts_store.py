@@ -231,15 +231,15 @@ def test_a_name_is_of_one_account(store: SqliteAccounts) -> None:
     with pytest.raises(ConfigInvalid, match="is an account of kind oauth"):
         kept(store, kind="key")
     with pytest.raises(ConfigInvalid, match="already"):
-        store.declare("upstream", ["work"], now=NOW)
+        store.declare({"work": "upstream"}, now=NOW)
 
 
 def test_accounts_of_the_settings_come_and_go_with_them(store: SqliteAccounts) -> None:
     kept(store)
-    store.declare("upstream", ["a", "b"], now=NOW)
+    store.declare({"a": "upstream", "b": "upstream"}, now=NOW)
     (a, b, _) = store.listed(now=NOW)
     store.set_state(a.id, State.PAUSED)
-    store.declare("upstream", ["a"], now=NOW)
+    store.declare({"a": "upstream"}, now=NOW)
     assert [(row.name, row.state) for row in store.listed(now=NOW)] == [
         ("a", State.PAUSED),
         ("work", State.ACTIVE),

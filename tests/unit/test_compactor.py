@@ -17,6 +17,7 @@ from handrail.engine.clock import SystemClock
 from handrail.engine.compaction import Compactor
 from handrail.engine.dispatch import Dispatcher
 from handrail.engine.meter import Attribution
+from handrail.engine.ways import Ways
 from handrail.errors import Code, UpstreamFailed
 from handrail.settings.model import Target
 from handrail.upstream.client import UpstreamCall
@@ -81,9 +82,8 @@ async def fulfilled(
     """What becomes of it over these replies."""
     upstream = Upstream(list(replies))
     compactor = Compactor(Dispatcher(upstream, clock=SystemClock()))
-    done = await compactor.fulfilled(
-        TARGET, request(seconds), headers={"x-of": "caller"}, attribution=CHARGED
-    )
+    ways = Ways(target=TARGET, request=request(seconds), headers={"x-of": "caller"})
+    done = (await compactor.fulfilled(ways, attribution=CHARGED)).request
     assert done.compaction is None
     return done, upstream
 
@@ -102,8 +102,8 @@ def input_of(made: UpstreamRequest) -> list[Json]:
 async def test_a_request_without_a_wish_costs_no_call() -> None:
     upstream = Upstream([])
     compactor = Compactor(Dispatcher(upstream, clock=SystemClock()))
-    plain = request(given=[LAST])
-    assert await compactor.fulfilled(TARGET, plain, headers={}, attribution=CHARGED) is plain
+    plain = Ways(target=TARGET, request=request(given=[LAST]))
+    assert await compactor.fulfilled(plain, attribution=CHARGED) is plain
     assert upstream.calls == []
 
 

@@ -34,6 +34,8 @@ from handrail.settings.options import (
     OPTIONS,
     Option,
 )
+from handrail.settings.rate_limits import LIMIT_MEANINGS, LimitEntry
+from handrail.settings.targets import ROUTE_MEANINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -88,14 +90,20 @@ def test_no_setting_is_described_that_does_not_exist() -> None:
     known |= {f"defaults.{key}" for key in Options.__struct_fields__}
     known |= {f"budgets.{key}" for key in BUDGET_MEANINGS}
     known |= {f"prices.{key}" for key in PRICE_MEANINGS}
+    known |= {f"limits.{key}" for key in LIMIT_MEANINGS}
+    known |= {f"routes.{key}" for key in ROUTE_MEANINGS}
     assert set(described) == known
 
 
 @pytest.mark.parametrize(
     ("table", "entry", "meanings"),
-    [("budgets", BudgetEntry, BUDGET_MEANINGS), ("prices", PriceEntry, PRICE_MEANINGS)],
+    [
+        ("budgets", BudgetEntry, BUDGET_MEANINGS),
+        ("prices", PriceEntry, PRICE_MEANINGS),
+        ("limits", LimitEntry, LIMIT_MEANINGS),
+    ],
 )
-def test_every_key_of_a_budget_and_a_price_has_its_row(
+def test_every_key_of_a_table_of_accounting_has_its_row(
     table: str, entry: type[msgspec.Struct], meanings: Mapping[str, str]
 ) -> None:
     assert set(meanings) == set(entry.__struct_fields__)
@@ -105,6 +113,11 @@ def test_every_key_of_a_budget_and_a_price_has_its_row(
             page("reference/settings.md"),
             re.MULTILINE,
         )
+
+
+@pytest.mark.parametrize(("key", "meaning"), ROUTE_MEANINGS.items())
+def test_every_key_of_a_route_has_its_row(key: str, meaning: str) -> None:
+    assert f"| `routes.{key}` | {meaning} |" in page("reference/settings.md")
 
 
 def variables() -> set[str]:

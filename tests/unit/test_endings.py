@@ -21,6 +21,7 @@ from handrail.engine.meter import Attribution
 from handrail.engine.opening import Opening
 from handrail.engine.tail import Tails
 from handrail.engine.targets import Targets
+from handrail.engine.ways import Place
 from handrail.errors import Code, StoreFailed
 from handrail.store.base import Closing, Run, Segment
 from handrail.store.sqlite import SqliteStore
@@ -128,7 +129,7 @@ class Engine:
             dispatcher=Dispatcher(self.upstream, clock=self.clock),
             journal=self.journal,
             store=store,
-            targets=Targets(TARGET),
+            targets=Targets([TARGET]),
             clock=self.clock,
             max_seconds=60.0,
             max_bytes=10 * PENDING_BYTES,
@@ -226,8 +227,7 @@ async def test_a_caller_who_leaves_when_the_end_is_decided_does_not_stop_the_end
         Conversation.alone(CREATE),
         plan=replace(PLAN, mode=Mode.KEPT, stream=True),
         attribution=Attribution(caller="ann", mode=Mode.KEPT, response_id="r1"),
-        target=TARGET,
-        headers={},
+        places=[Place(target=TARGET)],
         limits=limits(),
     )
 

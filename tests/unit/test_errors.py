@@ -66,6 +66,7 @@ def test_only_what_somebody_has_to_mend_first_forbids_a_retry() -> None:
         Code.UPSTREAM_CREDENTIALS_REJECTED,
         Code.TARGET_GONE,
         Code.STORAGE_QUOTA_EXCEEDED,
+        Code.NO_ACCOUNT_ALLOWED,
     }
 
 
@@ -93,6 +94,7 @@ STATUS = {
     "origin_not_allowed": 403,
     "not_found": 404,
     "model_not_found": 404,
+    "encrypted_content_elsewhere": 400,
     "unsupported_endpoint": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,
@@ -105,6 +107,8 @@ STATUS = {
     "queue_full": 429,
     "accounts_exhausted": 429,
     "budget_exceeded": 429,
+    "rate_limit_exceeded": 429,
+    "concurrency_exceeded": 429,
     "storage_quota_exceeded": 429,
     "headers_too_large": 431,
     "internal_error": 500,
@@ -113,6 +117,7 @@ STATUS = {
     "upstream_ended_early": 502,
     "upstream_stalled": 504,
     "upstream_credentials_rejected": 503,
+    "no_account_allowed": 503,
     "target_gone": 503,
     "store_unavailable": 503,
     "storage_full": 503,

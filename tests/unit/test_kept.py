@@ -40,11 +40,9 @@ async def test_a_call_whose_work_is_cancelled_before_its_first_step_is_refused()
     call = KeptCall(
         plan=Plan(mode=Mode.KEPT, stream=False, store=True, retention_seconds=1, reasons=()),
         run=new_run("resp_1"),
-        target=unused,
-        headers={},
         limits=limits(),
         numbered_heartbeat=False,
-        _outgoing=None,
+        ways=unused,
     )
     with pytest.raises(HandrailError) as caught:
         async with asyncio.timeout(5), kept.open(call, left=lambda: False):

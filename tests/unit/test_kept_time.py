@@ -278,7 +278,7 @@ async def test_a_key_whose_create_waits_for_the_disk_while_the_wall_clock_jumps_
                 Conversation.alone(wire.read_create(b'{"model":"m","input":"hi"}')),
                 plan=PLAN,
                 caller="ann",
-                target=TARGET,
+                targets=[TARGET],
                 limits=limits(),
                 options=RequestOptions(key="k"),
                 response_id=next(ids),

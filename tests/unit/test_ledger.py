@@ -337,7 +337,7 @@ def test_a_file_that_is_no_ledger_is_told_in_one_line(tmp_path: Path, content: b
     path = tmp_path / "ledger.db"
     path.write_bytes(content)
     with pytest.raises(ConfigInvalid) as caught:
-        read_usage(path, since=0, until=1)
+        list(read_usage(path, since=0, until=1))
     assert str(caught.value).startswith(f"{path}: cannot be read as a usage ledger")
 
 

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from handrail.core import events, wire
+from handrail.core.caller_policy import CrashPolicy
 from handrail.core.lifecycle import State
-from handrail.core.policy import CrashPolicy
 from handrail.core.retry import MAX_ATTEMPTS, Cause
 from handrail.core.wire import Body
 from handrail.engine.background import Accepted, Background

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from handrail.core.admission import Limits
-from handrail.core.fast_session import FastPolicy
-from handrail.core.policy import (
+from handrail.core.caller_policy import (
     BackgroundPolicy,
     CallerPolicy,
     CrashPolicy,
@@ -17,6 +16,7 @@ from handrail.core.policy import (
     StorePolicy,
     WhenLeft,
 )
+from handrail.core.fast_session import FastPolicy
 from handrail.core.quota import Quota
 from handrail.core.switch import Switch
 from handrail.settings.caller_options import CALLER_OPTIONS
@@ -69,7 +69,7 @@ def test_a_switch_that_cannot_be_read_stops_the_start_also_where_a_flag_decides(
     read: Read, variable: str
 ) -> None:
     text = refusal(read, env={**KEYS, variable: "ja"}, flags={"background.enabled": True})
-    assert text.startswith(f"{variable}: 'ja' is not a boolean")
+    assert text.startswith(f"{variable}: is not a boolean")
 
 
 @pytest.mark.parametrize("value", [True, False])
@@ -103,12 +103,15 @@ ROWS: dict[str, tuple[Any, str, Any, list[str]]] = {
     "fast_session": (FastPolicy.INHERIT, '"hybrid"', FastPolicy.HYBRID, ['""', "true"]),
     "max_running": (8, "0", 0, ["-1", "10001", "true"]),
     "max_queued": (100, "5", 5, ["-1", "1000001", "1.5"]),
+    "max_foreground": (0, "4", 4, ["-1", "10001", "true"]),
     "max_stored_bytes": (0, "1048576", 1 << 20, ["-1", "1125899906842625", '"1G"']),
     "retention": (86_400, '"7d"', 604_800, ["0", str(366 * 86_400 + 1), '"1w"']),
     "crash": (CrashPolicy.SAFE, '"retry"', CrashPolicy.RETRY, ['"request"', "true"]),
     "weight": (1, "7", 7, ["0", "101", "1.5", "true"]),
     "executor": (None, '"upstream"', Executor.UPSTREAM, ['"nobody"', "true"]),
     "models": (("*",), '["o3", "gpt-*"]', ("o3", "gpt-*"), ['[""]', "5", "[5]"]),
+    "targets": (None, '["upstream"]', ("upstream",), ['"upstream"', "5", "[5]"]),
+    "account_tags": ((), '["eu", "paid"]', ("eu", "paid"), ['["e u"]', "5", '[""]']),
     "priority": (Priority.NORMAL, '"low"', Priority.LOW, ['"urgent"', "1"]),
     "max_priority": (Priority.HIGH, '"normal"', Priority.NORMAL, ['""', "true"]),
 }
@@ -176,12 +179,15 @@ def test_a_caller_with_every_setting_has_exactly_that_policy(read: Read) -> None
         fast_session=FastPolicy.HYBRID,
         max_running=0,
         max_queued=5,
+        max_foreground=4,
         max_stored_bytes=1 << 20,
         retention_seconds=604_800,
         crash=CrashPolicy.RETRY,
         weight=7,
         executor=Executor.UPSTREAM,
         models=("o3", "gpt-*"),
+        targets=("upstream",),
+        account_tags=("eu", "paid"),
         priority=Priority.LOW,
         max_priority=Priority.NORMAL,
     )

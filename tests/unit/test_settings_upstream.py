@@ -315,6 +315,17 @@ def test_a_command_needs_no_key_and_is_shown_as_a_bearer(read: Read) -> None:
     assert own.target.auth == "api-key"
 
 
+def test_of_a_command_only_the_program_is_shown_for_people_put_secrets_behind_it(
+    read: Read,
+) -> None:
+    def shown(command: str) -> str:
+        settings = read(f"[upstream]\nbearer_command = {command}\n", env=CALLER)
+        return {path: value for path, value, _ in explained(settings)}["upstream.bearer_command"]
+
+    assert shown("['az', '--secret', 's3cr3t']") == "az and 2 more words"
+    assert shown("['az']") == "az"
+
+
 def test_a_command_and_a_key_are_one_too_many(read: Read) -> None:
     words = f"{FILE}: give upstream.bearer_command or {{}}, not both."
     assert refusal(read, COMMAND, env=KEYS) == words.format("HANDRAIL_UPSTREAM_API_KEY")
@@ -344,6 +355,21 @@ def test_the_version_stands_behind_whatever_a_path_has(read: Read) -> None:
         ('{ "a b" = "env:A" }', "upstream.accounts: a name is 1 to 64"),
         ('{ a = "env:NOT_SET" }', "upstream.accounts.a: "),
         ('{ a = "file:/not/there" }', "upstream.accounts.a: "),
+        ('{ a = { key = "sk-key" } }', "upstream.accounts.a: must be 'env:VARIABLE'"),
+        ('{ a = { tags = ["eu"] } }', "upstream.accounts.a: must be 'env:VARIABLE'"),
+        ('{ a = { key = "env:A", sk-key = 1 } }', "upstream.accounts.a: has 'key', 'tags' and"),
+        ('{ a = { key = "env:A", tags = "e u" } }', "upstream.accounts.a.tags: must be a list"),
+        ('{ a = { key = "env:A", tags = ["e u"] } }', "upstream.accounts.a.tags: must be a list"),
+        (
+            '{ a = { key = "env:A", tags = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", '
+            '"l", "m", "n", "o", "p", "q"] } }',
+            "upstream.accounts.a.tags: must be a list of at most 16",
+        ),
+        *(
+            (f'{{ a = {{ key = "env:A", weight = {weight} }} }}', "upstream.accounts.a.weight: mu")
+            for weight in ("0", "-1", "10.5", "true", '"2"', "nan")
+        ),
+        ('["a"]', "upstream.accounts: must be a table of names."),
     ],
 )
 def test_a_key_of_an_account_stands_in_a_variable_or_a_file(
@@ -362,6 +388,23 @@ def test_keys_of_accounts_are_read_and_shown_nowhere(read: Read, tmp_path: Path)
     assert found == {"work": "sk-work", "home": "sk-home"}
     assert "sk-work" not in repr(settings)
     assert "sk-home" not in repr(settings)
+
+
+def test_an_account_may_have_tags_and_a_weight_and_they_are_shown(read: Read) -> None:
+    table = (
+        '{ a = { key = "env:A", tags = ["eu", "paid", "eu"], weight = 2 }, b = "env:B", '
+        'c = { key = "env:C", weight = 0.5 } }'
+    )
+    env = {**KEYS, "A": "sk-a", "B": "sk-b", "C": "sk-c"}
+    settings = read(f"upstream.accounts = {table}", env=env)
+    found = settings.target.account_table
+    assert {name: (entry.tags, entry.weight) for name, entry in found.items()} == {
+        "a": (("eu", "paid"), 2.0),
+        "b": ((), None),
+        "c": ((), 0.5),
+    }
+    shown = {path: value for path, value, _ in explained(settings)}["upstream.accounts"]
+    assert shown == "a: env:A tags eu paid weight 2; b: env:B; c: env:C weight 0.5"
 
 
 def test_what_becomes_of_reasoning_whose_account_is_gone_is_the_targets(read: Read) -> None:

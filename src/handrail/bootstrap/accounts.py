@@ -15,6 +15,7 @@ from handrail.engine.refresh import Exchange, Refresher, RefreshFailed
 from handrail.errors import ConfigInvalid, IssuerFailed
 from handrail.settings.load import ACCOUNTS_FILE
 from handrail.settings.model import OAuthSettings, Settings
+from handrail.settings.target import place_of
 from handrail.store.accounts import Renewal
 from handrail.store.files import private_directory, read_private, replace_file
 from handrail.store.shared import SharedFile
@@ -76,33 +77,48 @@ def _new_key(path: Path) -> bytes:
 def declare(store: SqliteAccounts, settings: Settings, *, now: float, needed: bool = True) -> None:
     """Make the settings' accounts known, and if `needed` see that there is a credential at all.
 
-    Only then are those forgotten that the settings name no more: a command line may well be given
-    other settings than the gateway, and must not take its accounts away.
+    One whose key is not there now is known all the same: a command line may lack the variable that
+    the gateway has. Only if `needed` are those forgotten that the settings name no more: a command
+    line may be given other settings than the gateway, and must not take its accounts away.
 
     Raises ConfigInvalid when there is none although the upstream needs one.
     """
-    target = settings.target
-    store.declare(target.label, target.accounts.keys(), now=now, forget=needed)
-    there = any(account.target == target.label for account in store.listed(now=now))
-    needs = needed and target.profile.needs_credential
-    if needs and not there and target.api_key is None and not target.bearer_command:
-        raise ConfigInvalid(
-            f"upstream: a target of the profile {target.profile.name} needs a credential: an API "
-            "key, or an account (`handrail accounts login`)."
-        )
+    targets = settings.targets.values()
+    named = {name: t.label for t in targets for name in t.account_table}
+    store.declare(named, now=now, forget=needed)
+    accounts = store.listed(now=now)
+    for account in accounts:
+        home = settings.targets.get(account.target)
+        said = home.account_table.get(account.name) if home else None
+        if said is None:
+            continue
+        if said.tags != account.tags:
+            store.set_tags(account.id, said.tags)
+        if said.weight not in (None, account.weight):
+            store.set_weight(account.id, said.weight)
+    there = {account.target for account in accounts}
+    for target in targets:
+        needs = needed and target.profile.needs_credential and target.label not in there
+        if needs and target.api_key is None and not target.bearer_command:
+            raise ConfigInvalid(
+                f"{place_of(target)}: a target of the profile {target.profile.name} needs a "
+                "credential: an API key, or an account (`handrail accounts login`)."
+            )
 
 
 def tell_unused(store: SqliteAccounts, settings: Settings) -> None:
     """Log which setting gives a credential that no call shows, because there are accounts."""
-    target = settings.target
-    given = {
-        "upstream.api_key": target.api_key is not None,
-        "upstream.bearer_command": bool(target.bearer_command),
-    }
-    unused = [f"{path} ({settings.sources[path]})" for path, is_given in given.items() if is_given]
-    there = [a.name for a in store.listed(now=0.0) if a.target == target.label]
-    if unused and there:
-        get_logger().warning("credential_not_used", settings=unused, accounts=there)
+    there = store.listed(now=0.0)
+    for target in settings.targets.values():
+        place = place_of(target)
+        given = {
+            f"{place}.api_key": target.api_key is not None,
+            f"{place}.bearer_command": bool(target.bearer_command),
+        }
+        unused = [f"{path} ({settings.sources[path]})" for path, said in given.items() if said]
+        names = [account.name for account in there if account.target == target.label]
+        if unused and names:
+            get_logger().warning("credential_not_used", settings=unused, accounts=names)
 
 
 async def pool_of(store: SqliteAccounts, *, settings: Callable[[], Settings], clock: Clock) -> Pool:

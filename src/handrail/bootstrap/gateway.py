@@ -28,6 +28,7 @@ from handrail.core.quota import Quota
 from handrail.engine.clock import Clock, SystemClock
 from handrail.engine.meter import CallListener, unheard
 from handrail.engine.targets import Targets
+from handrail.engine.usage_report import UsageReport
 from handrail.errors import ConfigInvalid, StoreFailed
 from handrail.server.admin import Admin, Operation, Reloaded
 from handrail.server.app import App, handlers_of
@@ -108,7 +109,7 @@ class Gateway:
             undo.callback(self._lock.release)
             self.settings = with_caller_key(settings)
             self._admin_digest = admin_key_digest(self.settings)
-            self._targets = Targets(self.settings.target)
+            self._targets = Targets(self.settings.targets.values())
             self.socket = bind(self.settings)
             undo.callback(self.socket.close)
             self._shared = open_shared(settings.data_dir)
@@ -128,6 +129,7 @@ class Gateway:
             declare(self._accounts, self.settings, now=self._clock.now())
             tell_unused(self._accounts, self.settings)
             note_address(settings.data_dir, self.url)
+            self._usage = UsageReport(settings.data_dir / LEDGER, monotonic=self._clock.monotonic)
             undo.pop_all()
 
     @property
@@ -187,6 +189,8 @@ class Gateway:
                 pool=self._pool,
                 store=self._store,
                 background=parts.background,
+                charging=parts.charging,
+                usage=self._usage,
                 clock=self._clock,
                 reload=self.reload,
                 problem=lambda: self.reload_problem,
@@ -224,6 +228,7 @@ class Gateway:
         async with running(parts, broken=self._broken, beside={"keys": self._keys.loop}):
             yield
         await self._keys.close()
+        self._usage.close()
         await asyncio.to_thread(self._accounts.close)
         await self._store.close()
 
@@ -279,7 +284,7 @@ class Gateway:
             self._logger.warning("setting_needs_restart", setting=path)
         if self._parts.ledger is not None:
             await self._parts.ledger.use(settings.accounting)
-        self._targets.use(settings.target)
+        self._targets.use(settings.targets.values())
         self.settings = settings
         self._admin_digest = admin_digest
         self._parts.executor.wake()

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from handrail.bootstrap.ids import new_response_id, new_row_id
 from handrail.engine.accounts import Pool
@@ -11,6 +11,7 @@ from handrail.engine.background import Background
 from handrail.engine.budgets import Budgets
 from handrail.engine.charging import Charging
 from handrail.engine.clock import Clock
+from handrail.engine.concurrency import Concurrency
 from handrail.engine.dispatch import Dispatcher
 from handrail.engine.execution import Execution
 from handrail.engine.executors import LocalExecutor
@@ -20,6 +21,7 @@ from handrail.engine.journal import Journal
 from handrail.engine.kept import KeptForeground
 from handrail.engine.ledger import LedgerKeeper
 from handrail.engine.meter import CallListener, CallRecord, unheard
+from handrail.engine.rates import Rates
 from handrail.engine.recovery import Recovery
 from handrail.engine.retention import Retention
 from handrail.engine.tail import Tails
@@ -32,16 +34,8 @@ from handrail.store.base import Store
 from handrail.store.ledger import Ledger
 from handrail.upstream.client import UpstreamClient
 
-# How long an idle upstream connection is kept. uvicorn-based servers close theirs after 5 s, and a
-# request on a connection that is just being closed is lost.
-_KEEP_ALIVE_SECONDS: Final = {"compatible": 4.0}
-
-
-class NewClient(Protocol):
-    """Makes the client for upstream calls, inside the running event loop."""
-
-    def __call__(self, *, idle_seconds: float) -> UpstreamClient:
-        """A client that keeps an unused connection for `idle_seconds`."""
+NewClient = Callable[[], UpstreamClient]
+"""Makes the client for upstream calls, inside the running event loop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +51,7 @@ class Parts:
     recovery: Recovery
     background: Background
     ledger: LedgerKeeper | None
+    charging: Charging
     responses: Responses
     models: Models
     targets: Targets
@@ -92,19 +87,18 @@ def build(
     `settings` gives the snapshot of the moment: limits follow it, all else is that of the start.
     `on_call` gets a record of every upstream call, and so does the ledger of the `books`.
     """
-    client = new_client(idle_seconds=_KEEP_ALIVE_SECONDS.get(targets.current.profile.name, 15.0))
+    client = new_client()
     keeper = _keeper(settings, books.ledger, clock=clock)
-    heard = _listener(keeper, on_call)
+    charging = _charging(settings, keeper, accounts=books.accounts, clock=clock)
+    heard = _listener(charging, keeper, on_call)
     base = _Base(
         store=store,
         dispatcher=Dispatcher(client, clock=clock, listener=heard, accounts=books.accounts),
-        budgets=Budgets(now=clock.now) if keeper is None else keeper.budgets,
+        charging=charging,
         targets=targets,
         clock=clock,
         heartbeat_seconds=float(settings().heartbeat_seconds),
     )
-    if books.accounts is not None:
-        books.accounts.heed(base.budgets.of_account)
     tails = Tails(store, heartbeat_seconds=base.heartbeat_seconds)
     journal = Journal(store=store, tails=tails, clock=clock)
     execution = _execution(settings, base, journal=journal)
@@ -121,6 +115,7 @@ def build(
         recovery=_recovery(settings, background=background, owner=executor.owner, clock=clock),
         background=background,
         ledger=keeper,
+        charging=charging,
         responses=_responses(base, background=background, kept=kept),
         models=Models(base.dispatcher),
         targets=targets,
@@ -134,7 +129,7 @@ class _Base:
 
     store: Store
     dispatcher: Dispatcher
-    budgets: Budgets
+    charging: Charging
     targets: Targets
     clock: Clock
     heartbeat_seconds: float
@@ -142,7 +137,11 @@ class _Base:
 
 def _background(base: _Base, executor: LocalExecutor, *, tails: Tails) -> Background:
     return Background(
-        store=base.store, executor=executor, tails=tails, clock=base.clock, budgets=base.budgets
+        store=base.store,
+        executor=executor,
+        tails=tails,
+        clock=base.clock,
+        budgets=base.charging.budgets,
     )
 
 
@@ -156,17 +155,38 @@ def _keeper(
     )
 
 
-def _listener(keeper: LedgerKeeper | None, other: CallListener) -> CallListener:
-    if keeper is None:
-        return other
-    if other is unheard:
-        return keeper.heard
+def _listener(charging: Charging, keeper: LedgerKeeper | None, other: CallListener) -> CallListener:
+    ledger = unheard if keeper is None else keeper.heard
 
-    def both(record: CallRecord) -> None:
-        keeper.heard(record)
+    def each(record: CallRecord) -> None:
+        ledger(record)
+        charging.heard(record)
         other(record)
 
-    return both
+    return each
+
+
+def _charging(
+    settings: Callable[[], Settings],
+    keeper: LedgerKeeper | None,
+    *,
+    accounts: Pool | None,
+    clock: Clock,
+) -> Charging:
+    budgets = Budgets(now=clock.now) if keeper is None else keeper.budgets
+    if accounts is not None:
+        accounts.heed(budgets.of_account)
+
+    def at_once(caller: str) -> int:
+        known = settings().callers.get(caller)
+        return 0 if known is None else known.policy.max_foreground
+
+    return Charging(
+        budgets,
+        rates=Rates(limits=lambda: settings().accounting.limits, monotonic=clock.monotonic),
+        concurrency=Concurrency(most=at_once),
+        new_id=new_response_id,
+    )
 
 
 def _execution(settings: Callable[[], Settings], base: _Base, *, journal: Journal) -> Execution:
@@ -190,7 +210,7 @@ def _executor(
         store=base.store,
         execute=execution.run,
         limits=lambda: settings().limits,
-        ended=base.budgets.release,
+        ended=base.charging.budgets.release,
     )
 
 
@@ -227,7 +247,7 @@ def _responses(base: _Base, *, background: Background, kept: KeptForeground) -> 
             heartbeat_seconds=base.heartbeat_seconds,
         ),
         histories=Histories(base.store),
-        charging=Charging(base.budgets, new_id=new_response_id),
+        charging=base.charging,
         clock=base.clock,
     )
 

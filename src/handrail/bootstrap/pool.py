@@ -1,7 +1,7 @@
 """The accounts of a data directory for a command line: beside a gateway, or without one."""
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,14 +12,17 @@ from handrail.core.credentials import KEY, OAUTH, SETTINGS, pack, unpack
 from handrail.core.oauth import Grant
 from handrail.core.profiles import CODEX
 from handrail.core.redact import scrub
+from handrail.core.routes import route
 from handrail.core.select import Choice, State, Wants
 from handrail.engine import account_views
+from handrail.engine.account_views import Asked
 from handrail.engine.accounts import Pool
 from handrail.engine.asked_usage import asked_usage
 from handrail.engine.clock import SystemClock
 from handrail.engine.dispatch import Dispatcher
 from handrail.errors import ConfigInvalid, HandrailError
 from handrail.settings.model import Settings
+from handrail.settings.readers import tags as read_tags
 from handrail.store.accounts import Account, NewAccount
 from handrail.store.sqlite_accounts import SqliteAccounts
 from handrail.upstream.client import AiohttpClient
@@ -43,8 +46,15 @@ class Checked:
 class AccountBook:
     """What a person does with accounts. Names are unique; nothing here shows a credential."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, target: str | None = None) -> None:
+        """Of these settings; `target` is whose accounts new ones are. Raises ConfigInvalid."""
+        if target is not None and target not in settings.targets:
+            raise ConfigInvalid(
+                f"--target: there is no target of that name; the settings have: "
+                f"{', '.join(settings.targets)}."
+            )
         self._settings = settings
+        self._target = target
         self._clock = SystemClock()
         self._store: SqliteAccounts = open_accounts(settings.data_dir)
         declare(self._store, settings, now=self._clock.now(), needed=False)
@@ -92,6 +102,27 @@ class AccountBook:
         """Give it another share."""
         self._store.set_weight(self.named(name).id, weight)
 
+    def tag(self, name: str, tags: Collection[str]) -> tuple[str, ...]:
+        """Give it these tags as well; all that it has then. Raises ConfigInvalid."""
+        return self._tagged(name, lambda before: (*before, *tags))
+
+    def untag(self, name: str, tags: Collection[str]) -> tuple[str, ...]:
+        """Take these tags from it; those that it has then. Raises ConfigInvalid."""
+        return self._tagged(name, lambda before: tuple(t for t in before if t not in tags))
+
+    def _tagged(
+        self, name: str, change: Callable[[tuple[str, ...]], tuple[str, ...]]
+    ) -> tuple[str, ...]:
+        account = self.named(name)
+        if account.kind not in (OAUTH, KEY):
+            raise ConfigInvalid(
+                f"accounts: '{name}' stands in the settings; give it its tags there "
+                f"(upstream.accounts.{name}.tags)."
+            )
+        tags = read_tags(list(change(account.tags)), "accounts")
+        self._store.set_tags(account.id, tags)
+        return tags
+
     def remove(self, name: str) -> None:
         """Destroy it and its credential. Raises ConfigInvalid for one of the settings."""
         account = self.named(name)
@@ -111,7 +142,7 @@ class AccountBook:
         return self._keep(
             NewAccount(
                 name=found,
-                target=self._settings.target.label,
+                target=self.home(of_login=True),
                 kind=OAUTH,
                 credential=pack(grant),
                 expires_at=grant.expires_at,
@@ -126,7 +157,7 @@ class AccountBook:
         return self._keep(
             NewAccount(
                 name=name or self._free_name(),
-                target=self._settings.target.label,
+                target=self.home(),
                 kind=KEY,
                 credential=key.encode(),
             )
@@ -151,6 +182,19 @@ class AccountBook:
             return self.keep_grant(found.grant, name=None if same else name)
         return self.keep_key(found.api_key or "", name=name)
 
+    def home(self, *, of_login: bool = False) -> str:
+        """Whose account a new one is: what was said, or the only target that it can be of.
+
+        Raises ConfigInvalid when there are several.
+        """
+        able = list(self._settings.targets.values())
+        if of_login and len(able) > 1:
+            able = [each for each in able if each.profile.name == CODEX.name]
+        if self._target is None and len(able) != 1:
+            names = ", ".join(self._settings.targets)
+            raise ConfigInvalid(f"--target: say which target the account is of: {names}.")
+        return self._target or able[0].label
+
     def _keep(self, account: NewAccount) -> str:
         if not NAME.fullmatch(account.name):
             raise ConfigInvalid("accounts: a name is 1 to 64 letters, digits, '-', '_' and '.'.")
@@ -174,10 +218,21 @@ class AccountBook:
         taken = {account.name for account in self.listed()}
         return next(name for n in range(1, 1_000_000) if (name := f"account-{n}") not in taken)
 
-    async def best(self, *, model: str) -> Choice:
-        """Which account a call for `model` would be made with now, by the gateway's own rule."""
+    async def best(self, *, model: str, caller: str | None = None) -> Choice:
+        """Which account a call for `model` would be made with now, by the gateway's own rule.
+
+        At the first target of its route; by the rules of `caller` too, if one is named. Raises
+        ConfigInvalid for an unknown one.
+        """
+        known = self._settings.callers
+        if caller is not None and caller not in known:
+            raise ConfigInvalid(f"accounts: there is no caller '{scrub(caller)[:64]}'.")
+        policy = known[caller].policy if caller else None
+        names = route(model, self._settings.routes, policy.targets if policy else None)
+        target = self._settings.targets[names[0]] if names else self._settings.target
+        tags = frozenset(policy.account_tags if policy else ())
         async with self._pool() as pool:
-            return pool.choice(self._settings.target, Wants(), model=model)
+            return pool.choice(target, Wants(tags=tags), model=model)
 
     async def check(self, names: Sequence[str]) -> list[Checked]:
         """Ask the upstream for its models with each account; a credential that ends is refreshed.
@@ -195,12 +250,13 @@ class AccountBook:
 
     async def _asked(self, dispatcher: Dispatcher, pool: Pool, account: Account) -> Checked:
         out = account.state in (State.PAUSED, State.ENDED)
-        if out or self._settings.target.profile.name != CODEX.name:
+        target = self._settings.targets.get(account.target)
+        if out or target is None or target.profile.name != CODEX.name:
             why = account.state if out else "this upstream does not tell"
             return Checked(name=account.name, note=f"{why}, so it was not asked")
         try:
             told = await asked_usage(
-                dispatcher, pool, self._settings.target, account=account.id, now=self._clock.now
+                dispatcher, pool, target, account=account.id, now=self._clock.now
             )
         except HandrailError as error:
             return Checked(name=account.name, problem=self._problem(account, error))
@@ -215,7 +271,9 @@ class AccountBook:
     async def _checked(self, dispatcher: Dispatcher, pool: Pool, account: Account) -> Checked:
         if account.state is State.PAUSED:
             return Checked(name=account.name, note="paused, so it was not asked")
-        target = self._settings.target
+        target = self._settings.targets.get(account.target)
+        if target is None:
+            return Checked(name=account.name, note="its target is not in the settings")
         # The Codex backend answers that route only to clients of some version.
         path = "/models?client_version=1.0.0" if target.profile.name == CODEX.name else "/models"
         try:
@@ -226,10 +284,10 @@ class AccountBook:
             return Checked(name=account.name, note="ok, but its quota could not be asked for")
         return Checked(name=account.name)
 
-    async def why(self, *, model: str, account: str | None) -> dict[str, Any]:
-        """See `account_views.why`; without what only a running gateway knows."""
+    async def why(self, asked: Asked) -> list[dict[str, Any]]:
+        """See `account_views.whys`; without what only a running gateway knows."""
         async with self._pool() as pool:
-            return account_views.why(pool, self._settings.target, model=model, account=account)
+            return account_views.whys(pool, self._settings, asked)
 
     async def told(self) -> list[dict[str, Any]]:
         """See `account_views.told`, for every account; how many calls it has nobody knows here."""

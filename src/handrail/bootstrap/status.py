@@ -1,10 +1,12 @@
 """One view of a gateway and its accounts for a command line: beside a running one, or without."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from handrail.bootstrap.pool import AccountBook, Checked
 from handrail.bootstrap.running import Running, running
+from handrail.engine.account_views import Asked
+from handrail.errors import ConfigInvalid
 from handrail.settings.model import Settings
 
 
@@ -35,7 +37,6 @@ class Status:
         """The whole view as JSON values. Times are ISO 8601 in UTC."""
         ready = self._gateway.ask("/readyz")
         rows = None if ready is None else self._rows()
-        target = self._settings.target
         return {
             "version": 1,
             "gateway": {
@@ -46,7 +47,10 @@ class Status:
                 "store": None if ready is None else ready.get("store"),
                 "settings": None if ready is None else ready.get("settings"),
             },
-            "targets": [{"name": target.label, "profile": target.profile.name, "url": target.url}],
+            "targets": [
+                {"name": each.label, "profile": each.profile.name, "url": each.url}
+                for each in self._settings.targets.values()
+            ],
             "accounts": await self._book.told() if rows is None else rows,
             "not_asked": None if live is None else live.problems,
         }
@@ -58,19 +62,24 @@ class Status:
             return None
         return [{k: v for k, v in row.items() if k != "object"} for row in data]
 
-    async def why(self, *, model: str, account: str | None) -> dict[str, Any]:
-        """Who would serve a request now: `source` says whether the running gateway has told."""
-        if account is not None:
-            self._book.named(account)
-        said = self._gateway.ask("/admin/why", model=model, account=account)
+    async def why(self, asked: Asked) -> dict[str, Any]:
+        """Who would serve a request now: `source` says whether the running gateway has told.
+
+        Raises ConfigInvalid for an account or a caller that is not there.
+        """
+        if asked.account is not None:
+            self._book.named(asked.account)
+        if asked.caller is not None and asked.caller not in self._settings.callers:
+            raise ConfigInvalid("--caller: the settings have no caller of that name.")
+        said = self._gateway.ask("/admin/why", **asdict(asked))
         if said is not None and isinstance(said.get("targets"), list):
             return {"version": 1, "source": "gateway", "targets": said["targets"]}
-        found = await self._book.why(model=model, account=account)
+        found = await self._book.why(asked)
         return {
             "version": 1,
             "source": "store",
             "gateway": _STATES[self._gateway.held],
-            "targets": [found],
+            "targets": found,
         }
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,13 +36,17 @@ def account_flags(command: F) -> F:
     )
 
 
+def _target(command: F) -> F:
+    return click.option("--target", metavar="NAME", help="Of which target (the only one).")(command)
+
+
 @contextmanager
-def opened(settings: Settings) -> Iterator["AccountBook"]:
+def opened(settings: Settings, target: str | None = None) -> Iterator["AccountBook"]:
     """The accounts of these settings' data directory, until the block is left."""
     from handrail.bootstrap.pool import AccountBook  # noqa: PLC0415 - an HTTP stack comes along
 
     telemetry.configure("error")  # a person reads what is printed, not the engine's log
-    book = AccountBook(settings)
+    book = AccountBook(settings, target=target)
     try:
         yield book
     finally:
@@ -50,15 +54,21 @@ def opened(settings: Settings) -> Iterator["AccountBook"]:
 
 
 @contextmanager
-def _book(parameters: dict[str, Any]) -> Iterator["AccountBook"]:
-    with opened(load_settings(parameters, credentials=False)) as book:
+def _book(parameters: dict[str, Any], *, target: str | None = None) -> Iterator["AccountBook"]:
+    with opened(load_settings(parameters, credentials=False), target) as book:
         yield book
 
 
-def _keep(settings: Settings, grant: Grant, name: str | None) -> None:
-    with opened(settings) as book:
-        kept = book.keep_grant(grant, name=name)
-    click.echo(f"Signed in. The account is called '{kept}'; `handrail accounts list` shows it.")
+def _keep(settings: Settings, *, name: str | None, target: str | None) -> Callable[[Grant], None]:
+    with opened(settings, target) as book:
+        book.home(of_login=True)  # known before anybody signs in
+
+    def keep(grant: Grant) -> None:
+        with opened(settings, target) as book:
+            kept = book.keep_grant(grant, name=name)
+        click.echo(f"Signed in. The account is called '{kept}'; `handrail accounts list` shows it.")
+
+    return keep
 
 
 accounts.add_command(login_command(_keep))
@@ -137,6 +147,21 @@ def weight(name: str, share: float, **parameters: Any) -> None:
     click.echo(f"{name}: weight {share:g}.")
 
 
+def _tag_command(word: str, meaning: str) -> None:
+    @accounts.command(word, help=meaning)
+    @account_flags
+    @click.argument("name", metavar="NAME")
+    @click.argument("tags", metavar="TAGS", nargs=-1, required=True)
+    def command(name: str, tags: tuple[str, ...], **parameters: Any) -> None:
+        with _book(parameters) as book:
+            left = book.tag(name, tags) if word == "tag" else book.untag(name, tags)
+        click.echo(f"{name}: {'tags ' + ' '.join(left) if left else 'no tags'}.")
+
+
+_tag_command("tag", "Give an account tags, by which callers are allowed it.")
+_tag_command("untag", "Take tags from an account.")
+
+
 @accounts.command()
 @account_flags
 @click.argument("name", metavar="NAME")
@@ -149,21 +174,23 @@ def remove(name: str, **parameters: Any) -> None:
 
 @accounts.command()
 @account_flags
+@_target
 @click.option("--name", help="What to call it.")
-def add(name: str | None, **parameters: Any) -> None:
+def add(name: str | None, target: str | None, **parameters: Any) -> None:
     """Keep an API key, read from standard input, sealed in the data directory."""
     key = click.prompt("API key", hide_input=True) if sys.stdin.isatty() else sys.stdin.readline()
-    with _book(parameters) as book:
+    with _book(parameters, target=target) as book:
         kept = book.keep_key(key.strip(), name=name)
     click.echo(f"The account is called '{kept}'.")
 
 
 @accounts.command("import")
 @account_flags
+@_target
 @click.argument(
     "file", metavar="FILE", type=click.Path(path_type=Path, exists=True, dir_okay=False)
 )
-def import_file(file: Path, **parameters: Any) -> None:
+def import_file(file: Path, target: str | None, **parameters: Any) -> None:
     """Take over the accounts of Codex CLI's auth.json, or of codex-multi-auth's accounts file.
 
     The file is only read. A login can be refreshed by one program alone: from now on that is
@@ -176,7 +203,7 @@ def import_file(file: Path, **parameters: Any) -> None:
         found = of_issuer(read_account_file(data), settings.oauth.issuer)
     except NoAccounts as error:
         raise click.ClickException(f"{file}: {error}") from None
-    with opened(settings) as book:
+    with opened(settings, target) as book:
         names = book.keep_file(found)
     for name in names:
         click.echo(f"{name}: imported.")
@@ -207,14 +234,15 @@ def check(names: tuple[str, ...], **parameters: Any) -> None:
 @accounts.command()
 @account_flags
 @click.option("--model", default="", help="The model that the call is for.")
-def best(model: str, **parameters: Any) -> None:
+@click.option("--caller", metavar="NAME", help="Whose call it is: only accounts with its tags.")
+def best(model: str, caller: str | None, **parameters: Any) -> None:
     """Which account a call would be made with now, and why not the others.
 
     By the rule of the gateway itself, but without what only that knows: calls under way and
     failures of the last minute. Exit status 1 when there is none.
     """
     with _book(parameters) as book:
-        choice = asyncio.run(book.best(model=model))
+        choice = asyncio.run(book.best(model=model, caller=caller))
     _tell(choice)
     sys.exit(0 if choice.account else 1)
 
@@ -234,6 +262,7 @@ def _tell(choice: Choice) -> None:
 def _line(row: dict[str, Any]) -> str:
     words = [row["name"], row["kind"], row["state"] + (", pinned" if row["pinned"] else "")]
     words += [row["plan"]] if row["plan"] else []
+    words += [f"tags {' '.join(row['tags'])}"] if row["tags"] else []
     words += [row["why_ended"]] if row["why_ended"] else []
     words += [f"{each['name']} {each['used_percent']:g} % used" for each in row["quota"]]
     words += [

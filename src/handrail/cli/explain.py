@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, BinaryIO, Final
 
 import click
@@ -14,10 +15,11 @@ from handrail.core.explain import explained, refused
 from handrail.core.explain import model as known
 from handrail.core.policy import Mode
 from handrail.core.prepare import prepare
+from handrail.engine.routing import routed, with_targets
 from handrail.errors import Code, RequestRejected
 from handrail.settings.in_process import LibrarySettings
 from handrail.settings.load import DEFAULT_CALLER
-from handrail.settings.model import Settings
+from handrail.settings.model import Settings, Target
 
 Json = dict[str, Any]
 
@@ -52,7 +54,6 @@ def explain(
     """
     settings = load_settings(parameters, credentials=False)
     result = _explanation(body, settings=settings, caller=caller, model=model)
-    result["judged_by"] = _judged_by(settings, caller)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(result)).decode())
     else:
@@ -67,8 +68,9 @@ def _explanation(
     file: BinaryIO, *, settings: Settings, caller: str | None, model: str | None
 ) -> Json:
     rules = LibrarySettings.of(settings)
-    rules.caller(caller)  # a wrong name is a wrong setting, whatever the body says
+    policy = rules.caller(caller)  # a wrong name is a wrong setting, whatever the body says
     given: Mapping[str, Raw] | None = None
+    judges = settings.target
     try:
         data = file.read(settings.max_body_bytes + 1)
         if len(data) > settings.max_body_bytes:
@@ -80,8 +82,12 @@ def _explanation(
         if model is not None:
             given = {**given, "model": wire.raw(model)}
             data = wire.encode(given)
+        request = wire.read_create(data)
+        targets = settings.targets_for(request.model, policy)
+        judges = targets[0] if targets else judges
+        rules = LibrarySettings.of(settings, target=judges)
         prepared = prepare(
-            wire.read_create(data),
+            request,
             switch=rules.switch,
             caller=rules.caller(caller),
             executor=rules.executor,
@@ -89,10 +95,14 @@ def _explanation(
             has_store=True,
             fast_session=rules.fast_session,
         )
+        # Where it goes comes last, as in the gateway: a guardrail's refusal is told first.
+        plan = with_targets(prepared.plan, routed(request.model, targets))
+        prepared = replace(prepared, plan=plan)
         asked = prepared.request.models[0]
-        return {**explained(prepared), "model": known(asked, rules.upstream().catalogue)}
+        found = {**explained(prepared), "model": known(asked, rules.upstream().catalogue)}
     except RequestRejected as error:
-        return refused(error, given)
+        found = refused(error, given)
+    return {**found, "judged_by": _judged_by(settings, judges, caller)}
 
 
 def _plain(text: str) -> str:
@@ -103,8 +113,8 @@ def _plain(text: str) -> str:
     )
 
 
-def _judged_by(settings: Settings, caller: str | None) -> Json:
-    switch, target = settings.switch, settings.target
+def _judged_by(settings: Settings, target: Target, caller: str | None) -> Json:
+    switch = settings.switch
     policy = LibrarySettings.of(settings).caller(caller)
     return {
         "caller": caller or DEFAULT_CALLER,

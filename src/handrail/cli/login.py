@@ -213,20 +213,37 @@ def _is_clear(error: Exception) -> bool:
 
 # --- the command ----------------------------------------------------------------------------------
 
-Keep = Callable[[Settings, Grant, str | None], None]
+
+class KeepFor(Protocol):
+    """What keeps the grant of a sign-in."""
+
+    def __call__(
+        self, settings: Settings, *, name: str | None, target: str | None
+    ) -> Callable[[Grant], None]:
+        """Under a name, for a target. Raises ConfigInvalid before anybody signs in."""
+
+
 Opened = Callable[[OAuthSettings], AbstractAsyncContextManager[Exchanges]]
 
 
-def login_command(keep: Keep) -> click.Command:
-    """The command `login`, which hands what it gets to `keep`, with the settings in force."""
+def login_command(keep_for: KeepFor) -> click.Command:
+    """The command `login`, which hands what it gets to whom `keep_for` names."""
 
     @click.command(name="login")
     @click.option("--config", "config_file", metavar="FILE", help="Settings file (TOML).")
     @click.option("--data-dir", metavar="DIR", help="Where accounts are kept.")
     @click.option("--name", help="What to call the account.")
+    @click.option("--target", metavar="NAME", help="Of which target (the only one).")
     @click.option("--paste", is_flag=True, help="Paste the address at which the browser ends.")
     @click.option("--device-code", is_flag=True, help="Type a code in, in any browser.")
-    def login(*, name: str | None, paste: bool, device_code: bool, **parameters: Any) -> None:
+    def login(
+        *,
+        name: str | None,
+        target: str | None,
+        paste: bool,
+        device_code: bool,
+        **parameters: Any,
+    ) -> None:
         """Sign in to an account, with a browser of this machine unless told otherwise.
 
         Over SSH, in a container or without a browser: --device-code, or --paste.
@@ -234,9 +251,10 @@ def login_command(keep: Keep) -> click.Command:
         if paste and device_code:
             raise click.UsageError("Give --paste or --device-code, not both.")
         settings = load_settings(parameters, credentials=False)
+        keep = keep_for(settings, name=name, target=target)
         way = Way.PASTE if paste else Way.DEVICE_CODE if device_code else Way.BROWSER
         try:
-            asyncio.run(_signed_in(settings, way, keep=lambda grant: keep(settings, grant, name)))
+            asyncio.run(_signed_in(settings, way, keep=keep))
         except (SignInFailed, IssuerFailed, IssuerRefused) as error:
             raise click.ClickException(str(error)) from None
 

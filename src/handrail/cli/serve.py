@@ -76,7 +76,8 @@ def serve(**parameters: Any) -> None:
         _settle_garbage_collector()
         settings = gateway.settings
         click.echo(f"Handrail listens on {gateway.url}")
-        click.echo(f"  upstream    {settings.target.profile.name} {settings.target.url}")
+        for target in settings.targets.values():
+            click.echo(f"  upstream    {target.name}")
         state = "on" if settings.switch.enabled else "off"
         click.echo(f"  background  {state} ({settings.switch.source})")
         key_file = caller_key_file(settings)

@@ -57,21 +57,30 @@ def status(*, live: bool, as_json: bool, **parameters: Any) -> None:
 @account_flags
 @click.option("--model", default="", help="The model that the request is for.")
 @click.option("--account", metavar="NAME", help="The account that the request would demand.")
+@click.option("--caller", metavar="NAME", help="Whose request it is: only what this one may use.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def why(*, model: str, account: str | None, as_json: bool, **parameters: Any) -> None:
-    """Say which account would serve a request now, and why not the others.
+def why(
+    *, model: str, account: str | None, caller: str | None, as_json: bool, **parameters: Any
+) -> None:
+    """Say which account would serve a request now, and why not the others, by target.
 
     A running gateway says so itself; without one it is the same rule over what is kept. Exit status
     1 when none would.
     """
     with _looking(parameters) as looking:
-        told = asyncio.run(looking.why(model=model, account=account))
+        from handrail.engine.account_views import Asked  # noqa: PLC0415 - as above
+
+        told = asyncio.run(looking.why(Asked(model=model, account=account, caller=caller)))
     if as_json:
         click.echo(json.dumps(told))
     else:
         if told["source"] == "store":
             click.echo(_UNKNOWN[told["gateway"]], err=True)
+        if not told["targets"]:
+            click.echo("No route leads to a target for this request: it would get a 404.")
         for found in told["targets"]:
+            if len(told["targets"]) > 1:
+                click.echo(f"target {found['target']}")
             click.echo("\n".join(_reasons(found)))
     sys.exit(0 if any(found["account"] for found in told["targets"]) else 1)
 

@@ -2,8 +2,8 @@
 
 import csv
 import io
-from collections.abc import Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
@@ -12,9 +12,9 @@ import click
 import msgspec
 
 from handrail.cli.serve import load_settings
-from handrail.core.durations import read_duration
 from handrail.core.report import COUNTS, GROUPS, Line, UsageSum, bar, lines, total
-from handrail.errors import ConfigInvalid
+from handrail.core.usage_query import BY, SINCE, UsageQuery, answer, counts, read_query
+from handrail.errors import ConfigInvalid, RequestRejected
 from handrail.settings.model import Settings
 
 _WIDTH: Final = 24
@@ -28,14 +28,14 @@ _FORMULA: Final = ("=", "+", "-", "@")
 @click.option("--data-dir", metavar="DIR", help="Where the ledger is.")
 @click.option(
     "--since",
-    default="30d",
+    default=SINCE,
     metavar="WHEN",
     help="From when on: a day (2026-11-01), or how long ago (12h, 7d). By default 30d.",
 )
 @click.option("--until", metavar="WHEN", help="Up to when, likewise; by default now.")
 @click.option(
     "--by",
-    default="model",
+    default=BY,
     metavar="GROUPS",
     help=f"What belongs together, of {', '.join(GROUPS)}, with commas between (model).",
 )
@@ -54,78 +54,57 @@ def usage(
     settings = load_settings(parameters, credentials=False)
     zone = ZoneInfo(settings.values["ledger.time_zone"])
     now = datetime.now(UTC).astimezone(zone)  # noqa: TID251 - a command line has no clock to take
-    begin = _moment(since, now, flag="--since")
-    end = now if until is None else _moment(until, now, flag="--until")
-    groups = _groups(by)
-    found = lines(_sums(settings, begin, end), by=groups, zone=zone)
+    query = _query(since=since, until=until, by=by, now=now)
+    found = lines(_sums(settings, query), by=query.by, zone=zone)
     if as_json:
-        click.echo(_json(found, groups, begin=begin, end=end))
+        click.echo(_json(found, query))
     elif as_csv:
-        click.echo(_csv(found, groups), nl=False)
+        click.echo(_csv(found, query.by), nl=False)
     else:
-        click.echo(f"{begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} ({zone.key})\n")
-        click.echo("\n".join(_table(found, groups)) if found else "No upstream calls.")
+        click.echo(f"{query.since:%Y-%m-%d %H:%M} to {query.until:%Y-%m-%d %H:%M} ({zone.key})\n")
+        click.echo("\n".join(_table(found, query.by)) if found else "No upstream calls.")
 
 
-def _sums(settings: Settings, begin: datetime, end: datetime) -> list[UsageSum]:
+def _query(*, now: datetime, **words: Any) -> UsageQuery:
+    try:
+        return read_query(**words, now=now)
+    except RequestRejected as error:
+        said, name = error.fault.message, error.fault.param
+        raise click.UsageError(said.replace(f"'{name}'", f"--{name}", 1)) from None
+
+
+def _sums(settings: Settings, query: UsageQuery) -> Iterable[UsageSum]:
     from handrail.bootstrap.data_dir import LEDGER  # noqa: PLC0415 - both are slow to import
     from handrail.store.ledger import read_usage  # noqa: PLC0415
 
     path: Path = settings.data_dir / LEDGER
     if not path.is_file():
         raise ConfigInvalid(f"{settings.data_dir}: there is no usage ledger ({LEDGER}).")
-    return read_usage(path, since=begin.timestamp(), until=end.timestamp())
-
-
-def _moment(text: str, now: datetime, *, flag: str) -> datetime:
-    seconds = read_duration(text.strip())
-    try:
-        if seconds is not None:
-            return now - timedelta(seconds=seconds)
-        return datetime.combine(date.fromisoformat(text.strip()), time(), now.tzinfo)
-    except (ValueError, OverflowError):
-        raise click.UsageError(
-            f"{flag} must be a day such as 2026-11-01, or a duration such as 12h or 7d."
-        ) from None
-
-
-def _groups(text: str) -> list[str]:
-    groups = [part.strip() for part in text.split(",") if part.strip()]
-    if not groups or len(set(groups)) < len(groups) or not set(groups) <= set(GROUPS):
-        raise click.UsageError(f"--by must be some of {', '.join(GROUPS)}, each once.")
-    return groups
+    return read_usage(
+        path,
+        since=query.since.timestamp(),
+        until=query.until.timestamp(),
+        by=query.by,
+    )
 
 
 # --- shapes ----------------------------------------------------------------------------------
 
 
-def _counts(line: Line) -> dict[str, Any]:
-    counts = {name: getattr(line, count) for count, name in COUNTS.items()}
-    usd = None if line.usd is None else round(line.usd, 9)
-    return {**counts, "cost_usd": usd, "unpriced_calls": line.unpriced}
-
-
-def _json(found: Sequence[Line], groups: Sequence[str], *, begin: datetime, end: datetime) -> str:
-    body = {
-        "version": 1,
-        "since": begin.isoformat(timespec="seconds"),
-        "until": end.isoformat(timespec="seconds"),
-        "by": groups,
-        "rows": [{**dict(zip(groups, line.key, strict=True)), **_counts(line)} for line in found],
-        "total": _counts(total(found)),
-    }
+def _json(found: Sequence[Line], query: UsageQuery) -> str:
+    body = {"version": 1, **answer(found, query)}
     return msgspec.json.format(msgspec.json.encode(body)).decode()
 
 
 def _csv(found: Sequence[Line], groups: Sequence[str]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*groups, *_counts(Line(key=()))])
+    writer.writerow([*groups, *counts(Line(key=()))])
     for line in found:
         words = [
             f"'{word}" if word.startswith(_FORMULA) and word != "-" else word for word in line.key
         ]
-        writer.writerow([*words, *("" if v is None else v for v in _counts(line).values())])
+        writer.writerow([*words, *("" if v is None else v for v in counts(line).values())])
     return out.getvalue()
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from handrail.core.policy import Priority
+from handrail.core.caller_policy import Priority
 
 PLACES: Final[Mapping[Priority, int]] = MappingProxyType(
     {Priority.HIGH: 0, Priority.NORMAL: 1, Priority.LOW: 2}

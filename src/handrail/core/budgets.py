@@ -3,6 +3,7 @@
 All of it is arithmetic on what it is given; `engine.budgets` keeps the sums.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from enum import StrEnum
@@ -133,7 +134,7 @@ class Budget:
             self.caller in (None, work.caller)
             and self.project in (None, work.project)
             and self.account in (None, work.account)
-            and (self.model is None or any(_matches(name, self.model) for name in work.models))
+            and (self.model is None or any(fits(name, self.model) for name in work.models))
         )
 
     def charged(self, charge: Charge) -> Totals:
@@ -146,6 +147,14 @@ class Budget:
             tokens=charge.known.tokens + charge.uncounted * self.reserve.tokens,
             requests=charge.known.requests,
         )
+
+    def used(self, charges: Iterable[Charge]) -> Totals:
+        """The sums of those that it is for."""
+        found = Totals()
+        for charge in charges:
+            if self.covers(charge.work):
+                found = found.plus(self.charged(charge))
+        return found
 
 
 class State(StrEnum):
@@ -212,5 +221,6 @@ def _dimensions(
     ]
 
 
-def _matches(name: str, pattern: str) -> bool:
+def fits(name: str, pattern: str) -> bool:
+    """Whether a pattern with `*` fits the name of a model; case does not count."""
     return fnmatchcase(name.strip().lower(), pattern.lower())

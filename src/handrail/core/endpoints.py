@@ -5,8 +5,9 @@ from types import MappingProxyType
 from typing import Final
 
 from handrail.core import wire
+from handrail.core.caller_policy import CallerPolicy
 from handrail.core.catalogue import NOTHING_KNOWN, Catalogue
-from handrail.core.policy import CallerPolicy, Plan, decide_endpoint
+from handrail.core.policy import Plan, decide_endpoint
 from handrail.core.profiles import Endpoint, Profile
 from handrail.core.rewrite import UpstreamRequest, endpoint_request
 from handrail.core.switch import Switch

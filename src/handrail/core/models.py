@@ -3,7 +3,7 @@
 The SDKs read `data`, Codex CLI reads `models`, and each leaves the other's key alone.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -69,6 +69,26 @@ def only(body: Mapping[str, Raw], wanted: Callable[[str], bool]) -> Body:
     slugs = [entry for entry in _entries(body["models"]) if wanted(_name(entry, _SLUG) or "")]
     rest = {name: value for name, value in body.items() if name not in ("first_id", "last_id")}
     return {**rest, "data": wire.raw(data), "models": wire.raw(slugs)}
+
+
+def union(lists: Sequence[Body]) -> Body:
+    """Lists of both shapes as one; of equal names the first is there. An empty one of none."""
+    if not lists:
+        return {"object": wire.raw("list"), "data": wire.raw([]), "models": wire.raw([])}
+    if len(lists) == 1:
+        return lists[0]
+    data: dict[str, Raw] = {}
+    slugs: dict[str, Raw] = {}
+    for body in lists:
+        for entry in _entries(body["data"]):
+            data.setdefault(_name(entry, _ID) or "", entry)
+        for entry in _entries(body["models"]):
+            slugs.setdefault(_name(entry, _SLUG) or "", entry)
+    return {
+        "object": wire.raw("list"),
+        "data": wire.raw([entry for name, entry in data.items() if name]),
+        "models": wire.raw([entry for name, entry in slugs.items() if name]),
+    }
 
 
 def _is_list(body: Mapping[str, Raw], field: str) -> bool:

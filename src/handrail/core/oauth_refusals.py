@@ -125,7 +125,8 @@ _BY_STATUS: Final[Mapping[int, _Meaning]] = MappingProxyType(
     {401: _ENDED, 403: _ANOTHER_WAY, 429: _BUSY}
 )
 _ENDING_WORDS: Final = re.compile(r"has been (?:invalidated|revoked)", re.IGNORECASE)
-_PLAIN_CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# No digits: an issuer that gives the credential back as its code is not to be quoted.
+_PLAIN_CODE: Final = re.compile(r"[A-Za-z_.]{1,48}")
 
 
 def refusal_of(

@@ -5,155 +5,28 @@ request and one immutable set of rules, and returns a Plan or raises RequestReje
 travels with the request or is stored with the run, so a reload never changes a decision.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Final, Never
 
-from handrail.core.fast_session import FastPolicy
-from handrail.core.model_access import ANY_MODEL, check_model
+from handrail.core.caller_policy import (
+    BackgroundPolicy,
+    CallerPolicy,
+    CrashPolicy,
+    Executor,
+    Priority,
+    StoreFalsePolicy,
+    StorePolicy,
+    WhenLeft,
+)
+from handrail.core.model_access import check_model
 from handrail.core.profiles import Endpoint
 from handrail.core.switch import Switch
 from handrail.core.wire import CreateRequest
-from handrail.errors import Code, ConfigInvalid, RequestRejected
+from handrail.errors import Code, RequestRejected
 
 STORE_FALSE_WINDOW_SECONDS: Final = 600
 """How long a `store:false` background response can be polled; OpenAI keeps it about 10 minutes."""
-
-
-class BackgroundPolicy(StrEnum):
-    """What a caller may do beside the switch."""
-
-    INHERIT = "inherit"
-    ALLOW = "allow"
-    DENY = "deny"
-
-
-class Executor(StrEnum):
-    """Who runs background responses: the gateway, over a stateless call, or the upstream itself."""
-
-    GATEWAY = "gateway"
-    UPSTREAM = "upstream"
-
-
-class StorePolicy(StrEnum):
-    """What becomes of a foreground request that asks for `store:true`.
-
-    KEEP_ALL keeps one that leaves `store` out as well, as the API itself does.
-    """
-
-    LOWER = "lower"
-    REFUSE = "refuse"
-    KEEP = "keep"
-    KEEP_ALL = "keep_all"
-
-
-class WhenLeft(StrEnum):
-    """What becomes of a kept foreground stream whose reader has left."""
-
-    STOP = "stop"
-    CONTINUE = "continue"
-
-
-class StoreFalsePolicy(StrEnum):
-    """What becomes of `background:true` together with `store:false`."""
-
-    REJECT = "reject"
-    GATEWAY = "gateway"
-
-
-class CrashPolicy(StrEnum):
-    """What becomes of a run whose upstream call may have run, but whose answer was lost.
-
-    `safe` ends it: never paid twice by accident. `retry` makes a new attempt while nothing of the
-    answer is visible.
-    """
-
-    SAFE = "safe"
-    RETRY = "retry"
-
-
-class Priority(StrEnum):
-    """Which of a caller's own waiting runs goes first; nothing between callers."""
-
-    HIGH = "high"
-    NORMAL = "normal"
-    LOW = "low"
-
-    def above(self, other: "Priority") -> bool:
-        """Whether this one goes before the other."""
-        order = list(Priority)
-        return order.index(self) < order.index(other)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallerPolicy:
-    """The rules of one caller. Retention is in seconds, counted from the terminal state.
-
-    `weight` (1 to 100) is the caller's share of what runs, beside the others' weights. `executor`
-    is who runs its background responses, None for whoever runs everybody's. `models` are globs of
-    the models that it may use. `priority` is that of runs whose create names none, `max_priority`
-    the highest that one may name.
-
-    Raises ConfigInvalid for a rule that is none: rules are compared by identity, and a "deny" that
-    is not BackgroundPolicy.DENY would deny nothing. Also for streams that are to go on without a
-    reader although nothing of them is kept, and for a priority above the highest.
-    """
-
-    name: str
-    background: BackgroundPolicy = BackgroundPolicy.INHERIT
-    store: StorePolicy = StorePolicy.LOWER
-    store_false: StoreFalsePolicy = StoreFalsePolicy.REJECT
-    when_left: WhenLeft = WhenLeft.STOP
-    fast_session: FastPolicy = FastPolicy.INHERIT
-    max_running: int = 8
-    max_queued: int = 100
-    max_stored_bytes: int = 0
-    retention_seconds: int = 86_400
-    crash: CrashPolicy = CrashPolicy.SAFE
-    weight: int = 1
-    executor: Executor | None = None
-    models: tuple[str, ...] = ANY_MODEL
-    priority: Priority = Priority.NORMAL
-    max_priority: Priority = Priority.HIGH
-
-    def __post_init__(self) -> None:
-        for rule, words in _RULES.items():
-            said = getattr(self, rule)
-            try:
-                object.__setattr__(self, rule, said if said is None else words(said))
-            except ValueError:
-                place = f"callers.{self.name}.{rule}"
-                raise ConfigInvalid(f"{place}: must be one of {', '.join(words)}.") from None
-        if self.when_left is WhenLeft.CONTINUE and self.store not in _KEEPING:
-            raise ConfigInvalid(
-                f'callers.{self.name}.when_left: "continue" needs store = "keep" or "keep_all": '
-                "what is not kept cannot be read later."
-            )
-        if self.priority.above(self.max_priority):
-            raise ConfigInvalid(
-                f"callers.{self.name}.priority: {self.priority} is above max_priority, which is "
-                f"{self.max_priority}."
-            )
-        object.__setattr__(self, "models", tuple(self.models))
-
-
-_KEEPING: Final = frozenset({StorePolicy.KEEP, StorePolicy.KEEP_ALL})
-
-_RULES: Final[Mapping[str, type[StrEnum]]] = MappingProxyType(
-    {
-        "background": BackgroundPolicy,
-        "store": StorePolicy,
-        "store_false": StoreFalsePolicy,
-        "crash": CrashPolicy,
-        "when_left": WhenLeft,
-        "fast_session": FastPolicy,
-        "executor": Executor,
-        "priority": Priority,
-        "max_priority": Priority,
-    }
-)
 
 
 class Mode(StrEnum):
@@ -174,6 +47,14 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OtherTarget:
+    """A target that may take another's place, and the name of the rules that it is written by."""
+
+    name: str
+    rules: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What was decided for one request.
 
@@ -184,7 +65,8 @@ class Plan:
     itself runs. `outlives_reader`: a foreground stream goes on when its reader leaves. `rules`
     names those that a run's upstream request is made by, "" where that is done at once. `account`
     is the name of the account that the request demands, `project` the label that its calls are
-    charged under.
+    charged under. `others` are the targets that a run may go to when its own cannot be used,
+    `account_tags` are those of which its account must have one, if there are any.
     """
 
     mode: Mode
@@ -199,6 +81,8 @@ class Plan:
     rules: str = ""
     account: str | None = None
     project: str | None = None
+    others: tuple[OtherTarget, ...] = ()
+    account_tags: tuple[str, ...] = ()
 
     def header(self) -> str:
         """The value of the `handrail-decision` reply header; holds no content of the request."""
@@ -232,8 +116,7 @@ def decide(
         plan = _upstream_run(kept, allowed, able=able) if by_upstream else kept
     _refuse_unsupported(request, plan)
     plan = _continued(request, plan, executor=executor, has_store=has_store)
-    check_model(request.model, caller.models)
-    return plan
+    return _with_access(request, plan, caller)
 
 
 def decide_endpoint(
@@ -257,8 +140,16 @@ def decide_endpoint(
     plan = _stateless(request, caller)
     _refuse_unsupported(request, plan)
     plan = _continued(request, plan, executor=Executor.GATEWAY, has_store=has_store)
+    return _with_access(request, plan, caller)
+
+
+def _with_access(request: CreateRequest, plan: Plan, caller: CallerPolicy) -> Plan:
     check_model(request.model, caller.models)
-    return plan
+    if not caller.account_tags:
+        return plan
+    text = f"Accounts must have one of the tags {', '.join(caller.account_tags)}."
+    reason = Reason(name="accounts=tagged", text=text)
+    return replace(plan, account_tags=caller.account_tags, reasons=(*plan.reasons, reason))
 
 
 def _not_of(endpoint: Endpoint, field: str, why: str) -> RequestRejected:
@@ -357,7 +248,7 @@ def _allow_background(switch: Switch, caller: CallerPolicy) -> Reason:
         _refuse_background(f"It is denied to the caller '{caller.name}'", caller)
     if switch.enabled:
         return Reason(
-            name=f"background=enabled({_word(switch.source)})",
+            name=f"background=enabled({switch.source.partition(' ')[0]})",
             text=f"Background mode is on: {switch.source}.",
         )
     if switch.locked:
@@ -368,10 +259,6 @@ def _allow_background(switch: Switch, caller: CallerPolicy) -> Reason:
             text=f"Background mode is allowed to the caller '{caller.name}'.",
         )
     return _refuse_background(f"It is off ({switch.source})", caller)
-
-
-def _word(source: str) -> str:
-    return source.partition(" ")[0]
 
 
 def _refuse_background(why: str, caller: CallerPolicy) -> Never:

@@ -14,9 +14,10 @@ import msgspec
 from msgspec import Raw
 
 from handrail.core import wire
+from handrail.core.caller_policy import CallerPolicy, Executor
 from handrail.core.catalogue import NOTHING_KNOWN, Catalogue
 from handrail.core.fast_session import NO_FAST_SESSION, FastSession
-from handrail.core.policy import CallerPolicy, Executor, Mode, Plan, decide
+from handrail.core.policy import Mode, Plan, decide
 from handrail.core.profiles import Profile
 from handrail.core.rewrite import UpstreamRequest, upstream_request, upstream_run_request
 from handrail.core.shaping import UNSHAPED, Shaping

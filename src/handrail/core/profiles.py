@@ -79,7 +79,8 @@ class Profile:
     call to another one is not sent. `lists_only`: it has no route for one model, only the list.
     `knowledge`: what of the shipped catalogue of models holds there. `needs_credential`: it takes
     no call without one; `auth`: how it is shown.
-    `clean_tools`: what is put right in `tools`.
+    `clean_tools`: what is put right in `tools`. `keep_seconds`: how long a connection that is not
+    used is kept open.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Profile:
     needs_credential: bool = True
     auth: Auth = Auth.BEARER
     clean_tools: ToolCleanUp = ToolCleanUp.SHAPE
+    keep_seconds: float = 15.0
 
 
 _OLDER: Final = MappingProxyType(
@@ -213,6 +215,9 @@ COMPATIBLE: Final = Profile(
     clean_tools=ToolCleanUp.NEVER,
     translates=_OLDER,
     needs_credential=False,
+    # uvicorn-based servers close theirs after 5 s, and a request on a connection that is just being
+    # closed is lost.
+    keep_seconds=4.0,
 )
 
 PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(

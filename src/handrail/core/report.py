@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from handrail.core.prices import NANO
+from handrail.errors import Code, RequestRejected
 
 GROUPS: Final = ("caller", "model", "account", "project", "day")
 COUNTS: Final[Mapping[str, str]] = MappingProxyType(
@@ -90,15 +91,24 @@ class Line:
         )
 
 
-def lines(sums: Iterable[UsageSum], *, by: Sequence[str], zone: tzinfo) -> list[Line]:
+def lines(
+    sums: Iterable[UsageSum], *, by: Sequence[str], zone: tzinfo, most: int | None = None
+) -> list[Line]:
     """One line for each key, of the groups `by`; days are those of `zone`.
 
-    By day they are in the order of time, otherwise the dearest comes first.
+    By day they are in the order of time, otherwise the dearest comes first. Raises RequestRejected
+    for more than `most`.
     """
     found: dict[tuple[str, ...], Line] = {}
     for part in sums:
         key = tuple(_word(part, group, zone) for group in by)
         found[key] = found.get(key, Line(key=key)).plus(part)
+        if most is not None and len(found) > most:
+            raise RequestRejected(
+                Code.INVALID_VALUE,
+                f"These are more than {most} rows. Ask for fewer groups, or a shorter time.",
+                param="by",
+            )
     if "day" in by:
         place = by.index("day")
         return sorted(found.values(), key=lambda line: (line.key[place], line.key))

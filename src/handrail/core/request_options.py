@@ -12,8 +12,9 @@ from enum import StrEnum
 from typing import Final, TypeVar
 
 from handrail.core import idempotency
+from handrail.core.caller_policy import CrashPolicy, Priority
 from handrail.core.durations import read_duration
-from handrail.core.policy import CrashPolicy, Mode, Plan, Priority, Reason
+from handrail.core.policy import Mode, Plan, Reason
 from handrail.errors import Code, RequestRejected
 
 CRASH: Final = "handrail-crash-policy"

@@ -17,6 +17,7 @@ from handrail.core import events, wire
 from handrail.core.fold import Fold
 from handrail.core.lifecycle import State
 from handrail.core.policy import Mode, Plan
+from handrail.core.redact import hidden, scrub
 from handrail.core.wire import Body, CreateRequest
 
 # Every key of a fresh response with the value it has when the caller said nothing.
@@ -106,6 +107,11 @@ class RunError:
     cause: str
     message: str
     code: str = "server_error"
+
+    def __post_init__(self) -> None:
+        # Words of an upstream may quote a key, and errors get pasted into issues.
+        for name in ("cause", "message", "code"):
+            object.__setattr__(self, name, scrub(getattr(self, name)))
 
     def body(self) -> dict[str, str]:
         """The `error` object; a code that the SDK does not know moves into `type`."""
@@ -202,6 +208,15 @@ def upstream_error(snapshot: Mapping[str, Raw]) -> RunError:
         message=str(body.get("message") or "The upstream reported a failure without a message."),
         code=str(body.get("code") or "server_error"),
     )
+
+
+def without_secrets(response: Body) -> Body:
+    """A response whose `error` shows nothing that looks like a key; the same one if none does."""
+    if not wire.is_set(response, "error"):
+        return response
+    error = _loosely(response["error"])
+    shown = hidden(error)
+    return response if shown == error else {**response, "error": wire.raw(shown)}
 
 
 def error_event(item: events.Event) -> RunError:

@@ -13,8 +13,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from handrail.core.caller_policy import CrashPolicy
 from handrail.core.lifecycle import LAST_OPENING
-from handrail.core.policy import CrashPolicy
 from handrail.core.upstream_errors import LASTING
 from handrail.errors import Code, HandrailError, UpstreamFailed, UpstreamRefused
 
@@ -30,7 +30,7 @@ _SAFE_STATUS: Final = frozenset({429, 503})
 class Cause(StrEnum):
     """Why an upstream call was made: the word that stands beside it in the store.
 
-    The first five are calls of one attempt: what came before did not run. Each of the others opens
+    The first six are calls of one attempt: what came before did not run. Each of the others opens
     a new attempt, because what came before may have run.
     """
 
@@ -39,6 +39,7 @@ class Cause(StrEnum):
     REFUSED = "refused"
     MENDED = "mended"
     OTHER_ACCOUNT = "other_account"
+    OTHER_TARGET = "other_target"
     ENDED_EARLY = "ended_early"
     STALLED = "stalled"
     SERVER_ERROR = "server_error"

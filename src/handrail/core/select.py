@@ -7,12 +7,15 @@ failure, a quota that is nearly used up) puts an account behind the others, and 
 last one that is left (defect D-21 of the reference).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
 MAX_WEIGHT: Final = 10.0
+
+MAX_TAGS: Final = 16
+"""Of one account, and in the rule of one caller."""
 
 
 class Strategy(StrEnum):
@@ -54,6 +57,10 @@ class Obstacle:
     guessed: bool = False
 
 
+BARRED: Final = Obstacle(reason="the caller may not use it: it has none of the caller's tags")
+"""Nobody says until when, for it is no matter of time."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """One account as it is at this moment.
@@ -68,6 +75,7 @@ class Candidate:
     name: str
     state: State = State.ACTIVE
     obstacles: tuple[Obstacle, ...] = ()
+    tags: frozenset[str] = frozenset()
     weight: float = 1.0
     left: float = 1.0
     running: int = 0
@@ -82,7 +90,8 @@ class Wants:
 
     `pin` is the name that the request demands, `bound` the id of the only account that can serve
     it, `last` the id of the one that its conversation used. `tried` are those whose calls have
-    failed already. `conversation` names the conversation, for whoever remembers its account. A
+    failed already. `conversation` names the conversation, for whoever remembers its account. Of
+    `tags` an account must have one, whatever else is wanted; none at all allow every account. A
     `question` is about the `bound` account itself, how much of its quota is used: no limit stands
     in its way, and its failure says nothing about calls.
     """
@@ -92,6 +101,7 @@ class Wants:
     last: str | None = None
     tried: frozenset[str] = frozenset()
     conversation: str | None = None
+    tags: frozenset[str] = frozenset()
     question: bool = False
 
 
@@ -117,6 +127,11 @@ class Choice:
     considered: tuple[Considered, ...] = field(repr=False, default=())
     until: float | None = None
 
+    @property
+    def barred(self) -> bool:
+        """Whether the caller may use none of the accounts that were considered."""
+        return bool(self.considered) and all(seen.obstacle == BARRED for seen in self.considered)
+
 
 def choose(
     candidates: Sequence[Candidate],
@@ -134,7 +149,7 @@ def choose(
     if pinned is not None:
         found = [each for each in candidates if each.id == pinned]
         return _only(found, "the operator pinned it", wants, now=now)
-    looked = tuple(_look(each, wants.tried, now=now, bound=False) for each in candidates)
+    looked = tuple(_look(each, wants, now=now, bound=False) for each in candidates)
     free = [c for c, seen in zip(candidates, looked, strict=True) if seen.obstacle is None]
     if free:
         return _among(free, wants, strategy=strategy, looked=looked)
@@ -152,7 +167,7 @@ def _demanded(candidates: Sequence[Candidate], wants: Wants) -> tuple[list[Candi
 def _only(found: Sequence[Candidate], why: str, wants: Wants, *, now: float) -> Choice:
     if not found:
         return Choice(account=None, reason=f"{why}, but there is no such account")
-    seen = _look(found[0], wants.tried, now=now, bound=True)
+    seen = _look(found[0], wants, now=now, bound=True)
     obstacle = seen.obstacle
     if obstacle is None or _is_passable(obstacle, found[0], wants):
         return Choice(account=seen.id, reason=why, considered=(seen,))
@@ -161,22 +176,22 @@ def _only(found: Sequence[Candidate], why: str, wants: Wants, *, now: float) -> 
 
 
 def _is_passable(obstacle: Obstacle, candidate: Candidate, wants: Wants) -> bool:
-    usable = candidate.state not in (State.PAUSED, State.ENDED)
+    usable = candidate.state not in (State.PAUSED, State.ENDED) and obstacle is not BARRED
     return (obstacle.guessed or (wants.question and usable)) and candidate.id not in wants.tried
 
 
-def _look(candidate: Candidate, tried: Collection[str], *, now: float, bound: bool) -> Considered:
+def _look(candidate: Candidate, wants: Wants, *, now: float, bound: bool) -> Considered:
     return Considered(
         id=candidate.id,
         name=candidate.name,
         score=score(candidate),
-        obstacle=_obstacle(candidate, tried, now=now, bound=bound),
+        obstacle=_obstacle(candidate, wants, now=now, bound=bound),
     )
 
 
-def _obstacle(
-    candidate: Candidate, tried: Collection[str], *, now: float, bound: bool
-) -> Obstacle | None:
+def _obstacle(candidate: Candidate, wants: Wants, *, now: float, bound: bool) -> Obstacle | None:
+    if wants.tags and not wants.tags & candidate.tags:
+        return BARRED
     if candidate.state is State.DRAINING and not bound:
         return Obstacle(reason="draining")
     if candidate.state in (State.PAUSED, State.ENDED):
@@ -186,7 +201,7 @@ def _obstacle(
     standing.sort(key=lambda o: (o.guessed, -(o.until if o.until is not None else now)))
     if standing and not standing[0].guessed:
         return standing[0]
-    if candidate.id in tried:
+    if candidate.id in wants.tried:
         return Obstacle(reason="its call has failed just now")
     return standing[0] if standing else None
 
@@ -258,4 +273,6 @@ def _last_resort(looked: tuple[Considered, ...]) -> Choice:
         return Choice(account=seen.id, reason=reason, considered=looked)
     ends = [s.obstacle.until for s in looked if s.obstacle is not None and s.obstacle.until]
     reason = "there is no account" if not looked else "no account may be used now"
+    if looked and all(seen.obstacle == BARRED for seen in looked):
+        reason = "no account has one of the caller's tags"
     return Choice(account=None, reason=reason, considered=looked, until=min(ends, default=None))

@@ -36,8 +36,7 @@ def parse_boolean(text: str, *, name: str) -> bool | None:
     if word in _FALSE:
         return False
     raise ConfigInvalid(
-        f"{name}: {text.strip()[:40]!r} is not a boolean; use 1, true, yes or on, "
-        "or 0, false, no or off."
+        f"{name}: is not a boolean; use 1, true, yes or on, or 0, false, no or off."
     )
 
 

@@ -19,6 +19,8 @@ from handrail.core.retry_after import retry_after
 from handrail.errors import Code, Fault, HandrailError, UpstreamRefused, fault
 
 MAX_MESSAGE: Final = 2_000
+MAX_WORD: Final = 200
+"""Characters of a code, type or param."""
 
 # Keys of an error object that clients act on: Codex CLI tells its user when a limit resets, Azure
 # says which filter was hit.
@@ -211,11 +213,13 @@ def _translated(
     secrets: Sequence[str] = (),
 ) -> Fault:
     status = rule.status if rule else status
-    code = _text(error.get("code")) or (rule.code if rule else None)
+    code = _word(error.get("code"), secrets) or (rule.code if rule else None)
     if rule is not None and rule.code == "context_length_exceeded":
         code = rule.code
-    kind = _text(error.get("type")) or _type_of(status)
-    param = _text(error.get("param")) or (rule.param if rule else None) or _named_param(error)
+    kind = _word(error.get("type"), secrets) or _type_of(status)
+    param = (
+        _word(error.get("param"), secrets) or (rule.param if rule else None) or _named_param(error)
+    )
     lasting = bool(LASTING & {code, kind})
     return Fault(
         status=status,
@@ -242,19 +246,28 @@ def _kept(error: Mapping[str, Any], secrets: Sequence[str]) -> dict[str, object]
 
 def _scrubbed(value: object, secrets: Sequence[str], *, depth: int) -> object:
     if isinstance(value, str):
-        return scrub(value[:MAX_MESSAGE], secrets)
+        return scrub(value, secrets)[:MAX_MESSAGE]
     if isinstance(value, list):
         entries = value[:20] if depth else []
         return [_scrubbed(entry, secrets, depth=depth - 1) for entry in entries]
     if isinstance(value, dict):
         entries = list(value.items())[:20] if depth else []
-        return {key[:100]: _scrubbed(entry, secrets, depth=depth - 1) for key, entry in entries}
+        return {
+            scrub(key, secrets)[:100]: _scrubbed(entry, secrets, depth=depth - 1)
+            for key, entry in entries
+        }
     return value
 
 
 def _text(value: object) -> str | None:
     # llama.cpp and vLLM put the HTTP status there as an integer; a code is a word or nothing.
-    return value[:200] if isinstance(value, str) and value else None
+    return value if isinstance(value, str) and value else None
+
+
+def _word(value: object, secrets: Sequence[str]) -> str | None:
+    # Before it is cut: half a secret would look like none.
+    said = _text(value)
+    return said and scrub(said, secrets)[:MAX_WORD]
 
 
 def _error_object(body: bytes) -> dict[str, Any]:

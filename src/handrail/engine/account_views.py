@@ -3,24 +3,54 @@
 By the router's own code: `Pool.choice` for the answer, `Pool.obstacles` for what stands in the way.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 from handrail.core.credentials import SETTINGS
+from handrail.core.routes import route
 from handrail.core.select import Choice, Considered, Obstacle, Wants
 from handrail.engine.accounts import Pool
-from handrail.settings.model import Target
+from handrail.settings.model import Settings, Target
 from handrail.store.accounts import Account, written
 
 
-def why(pool: Pool, target: Target, *, model: str, account: str | None = None) -> dict[str, Any]:
-    """Which account a call of `target` for `model` would be made with now.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request that is asked about: its model, the account that it would demand, whose it is."""
 
-    `account` is the name of the one that the request would demand. Nothing of a credential is told.
+    model: str = ""
+    account: str | None = None
+    caller: str | None = None
+
+
+def whys(pool: Pool, settings: Settings, asked: Asked) -> list[dict[str, Any]]:
+    """Which account the request would be sent with at each target of its route, in their order.
+
+    [] when no route leads to one; without a model, all targets that its caller may use. An unknown
+    caller may use none. Nothing of a credential is told.
     """
+    caller = None if asked.caller is None else settings.callers.get(asked.caller)
+    if asked.caller is not None and caller is None:
+        return []
+    allowed = None if caller is None else caller.policy.targets
+    names = route(asked.model, settings.routes, allowed)
+    if not asked.model:
+        names = tuple(n for n in settings.targets if allowed is None or n in allowed)
+    tags = frozenset(() if caller is None else caller.policy.account_tags)
+    return [why(pool, settings.targets[name], asked, tags=tags) for name in names]
+
+
+def why(
+    pool: Pool, target: Target, asked: Asked, *, tags: frozenset[str] = frozenset()
+) -> dict[str, Any]:
+    """Which account a call of `target` would be made with now. It has one of the `tags`, if any."""
     accounts = pool.of(target)
+    model, account = asked.model, asked.account
     if not accounts:
         return _without_accounts(target, model=model, account=account)
-    choice = pool.choice(target, Wants(pin=account), model=model)
+    found = target.catalogue.find(model)
+    sent = model if found is None else found.sends
+    choice = pool.choice(target, Wants(pin=account, tags=tags), model=sent)
     return {
         "target": target.label,
         "model": model,
@@ -28,7 +58,7 @@ def why(pool: Pool, target: Target, *, model: str, account: str | None = None) -
         "account": next((each.name for each in accounts if each.id == choice.account), None),
         "reason": choice.reason,
         "until": written(choice.until),
-        "candidates": [_candidate(pool, each, choice, model=model) for each in accounts],
+        "candidates": [_candidate(pool, each, choice, model=sent) for each in accounts],
     }
 
 

@@ -8,7 +8,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from handrail.core import affinity, limits
 from handrail.core.credentials import OAUTH
@@ -32,11 +32,19 @@ from handrail.engine.exhausted import exhausted, with_wait
 from handrail.engine.memory import Memory
 from handrail.engine.meter import CallRecord, Outcome
 from handrail.engine.refresh import AccountEnded, Refresher, RefreshFailed
-from handrail.engine.single import NoAccount, Single, Taken, no_such
+from handrail.engine.single import (
+    NoAccount,
+    Single,
+    Spent,
+    Taken,
+    barred,
+    no_such,
+    nothing_spent,
+)
 from handrail.engine.standing import Standing
 from handrail.errors import HandrailError, StoreFailed, UpstreamRefused
 from handrail.settings.model import Target
-from handrail.store.accounts import Account, Accounts
+from handrail.store.accounts import TARGET, Account, Accounts
 from handrail.telemetry import get_logger
 
 _SETTLE_SECONDS: Final = 10.0
@@ -45,17 +53,6 @@ _TOO_MANY: Final = 429
 _WAITS: Final = frozenset({429, 503})
 _WELL: Final = frozenset({Outcome.COMPLETED, Outcome.INCOMPLETE, Outcome.ACCEPTED})
 _FAILED_REFRESH: Final = 30.0
-
-
-class Spent(Protocol):
-    """What budgets stand against one more call with an account, beside those under way."""
-
-    def __call__(self, account: str, *, model: str, running: int) -> Iterable[Obstacle]:
-        """By the account's name."""
-
-
-def _nothing_spent(account: str, *, model: str, running: int) -> Iterable[Obstacle]:
-    return ()
 
 
 class Pool:
@@ -86,7 +83,7 @@ class Pool:
         self._pinned: str | None = None
         self._credentials = AccountCredentials(store, refresher, clock=clock)
         self._memory = Memory(store, clock=clock)
-        self._spent: Spent = _nothing_spent
+        self._spent: Spent = nothing_spent
         self._live: defaultdict[str, Standing] = defaultdict(Standing)
         self._seen = -1
         self._writing: set[asyncio.Task[None]] = set()
@@ -152,6 +149,7 @@ class Pool:
             name=account.name,
             state=account.state,
             obstacles=tuple(self.obstacles(account, model=model)),
+            tags=frozenset(account.tags),
             weight=account.weight,
             left=limits.left(account.quota, model=model, now=now),
             running=live.running,
@@ -221,6 +219,8 @@ class Pool:
                 return account
         if sick is not None:
             raise sick
+        if choice.barred:
+            raise barred(wants)
         if wants.pin is not None and not choice.considered:
             raise no_such()
         raise NoAccount(exhausted(choice, now=self._clock.now()))
@@ -228,25 +228,34 @@ class Pool:
     async def bound(
         self, target: Target, wants: Wants, request: UpstreamRequest, *, headers: Mapping[str, str]
     ) -> Wants:
-        """What `request` wants beside: the account that alone can read it, or the last one."""
-        if len(self.of(target)) < 2:
+        """See the port."""
+        if target.only and len(self.of(target)) < 2:
             return wants
         named = affinity.conversation(headers, request.body)
         bound = wants.bound
         sealed = affinity.sealed_in_request(request.body)[:_MAX_SEALED]
         if sealed and wants.pin is None:
-            bound = await self._memory.maker(sealed) or bound
+            homes = {account.id: account.target for account in self._accounts}
+            bound = await self._memory.maker_at(target.label, sealed, homes=homes) or bound
         last = None if named is None else self._memory.last(named)
         return replace(wants, bound=bound, last=last, conversation=named)
 
-    def noted(self, taken: Taken, sealed: Sequence[str]) -> None:
-        """The answer holds what only this account can read."""
-        if taken.account is not None:
-            self._write(self._memory.made(taken.account, sealed))
+    def noted(self, taken: Taken, sealed: Sequence[str], *, target: Target) -> None:
+        """The answer holds what only this account can read, or this target."""
+        if taken.account is not None or not target.only:
+            maker = taken.account or f"{TARGET}{target.label}"
+            self._write(self._memory.made(maker, sealed))
 
     def other(self, target: Target, wants: Wants, *, model: str) -> bool:
         """Whether there is an account for another call, after those that were tried."""
         return self.choice(target, wants, model=model).account is not None
+
+    def free(self, target: Target, *, model: str) -> bool:
+        """Whether nothing at all stands against a call to the target now."""
+        if not self.of(target):
+            return self._single.free(target, model=model)
+        seen = self.choice(target, Wants(), model=model).considered
+        return any(each.obstacle is None for each in seen)
 
     async def refresh(self, account: Account) -> None:
         """Refresh an account's login now. Raises AccountEnded, RefreshFailed and StoreFailed."""
@@ -284,7 +293,9 @@ class Pool:
         elif record.outcome is Outcome.LOST:
             live.failed(now=self._clock.now())
 
-    def shown(self, error: HandrailError, target: Target, *, model: str) -> HandrailError:
+    def shown(
+        self, error: HandrailError, target: Target, *, model: str, tags: frozenset[str]
+    ) -> HandrailError:
         """After a limit, when there are several accounts: when the first of them is free again.
 
         A 429 or 503 without a wait gets one, of what is known or guessed here: Codex CLI waits
@@ -292,7 +303,7 @@ class Pool:
         """
         if error.fault.status not in _WAITS or not self.of(target):
             return error
-        choice = self.choice(target, Wants(), model=model)
+        choice = self.choice(target, Wants(tags=tags), model=model)
         limited = error.fault.status == _TOO_MANY and len(self.of(target)) > 1
         if limited and choice.account is None and choice.until is not None:
             return NoAccount(exhausted(choice, now=self._clock.now()))

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -32,6 +33,7 @@ from handrail.engine.replies import Replies
 from handrail.engine.shield import to_the_end
 from handrail.engine.tail import Tails
 from handrail.engine.targets import Targets
+from handrail.engine.ways import Place, ways_of
 from handrail.errors import ResponseNotFound, StateConflict
 from handrail.settings.model import Target
 from handrail.store.base import Closing, Repeat, Resend, Run, Store
@@ -91,7 +93,7 @@ class Background:
         *,
         plan: Plan,
         caller: str,
-        target: Target,
+        targets: Sequence[Target],
         limits: Limits,
         options: RequestOptions,
         response_id: str,
@@ -100,14 +102,20 @@ class Background:
 
         Of a conversation only its own part is kept, and its link to what was before: that has its
         own life, and deleting it must leave nothing of it. Raises RequestRejected for what the
-        target could never take and for a full queue, and StoreFailed when it cannot be kept.
+        first target could never take and for a full queue, and StoreFailed when it cannot be kept.
         """
-        request = conversation.own
         repeat, resend = _same_as_before(conversation.given, options)
-        steps = _steps(conversation, target)
-        now = self._clock.now()
-        opening = Opening(id=response_id, caller=caller, target=target, now=now)
-        run = replace(opening.run(request, plan), repeat=repeat, resend=resend)
+        # What the upstream can never take is refused now, not after the caller has gone.
+        places = [Place(target=target) for target in targets]
+        ways = ways_of(conversation, places, partial(upstream_request, stream=True))
+        opening = Opening(
+            id=response_id,
+            caller=caller,
+            target=ways.target,
+            others=tuple(way.target for way in ways.others),
+            now=self._clock.now(),
+        )
+        run = replace(opening.run(conversation.own, plan), repeat=repeat, resend=resend)
         if resend is not None and resend.again:
             await self.replies.settle()  # or a create that was answered just now would be taken
         stands = await self._store.accept(run, limits=limits)
@@ -124,7 +132,7 @@ class Background:
         return Accepted(
             id=stands,
             response=response,
-            steps=steps,
+            steps=ways.request.steps,
             opening=() if repeated else run.opening.frames,
             repeated=repeated,
             resendable=resend is not None,
@@ -233,11 +241,11 @@ class Background:
     async def _reserve(self, run_id: str, targets: Targets) -> None:
         try:
             run = await self._store.conclude(run_id, caller=None, close=lambda *_: None)
-            target = None if run is None else targets.find(run.target)
-            if run is None or target is None or is_final(run.state):
+            if run is None or is_final(run.state):
                 return
+            found = targets.of(run.target, plan_of(run))
             model = wire.read_create(run.request).model
-            work = work_of(attribution_of(run), model=model, target=target)
+            work = work_of(attribution_of(run), model=model, targets=found)
         except Exception as error:
             self._logger.error("run_not_reserved_for", run=run_id, exc_info=error)
         else:
@@ -296,18 +304,6 @@ class Background:
         if run is None:
             raise ResponseNotFound(run_id)
         return run
-
-
-def _steps(conversation: Conversation, target: Target) -> tuple[Step, ...]:
-    # What the upstream can never take is refused now, not after the caller has gone.
-    return upstream_request(
-        conversation.whole,
-        profile=target.profile,
-        stream=True,
-        extra_fields=target.extra_fields,
-        continues=conversation.continues,
-        catalogue=target.catalogue,
-    ).steps
 
 
 def _same_as_before(

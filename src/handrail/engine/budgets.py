@@ -9,8 +9,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
-from typing import Final
+from typing import Any, Final
 
+from handrail.core.budget_report import shown
 from handrail.core.budgets import Budget, Charge, Span, State, Totals, Verdict, Work, judge, span
 from handrail.core.select import Obstacle
 from handrail.errors import BudgetExceeded, Code, StoreFailed
@@ -82,11 +83,9 @@ def settle(
     for sums in unsound(of):
         if sums.window.start not in spent:
             continue  # its window was over before the answer came
-        sums.used = Totals()
         since = sums.window.start
-        for charge in (*spent[since], *(charge for ended, charge in later if ended >= since)):
-            if sums.budget.covers(charge.work):
-                sums.used = sums.used.plus(sums.budget.charged(charge))
+        unwritten_of = (charge for ended, charge in later if ended >= since)
+        sums.used = sums.budget.used((*spent[since], *unwritten_of))
         sums.sound = True
 
 
@@ -188,6 +187,10 @@ class Budgets:
             for sums in self._sums:
                 sums.release(work_id)
 
+    def under_way(self, work_id: str) -> Work | None:
+        """What was let in under an id, until it is released."""
+        return self._under_way.get(work_id)
+
     def charge(self, charge: Charge, *, work_id: str) -> None:
         """Count what a call has used."""
         now = self._now()
@@ -195,6 +198,24 @@ class Budgets:
             if sums.budget.covers(charge.work):
                 sums.roll(now)
                 sums.charge(charge, work_id)
+
+    def shown(self) -> list[dict[str, Any]]:
+        """Every budget in force as an operator is shown it."""
+        now = self._now()
+        found = []
+        for sums in self._sums:
+            sums.roll(now)
+            known = sums.sound and self.problem is None
+            found.append(
+                shown(
+                    sums.budget,
+                    window=sums.window,
+                    used=sums.used,
+                    reserved=sums.reserved,
+                    known=known,
+                )
+            )
+        return found
 
     def _require_sound(self, sums: Sums) -> None:
         if sums.sound and self.problem is None:

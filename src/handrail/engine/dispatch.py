@@ -4,13 +4,14 @@ It sends, turns an error answer into an exception, mends what we ourselves added
 only where `core.retry` says so. What comes back is a reply whose body is still unread.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from handrail.core import wire
+from handrail.core.masking import Mask
 from handrail.core.mending import mended
 from handrail.core.profiles import Auth
 from handrail.core.retry import Cause, verdict
@@ -19,6 +20,7 @@ from handrail.core.select import Wants
 from handrail.core.steps import Step
 from handrail.core.upstream_errors import refusal
 from handrail.engine.clock import Clock
+from handrail.engine.course import Course, Leg
 from handrail.engine.meter import (
     Attribution,
     CallListener,
@@ -30,10 +32,12 @@ from handrail.engine.meter import (
 )
 from handrail.engine.single import Accounts, Single, Taken
 from handrail.engine.turns import Turn
+from handrail.engine.ways import Ways
 from handrail.errors import HandrailError
 from handrail.settings.model import Target
 from handrail.telemetry import get_logger
 from handrail.upstream.client import UpstreamCall, UpstreamClient, UpstreamReply
+from handrail.upstream.masked import MaskedReply
 
 MAX_ERROR_BYTES: Final = 256 * 1024
 ERROR_SECONDS: Final = 10.0
@@ -50,12 +54,13 @@ class Said:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """An upstream's reply to a create, its body unread, and all that was changed to get it.
+    """A target's reply to a create, its body unread, and all that was changed to get it.
 
     Whoever reads the body shows `meter` what ends the response. `account` is the id of the account
     that the call was made with, None for the credential of the settings.
     """
 
+    target: Target
     reply: UpstreamReply
     steps: tuple[Step, ...]
     meter: Meter
@@ -68,28 +73,28 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
-    """Where calls go, and on whose account."""
+class _Journey:
+    """What all calls of one request have in common."""
 
-    target: Target
     path: str
-    headers: Mapping[str, str]
     attribution: Attribution
+    before_send: "BeforeSend"
+    persistent: bool
 
     def wants(self) -> Wants:
         """What is asked of the account."""
-        return Wants(pin=self.attribution.account)
+        tags = frozenset(self.attribution.account_tags)
+        return Wants(pin=self.attribution.account, tags=tags)
 
-    def call(
-        self, request: UpstreamRequest, known_as: tuple[str, ...], *, cause: Cause
-    ) -> CallMade:
-        """What is known of a call of `request`, which was known by these names at first."""
+    def call(self, leg: Leg, *, cause: Cause) -> CallMade:
+        """What is known of a call that is about to be made."""
+        known_as, models = leg.known_as, leg.request.models
         return CallMade(
             attribution=self.attribution,
-            target=self.target.name,
+            target=leg.way.target.name,
             model=known_as[0],
             # After a fallback it goes by the other model's name alone.
-            sent_models=request.models[len(known_as) :][-1:] or known_as,
+            sent_models=models[len(known_as) :][-1:] or known_as,
             endpoint=self.path.rpartition("/")[2],
             cause=cause,
         )
@@ -125,110 +130,114 @@ class Dispatcher:
     @asynccontextmanager
     async def create(
         self,
-        target: Target,
-        request: UpstreamRequest,
+        ways: Ways,
         *,
-        headers: Mapping[str, str],
         attribution: Attribution,
         before_send: BeforeSend = _nothing,
         persistent: bool = False,
         path: str = "/responses",
     ) -> AsyncIterator[Answered]:
-        """POST `request` to the target's `path`; the reply, closed when the block is left.
+        """POST a request to a target's `path`; the reply, closed when the block is left.
 
-        Each call is metered, and charged as `attribution` says. `before_send` is awaited before
-        every call, with why it is made. `persistent` allows waiting and calling again under the
-        never-twice rule (background runs); a foreground caller gets the error instead and decides
-        itself. Raises UpstreamRefused and UpstreamFailed.
+        It goes the first of the `ways` that leads to an answer. Each call is metered, and charged
+        as `attribution` says. `before_send` is awaited before every call, with why it is made.
+        `persistent` allows waiting and calling again under the never-twice rule (background runs);
+        a foreground caller gets the error instead and decides itself. Raises UpstreamRefused,
+        UpstreamFailed, and RequestRejected when none of the targets can take the request.
         """
-        place = _Place(target=target, path=path, headers=headers, attribution=attribution)
-        answered = await self._answered(
-            request, place, before_send=before_send, persistent=persistent
+        journey = _Journey(
+            path=path, attribution=attribution, before_send=before_send, persistent=persistent
         )
-        del request  # a long stream must not keep a large request alive
+        course = Course(self._accounts, ways, journey.wants())
+        del ways  # a long stream must not keep a large request alive
+        answered = await self._answered(course, journey)
+        del course
         with answered.meter:
             try:
                 yield answered
             finally:
                 answered.reply.close()
 
-    async def _answered(
-        self,
-        request: UpstreamRequest,
-        place: _Place,
-        *,
-        before_send: BeforeSend,
-        persistent: bool,
-    ) -> Answered:
+    async def _answered(self, course: Course, journey: _Journey) -> Answered:
         """Call until there is an answer, or an error that is to stand."""
         calls = 0
         cause = Cause.FIRST
-        known_as = request.models
-        turn = Turn(self._accounts, place.target, place.wants(), model=known_as[-1])
-        self._log.debug("rewritten", steps=request.steps)
-        await turn.read(request, place.headers)
+        leg = await course.first()
+        self._log.debug("rewritten", steps=leg.request.steps)
         while True:
-            made = place.call(request, known_as, cause=cause)
+            made = journey.call(leg, cause=cause)
             try:
                 # Before the call is written down: a refresh may take a while, and be in vain.
-                taken = await turn.take()
+                taken = await leg.turn.take()
                 self._log.debug("account_taken", account=taken.name, reason=taken.reason)
-                await before_send(cause)
+                await journey.before_send(cause)
                 calls += 1
-                return await self._metered(request, place, turn, taken=taken, made=made)
+                return await self._metered(leg, journey.path, taken=taken, made=made)
             except HandrailError as error:
-                other = await turn.after(error)
-                better = mended(request, error, fallbacks=place.target.model_fallbacks)
-                if better is None and not other:
-                    better = turn.without_maker(request)
-                if better is not None:
-                    request, cause = better, Cause.MENDED if calls else Cause.FIRST
-                    self._log.info("upstream_call_mended", step=request.steps[-1])
-                    continue
-                if other:
-                    cause = Cause.OTHER_ACCOUNT
+                went_on = await self._gone_on(course, leg, error)
+                if went_on is not None:
+                    leg, why = went_on
+                    cause = why if calls else Cause.FIRST
                     continue
                 decision = verdict(error, calls=calls)
-                if not persistent or not decision.again:
-                    shown = turn.shown(error)
+                if not journey.persistent or not decision.again:
+                    shown = course.shown()
                     if shown is error:
                         raise  # with what it came from, for the log
                     raise shown from error
                 cause = decision.cause if calls else Cause.FIRST
                 self._log.info("upstream_call_again", reason=decision.reason, wait=decision.wait)
                 await self._clock.sleep(decision.wait)
-                turn.anew()
+                leg = await course.anew(leg)
             except BaseException:
-                turn.over()
+                leg.turn.over()
                 raise
 
-    async def _metered(
-        self,
-        request: UpstreamRequest,
-        place: _Place,
-        turn: Turn,
-        *,
-        taken: Taken,
-        made: CallMade,
-    ) -> Answered:
+    async def _gone_on(
+        self, course: Course, leg: Leg, error: HandrailError
+    ) -> tuple[Leg, Cause] | None:
+        """The leg of the next call after `error`, and why it is made; None if there is none now."""
+        other = await leg.turn.after(error)
+        better = mended(leg.request, error, fallbacks=leg.way.target.model_fallbacks)
+        if better is not None:
+            leg.request = better
+            self._log.info("upstream_call_mended", step=better.steps[-1])
+            return leg, Cause.MENDED
+        if other:
+            return leg, Cause.OTHER_ACCOUNT
+        found = await course.after(leg, error)
+        if found is None:
+            return None
+        return found, Cause.MENDED if found is leg else Cause.OTHER_TARGET
+
+    async def _metered(self, leg: Leg, path: str, *, taken: Taken, made: CallMade) -> Answered:
+        turn, target = leg.turn, leg.way.target
         meter = Meter(made, listener=self._heard_by(turn), clock=self._clock)
         if taken.account is not None:
-            meter.account, meter.sealed = taken.name, turn.noted
+            meter.account = taken.name
+        if taken.account is not None or not target.only:
+            meter.sealed = turn.noted
         try:
             reply = await self._call(
-                place.target,
-                place.path,
+                target,
+                path,
                 method="POST",
                 taken=taken,
-                headers=place.headers,
-                request=request,
+                headers=leg.way.headers,
+                request=leg.request,
             )
         except BaseException as error:  # the caller's leaving too
             meter.over(error)
             raise
         meter.answered(reply.status)
         turn.answered(reply.headers)
-        return Answered(reply=reply, steps=request.steps, meter=meter, account=taken.account)
+        return Answered(
+            target=target,
+            reply=reply,
+            steps=leg.request.steps,
+            meter=meter,
+            account=taken.account,
+        )
 
     def _heard_by(self, turn: Turn) -> CallListener:
         def over(record: CallRecord) -> None:
@@ -246,13 +255,15 @@ class Dispatcher:
         limit: int,
         method: str = "GET",
         account: str | None = None,
+        tags: Collection[str] = (),
         question: bool = False,
     ) -> bytes:
         """The body of an answer of the target, asked for with that account if one is named.
 
-        A `question` is about the account (`Wants`). Raises UpstreamRefused and UpstreamFailed.
+        If there are `tags`, the account must have one of them. A `question` is about the account
+        (`Wants`). Raises UpstreamRefused and UpstreamFailed.
         """
-        wants = Wants(bound=account, question=question)
+        wants = Wants(bound=account, tags=frozenset(tags), question=question)
         async with self._asked(target, path, method=method, wants=wants) as reply:
             return await reply.read(limit=limit, idle_seconds=target.idle_seconds)
 
@@ -317,7 +328,7 @@ class Dispatcher:
         if request is not None:
             body = wire.encode(request.body)
             outgoing["content-type"] = "application/json"
-        reply = await self._client.send(
+        reply: UpstreamReply = await self._client.send(
             UpstreamCall(
                 method=method,
                 url=target.address(path),
@@ -325,8 +336,12 @@ class Dispatcher:
                 body=body,
                 reply_seconds=target.reply_seconds,
                 proxy=target.proxy,
+                keep_seconds=target.profile.keep_seconds,
             )
         )
+        mask = Mask(secrets)
+        if mask:
+            reply = MaskedReply(reply, mask)
         if 200 <= reply.status < 300:
             return reply
         try:

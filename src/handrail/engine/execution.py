@@ -4,8 +4,9 @@ Where a call was lost and the run's crash policy allows it, another attempt take
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from handrail.core import events, responses, wire
@@ -15,16 +16,17 @@ from handrail.core.fold import Fold
 from handrail.core.lifecycle import State
 from handrail.core.responses import RunError
 from handrail.core.retry import Cause, Verdict, attempt_verdict
-from handrail.core.rewrite import UpstreamRequest, upstream_request
+from handrail.core.rewrite import upstream_request
 from handrail.engine.clock import Clock
 from handrail.engine.closing import object_of, plan_of
 from handrail.engine.dispatch import Answered, BeforeSend, Dispatcher, Said
-from handrail.engine.history import Histories
+from handrail.engine.history import Conversation, Histories
 from handrail.engine.journal import Journal, RunLog
 from handrail.engine.meter import Attribution
 from handrail.engine.reading import EventReader
 from handrail.engine.shield import to_the_end
 from handrail.engine.targets import Targets
+from handrail.engine.ways import Place, Ways, ways_of
 from handrail.errors import (
     Code,
     HandrailError,
@@ -33,7 +35,6 @@ from handrail.errors import (
     UpstreamFailed,
     UpstreamRefused,
 )
-from handrail.settings.model import Target
 from handrail.store.base import Run, Store
 from handrail.telemetry import get_logger
 
@@ -56,11 +57,9 @@ class RunCall:
     `answered` is told what the upstream's reply says, before its body is read.
     """
 
-    target: Target
-    request: UpstreamRequest
+    ways: Ways
     attribution: Attribution
     before_send: BeforeSend
-    headers: Mapping[str, str] = field(default_factory=dict)
     persistent: bool = True
     answered: Callable[[Said], None] = _unheard
 
@@ -173,8 +172,8 @@ class Execution:
 
     async def _attempts(self, log: RunLog) -> Outcome:
         run = log.run
-        target = self._targets.find(run.target, rules=plan_of(run).rules)
-        if target is None:
+        places = [Place(target=target) for target in self._targets.of(run.target, plan_of(run))]
+        if not places:
             message = f"The upstream '{run.target}' is no longer configured."
             return State.FAILED, RunError(cause="target_gone", message=message)
         # A run that has begun was taken over from a worker that was lost.
@@ -183,7 +182,7 @@ class Execution:
             async with asyncio.timeout(self._max_seconds):
                 while True:
                     try:
-                        return await self._attempt(log, target, cause=cause)
+                        return await self._attempt(log, places, cause=cause)
                     except HandrailError as error:
                         decision = self._verdict(log, error)
                         if not await self._may_start_over(log, decision):
@@ -211,30 +210,23 @@ class Execution:
     async def _may_start_over(self, log: RunLog, decision: Verdict) -> bool:
         return decision.again and await log.start_over()
 
-    async def _attempt(self, log: RunLog, target: Target, *, cause: Cause) -> Outcome:
+    async def _attempt(self, log: RunLog, places: Sequence[Place], *, cause: Cause) -> Outcome:
         run = log.run
-        given = wire.read_create(run.request)
+        given = Conversation.alone(wire.read_create(run.request))
         try:
-            whole, continues = await self._histories.before(given, caller=run.caller, target=target)
+            whole = await self._histories.before(
+                given, caller=run.caller, targets=[place.target for place in places]
+            )
         except RequestRejected as gone:  # it was all there when the run was accepted
             error = RunError(cause="previous_response_gone", message=gone.fault.message)
             return State.FAILED, error
-        request = upstream_request(
-            whole,
-            profile=target.profile,
-            stream=True,
-            extra_fields=target.extra_fields,
-            continues=continues,
-            catalogue=target.catalogue,
-        )
 
         async def before_send(why: Cause) -> None:
             if not await _may_send(log, cause if why is Cause.FIRST else why):
                 raise Fenced
 
         call = RunCall(
-            target=target,
-            request=request,
+            ways=ways_of(whole, places, partial(upstream_request, stream=True)),
             attribution=attribution_of(run),
             before_send=before_send,
         )
@@ -257,19 +249,17 @@ class Execution:
 
     async def _exchange(self, log: RunLog, call: RunCall) -> Outcome:
         async with self._dispatcher.create(
-            call.target,
-            call.request,
-            headers=call.headers,
+            call.ways,
             attribution=call.attribution,
             before_send=call.before_send,
             persistent=call.persistent,
         ) as answered:
             call.answered(answered.said)
-            target = call.target
             del call  # a long stream must not keep a large request alive
-            return await self._read(log.run, log, target=target, answered=answered)
+            return await self._read(log.run, log, answered)
 
-    async def _read(self, run: Run, log: RunLog, *, target: Target, answered: Answered) -> Outcome:
+    async def _read(self, run: Run, log: RunLog, answered: Answered) -> Outcome:
+        target = answered.target
         completes = target.profile.completes
         reader = EventReader(
             answered.reply,
@@ -310,6 +300,7 @@ def attribution_of(run: Run) -> Attribution:
         response_id=run.id,
         project=plan.project,
         account=plan.account,
+        account_tags=plan.account_tags,
     )
 
 

@@ -4,7 +4,7 @@ Nothing is kept. The upstream call lives exactly as long as its caller: leaving 
 it, also before its first byte.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +13,7 @@ from handrail.core import responses, wire
 from handrail.core.collect import Collector
 from handrail.core.complete import Completer
 from handrail.core.policy import Plan
-from handrail.core.rewrite import UpstreamRequest, upstream_request
+from handrail.core.rewrite import upstream_request
 from handrail.core.shaping import UNSHAPED, Shaping
 from handrail.core.wire import Body
 from handrail.engine.clock import Clock
@@ -23,6 +23,7 @@ from handrail.engine.history import Conversation
 from handrail.engine.meter import Attribution
 from handrail.engine.reading import MAX_REPLY_BYTES, EventReader, read_response
 from handrail.engine.relay import Relay, RelayManner
+from handrail.engine.ways import Held, Place, Ways, ways_of
 from handrail.settings.model import Target
 
 
@@ -30,53 +31,50 @@ from handrail.settings.model import Target
 class StatelessCall:
     """One create to be answered statelessly, ready to leave.
 
-    `manner.base()` also completes the responses of half-compatible servers.
+    `target` is the one that is asked, or has answered. `manner.base()` also completes the responses
+    of half-compatible servers.
     """
 
     target: Target
-    headers: Mapping[str, str]
     attribution: Attribution
     manner: RelayManner
-    _outgoing: UpstreamRequest | None
+    ways: Held
 
     def number_heartbeats(self) -> None:
         """Fill silence with events: this client's idle timer does not see comments."""
         self.manner = replace(self.manner, numbered_heartbeat=True)
 
-    def take_outgoing(self) -> UpstreamRequest:
-        """The upstream request, once: whoever relays for hours must not keep it for as long."""
-        outgoing, self._outgoing = self._outgoing, None
-        if outgoing is None:
-            raise RuntimeError("a call is made once")
-        return outgoing
+    def answered_by(self, target: Target) -> None:
+        """From now on it is about this target's answer."""
+        self.target = target
+        self.manner = replace(self.manner, completes=target.profile.completes)
 
 
 def prepare(
     conversation: Conversation,
     *,
     plan: Plan,
-    target: Target,
-    headers: Mapping[str, str],
+    places: Sequence[Place],
     attribution: Attribution,
     created_at: int,
     shaping: Shaping = UNSHAPED,
 ) -> StatelessCall:
     """The call for a create; the attribution's id is for when the upstream never gives one.
 
-    Raises RequestRejected for what the target's profile cannot take.
+    Raises RequestRejected for what the first target's profile cannot take.
     """
     request, response_id = conversation.own, attribution.response_id
     base: Callable[[], Body] = partial(
         responses.unopened, model=request.model, response_id=response_id, created_at=created_at
     )
-    if target.profile.completes:
+    if any(place.target.profile.completes for place in places):
         opening = responses.opening(
             request, plan=plan, response_id=response_id, created_at=created_at
         )
         base = partial(responses.in_progress, opening)
+    target = places[0].target
     return StatelessCall(
         target=target,
-        headers=headers,
         attribution=attribution,
         manner=RelayManner(
             base=base,
@@ -84,14 +82,12 @@ def prepare(
             numbered_heartbeat=False,
             previous=request.previous_response_id,
         ),
-        _outgoing=upstream_request(
-            conversation.whole,
-            profile=target.profile,
-            stream=plan.stream,
-            extra_fields=target.extra_fields,
-            continues=conversation.continues,
-            catalogue=target.catalogue,
-            shaping=shaping,
+        ways=Held(
+            ways_of(
+                conversation,
+                places,
+                partial(upstream_request, stream=plan.stream, shaping=shaping),
+            )
         ),
     )
 
@@ -100,11 +96,9 @@ def prepare(
 class EndpointCall:
     """One call to an endpoint beside create, ready to leave."""
 
-    target: Target
-    headers: Mapping[str, str]
+    ways: Ways
     attribution: Attribution
     path: str
-    outgoing: UpstreamRequest
 
 
 class Foreground:
@@ -133,13 +127,9 @@ class Foreground:
     async def pass_on(self, call: EndpointCall) -> tuple[bytes, Said]:
         """The upstream's JSON object, and what was said beside it. Raises HandrailError."""
         async with self._dispatcher.create(
-            call.target,
-            call.outgoing,
-            headers=call.headers,
-            attribution=call.attribution,
-            path=call.path,
+            call.ways, attribution=call.attribution, path=call.path
         ) as answered:
-            idle = call.target.idle_seconds
+            idle = answered.target.idle_seconds
             said = await answered.reply.read(limit=MAX_REPLY_BYTES, idle_seconds=idle)
             body = read_response(said)
             answered.meter.read(body)
@@ -162,17 +152,11 @@ class Foreground:
     @asynccontextmanager
     async def _open(self, call: StatelessCall) -> AsyncIterator[Answered]:
         async with self._dispatcher.create(
-            call.target,
             # Given a name here, the request would live as long as the stream.
-            await self._compactor.fulfilled(
-                call.target,
-                call.take_outgoing(),
-                headers=call.headers,
-                attribution=call.attribution,
-            ),
-            headers=call.headers,
+            await self._compactor.fulfilled(call.ways.take(), attribution=call.attribution),
             attribution=call.attribution,
         ) as answered:
+            call.answered_by(answered.target)
             yield answered
 
     def _reader(self, call: StatelessCall, answered: Answered) -> EventReader:

@@ -6,7 +6,7 @@ something was shown, an error is its error, its leaving ends all, and nothing is
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from handrail.core.lifecycle import State
 from handrail.core.policy import Plan
 from handrail.core.responses import RunError
 from handrail.core.retry import Cause
-from handrail.core.rewrite import UpstreamRequest, upstream_request
+from handrail.core.rewrite import upstream_request
 from handrail.core.upstream_errors import failure
 from handrail.engine.clock import Clock
 from handrail.engine.closing import object_of
@@ -39,8 +39,8 @@ from handrail.engine.meter import Attribution
 from handrail.engine.opening import Opening
 from handrail.engine.shield import to_the_end
 from handrail.engine.tail import Tails
+from handrail.engine.ways import Held, Place, ways_of
 from handrail.errors import Code, HandrailError, StoreFailed, fault
-from handrail.settings.model import Target
 from handrail.store.base import NewRun, Run, Store
 from handrail.telemetry import get_logger
 
@@ -53,7 +53,7 @@ _OWN_ENDS: Final = {
 }
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeptCall:
     """One create to be kept, ready to leave.
 
@@ -63,18 +63,9 @@ class KeptCall:
 
     plan: Plan
     run: NewRun
-    target: Target
-    headers: Mapping[str, str]
     limits: Limits
     numbered_heartbeat: bool
-    _outgoing: UpstreamRequest | None
-
-    def take_outgoing(self) -> UpstreamRequest:
-        """The upstream request, once: whoever streams for hours must not keep it for as long."""
-        outgoing, self._outgoing = self._outgoing, None
-        if outgoing is None:
-            raise RuntimeError("a call is made once")
-        return outgoing
+    ways: Held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,34 +144,24 @@ class KeptForeground:
         *,
         plan: Plan,
         attribution: Attribution,
-        target: Target,
-        headers: Mapping[str, str],
+        places: Sequence[Place],
         limits: Limits,
         numbered_heartbeat: bool = False,
     ) -> KeptCall:
-        """The call for a create. Raises RequestRejected for what the target cannot take."""
-        outgoing = upstream_request(
-            conversation.whole,
-            profile=target.profile,
-            stream=True,
-            extra_fields=target.extra_fields,
-            continues=conversation.continues,
-            catalogue=target.catalogue,
-        )
+        """The call for a create. Raises RequestRejected for what the first target cannot take."""
+        ways = ways_of(conversation, places, partial(upstream_request, stream=True))
         opening = Opening(
             id=attribution.response_id,
             caller=attribution.caller,
-            target=target,
+            target=ways.target,
             now=self._clock.now(),
         )
         return KeptCall(
             plan=plan,
             run=opening.run(conversation.own, plan),
-            target=target,
-            headers=headers,
             limits=limits,
             numbered_heartbeat=numbered_heartbeat,
-            _outgoing=outgoing,
+            ways=Held(ways),
         )
 
     @asynccontextmanager
@@ -292,11 +273,9 @@ class KeptForeground:
             first = False  # the first call was counted when the run was kept
 
         return RunCall(
-            target=call.target,
-            request=call.take_outgoing(),
+            ways=call.ways.take(),
             attribution=attribution_of(run),
             before_send=before_send,
-            headers=call.headers,
             persistent=False,  # whoever waits decides itself whether to try again
             answered=waiting.answered,
         )

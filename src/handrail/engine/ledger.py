@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 from handrail.engine.budgets import Budgets, Sums, settle, unsound
 from handrail.engine.clock import Clock
-from handrail.engine.meter import CallRecord, Outcome
+from handrail.engine.meter import CallRecord
 from handrail.errors import StoreFailed
 from handrail.settings.accounting import Accounting
 from handrail.store.ledger import Ledger, LedgerRow
@@ -28,9 +28,6 @@ MAX_WAITING: Final = 100_000
 """Most rows that wait in memory for a file that cannot be written; the oldest go first."""
 
 Result = TypeVar("Result")
-
-_NEVER_RAN: Final = frozenset({Outcome.REFUSED, Outcome.UNREACHED})
-_FREE_ENDPOINTS: Final = frozenset({"input_tokens"})
 
 
 class LedgerKeeper:
@@ -76,7 +73,7 @@ class LedgerKeeper:
 
     def _row(self, record: CallRecord) -> LedgerRow:
         usage, whose = record.usage, record.attribution
-        counts = record.outcome not in _NEVER_RAN and record.endpoint not in _FREE_ENDPOINTS
+        counts = record.counts
         cost = self._accounting().prices.cost(
             record.sent_models, at=record.ended_at, tier=record.tier, usage=usage
         )

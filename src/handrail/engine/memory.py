@@ -1,11 +1,12 @@
 """Which account made what, and which one a conversation used last."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
 from handrail.engine.clock import Clock
-from handrail.store.accounts import Accounts
+from handrail.engine.single import MadeElsewhere
+from handrail.store.accounts import TARGET, Accounts
 
 K = TypeVar("K")
 
@@ -56,19 +57,19 @@ class Memory:
         """The account that a conversation used last, if that is not long ago."""
         return self._conversations.get(conversation, now=self._clock.monotonic())
 
-    async def made(self, account: str, sealed: Sequence[str]) -> None:
-        """These can be read by that account alone. Raises StoreFailed."""
+    async def made(self, maker: str, sealed: Sequence[str]) -> None:
+        """These can be read by their maker alone. Raises StoreFailed."""
         until = self._clock.now() + MADE_SECONDS
         new = []
         for digest in map(self._store.digest, sealed):
-            if self._makers.get(digest, now=self._clock.now()) != account:
-                self._makers.put(digest, account, until=until)
+            if self._makers.get(digest, now=self._clock.now()) != maker:
+                self._makers.put(digest, maker, until=until)
                 new.append(digest)
         if new:
-            await self._store.made(account, new, until=until)
+            await self._store.made(maker, new, until=until)
 
     async def maker(self, sealed: Sequence[str]) -> str | None:
-        """The account that made the newest of these that is known. Raises StoreFailed."""
+        """Who made the newest of these that is known. Raises StoreFailed."""
         now = self._clock.now()
         digests = [self._store.digest(each) for each in sealed]
         for digest in digests:
@@ -77,3 +78,19 @@ class Memory:
                 return known
         found = await self._store.maker(digests, now=now)
         return found
+
+    async def maker_at(
+        self, target: str, sealed: Sequence[str], *, homes: Mapping[str, str]
+    ) -> str | None:
+        """The account of `target` that alone can read these, None for any or nobody knows whose.
+
+        `homes` has the targets of all accounts. Raises MadeElsewhere, and StoreFailed.
+        """
+        maker = await self.maker(sealed)
+        if maker is None:
+            return None
+        alone = maker.startswith(TARGET)
+        home = maker.removeprefix(TARGET) if alone else homes.get(maker, target)
+        if home != target:
+            raise MadeElsewhere(home, target)
+        return None if alone else maker

@@ -58,6 +58,9 @@ _ENDED: Final[Mapping[State, Outcome]] = MappingProxyType(
     }
 )
 
+_NEVER_RAN: Final = frozenset({Outcome.REFUSED, Outcome.UNREACHED})
+_FREE_ENDPOINTS: Final = frozenset({"input_tokens"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attribution:
@@ -65,7 +68,7 @@ class Attribution:
 
     `mode` is that of the plan. `response_id` names the run or the request that the call is made
     for: several calls may have one. `project` is the caller's own label, `account` the name of
-    the account that the request demands.
+    the account that the request demands, of `account_tags` it must have one if there are any.
     """
 
     caller: str
@@ -73,6 +76,7 @@ class Attribution:
     response_id: str
     project: str | None = None
     account: str | None = None
+    account_tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +105,11 @@ class CallRecord:
     ended_at: float
     seconds: float
     limit: StreamLimit | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether it may have run, at an endpoint that costs something."""
+        return self.outcome not in _NEVER_RAN and self.endpoint not in _FREE_ENDPOINTS
 
 
 CallListener = Callable[[CallRecord], None]

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from handrail.core import events, items, responses, wire
-from handrail.core.policy import Mode, Plan
+from handrail.core.policy import Mode, OtherTarget, Plan
 from handrail.core.wire import Body, CreateRequest
 from handrail.settings.model import Target
 from handrail.store.base import NewRun, Segment
@@ -16,12 +16,16 @@ MAX_ITEM_IDS: Final = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """Whose run it is, for which target, and when. `now` is in unix seconds."""
+    """Whose run it is, for which target, and when. `now` is in unix seconds.
+
+    `others` are the targets that may take its place.
+    """
 
     id: str
     caller: str
     target: Target
     now: float
+    others: tuple[Target, ...] = ()
 
     def run(self, request: CreateRequest, plan: Plan) -> NewRun:
         """The run for a create, to be kept."""
@@ -31,12 +35,13 @@ class Opening:
         second = events.QUEUED
         if plan.mode is Mode.KEPT:  # its caller waits: it is never seen in a queue
             response, second = responses.in_progress(response), events.IN_PROGRESS
+        others = tuple(OtherTarget(name=each.name, rules=each.rules) for each in self.others)
         return NewRun(
             id=self.id,
             caller=self.caller,
             created_at=self.now,
             target=self.target.name,
-            plan=msgspec.json.encode(replace(plan, rules=self.target.rules)),
+            plan=msgspec.json.encode(replace(plan, rules=self.target.rules, others=others)),
             request=wire.encode(request.body),
             response=wire.encode(response),
             opening=_segment(response, second),

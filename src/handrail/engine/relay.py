@@ -35,6 +35,7 @@ class RelayManner:
         Nothing keeps it; and where Handrail has put in what it goes on from, the upstream does not
         know the id of that.
         """
+        response = responses.without_secrets(response)
         if self.previous is None:
             return {**response, "store": wire.FALSE}
         previous = wire.raw(self.previous)

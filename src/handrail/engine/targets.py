@@ -1,7 +1,9 @@
-"""The upstreams that runs may need: the one of the settings now, and those of earlier snapshots."""
+"""The upstreams that runs may need: those of the settings now, and those of earlier snapshots."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
+from handrail.core.policy import Plan
 from handrail.settings.model import Target
 
 
@@ -10,19 +12,25 @@ class Targets:
 
     A reload that changes the upstream does not send waiting runs somewhere else, or by other rules:
     what an earlier snapshot named stays known until the process ends. After a restart only the
-    settings' own target and rules are known; a run for another target ends as `target_gone`.
+    settings' own targets and rules are known; a run for another one ends as `target_gone`.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, targets: Iterable[Target]) -> None:
         self._by_name: dict[str, Target] = {}
         self._by_rules: dict[tuple[str, str], Target] = {}
-        self.use(target)
+        self.use(targets)
 
-    def use(self, target: Target) -> None:
-        """Make `target` the one for new requests."""
-        self._by_name[target.name] = target
-        self._by_rules[target.name, target.rules] = target
-        self.current = target
+    def use(self, targets: Iterable[Target]) -> None:
+        """Make these the ones for new requests."""
+        for target in targets:
+            self._by_name[target.name] = target
+            self._by_rules[target.name, target.rules] = target
+
+    def of(self, name: str, plan: Plan) -> list[Target]:
+        """The targets that a run was accepted for, the first to be asked; [] when that is gone."""
+        first = self.find(name, rules=plan.rules)
+        others = (self.find(each.name, rules=each.rules) for each in plan.others)
+        return [] if first is None else [first, *(each for each in others if each is not None)]
 
     def find(self, name: str, *, rules: str = "") -> Target | None:
         """The target of that name, None when it is gone; by those rules, if they are still known.

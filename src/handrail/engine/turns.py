@@ -8,7 +8,7 @@ from handrail.core.affinity import without_reasoning
 from handrail.core.rewrite import UpstreamRequest
 from handrail.core.select import Wants
 from handrail.engine.meter import CallRecord
-from handrail.engine.single import Accounts, NoAccount, Taken
+from handrail.engine.single import Accounts, Taken
 from handrail.errors import HandrailError
 from handrail.settings.model import Target
 
@@ -27,10 +27,11 @@ class Turn:
         self._taken: Taken | None = None
         self._renewed: set[str] = set()
         self._failovers = 0
-        self._did_not_run = False
+        self.did_not_run = False
+        """Whether the last call is proven not to have run, or was never made."""
 
     async def read(self, request: UpstreamRequest, headers: Mapping[str, str]) -> None:
-        """See which account the request belongs to. Raises StoreFailed."""
+        """See which account the request belongs to. Raises StoreFailed and MadeElsewhere."""
         self._wants = await self._accounts.bound(
             self._target, self._wants, request, headers=headers
         )
@@ -40,7 +41,7 @@ class Turn:
 
         Only after a failure that proves that the last call did not run.
         """
-        bound = self._wants.bound is not None and self._did_not_run
+        bound = self._wants.bound is not None and self.did_not_run
         if not bound or not self._target.drops_reasoning:
             return None
         self._wants = replace(self._wants, bound=None)
@@ -54,7 +55,7 @@ class Turn:
     def noted(self, sealed: Sequence[str]) -> None:
         """The answer holds what only the account in use can read."""
         if self._taken is not None:
-            self._accounts.noted(self._taken, sealed)
+            self._accounts.noted(self._taken, sealed, target=self._target)
 
     def answered(self, headers: Mapping[str, str]) -> None:
         """The upstream has taken the call, and said this beside it."""
@@ -75,11 +76,11 @@ class Turn:
         """
         taken = self._taken
         if taken is None:  # there was no account to make it with
-            self._did_not_run = isinstance(error, NoAccount)
+            self.did_not_run = True
             return False
         self.over()
         means = await self._accounts.failed(taken, error, target=self._target, model=self._model)
-        account, self._did_not_run = taken.account, means.again
+        account, self.did_not_run = taken.account, means.again
         if account is None or not means.again or self._failovers == MAX_FAILOVERS:
             return False
         self._failovers += 1
@@ -95,4 +96,4 @@ class Turn:
 
     def shown(self, error: HandrailError) -> HandrailError:
         """What the caller is to hear after `error`, when nothing else is tried."""
-        return self._accounts.shown(error, self._target, model=self._model)
+        return self._accounts.shown(error, self._target, model=self._model, tags=self._wants.tags)

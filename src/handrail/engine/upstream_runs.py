@@ -6,9 +6,10 @@ says it, its expiry included.
 """
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from urllib.parse import urlencode
 
@@ -16,7 +17,7 @@ from handrail.core import items, responses, wire
 from handrail.core.complete import Completer
 from handrail.core.events import Event, MalformedEvent
 from handrail.core.policy import Plan
-from handrail.core.rewrite import UpstreamRequest, upstream_run_request
+from handrail.core.rewrite import upstream_run_request
 from handrail.core.sse import COMMENT
 from handrail.core.wire import Body
 from handrail.engine.clock import Clock
@@ -25,6 +26,7 @@ from handrail.engine.history import Conversation
 from handrail.engine.meter import Attribution
 from handrail.engine.reading import MAX_REPLY_BYTES, EventReader, read_response
 from handrail.engine.targets import Targets
+from handrail.engine.ways import Place, Ways, ways_of
 from handrail.errors import (
     Code,
     HandrailError,
@@ -53,9 +55,7 @@ class UpstreamRun:
     """One create to be run by the upstream, ready to leave."""
 
     attribution: Attribution
-    target: Target
-    headers: Mapping[str, str]
-    outgoing: UpstreamRequest
+    ways: Ways
 
 
 class UpstreamRuns:
@@ -83,44 +83,32 @@ class UpstreamRuns:
         *,
         plan: Plan,
         attribution: Attribution,
-        target: Target,
-        headers: Mapping[str, str],
+        places: Sequence[Place],
     ) -> UpstreamRun:
         """The create for a conversation. Raises RequestRejected for what cannot be sent."""
-        outgoing = upstream_run_request(
-            conversation.whole,
-            profile=target.profile,
-            stream=plan.stream,
-            extra_fields=target.extra_fields,
-            continues=conversation.continues,
-            catalogue=target.catalogue,
-        )
-        return UpstreamRun(
-            attribution=attribution, target=target, headers=headers, outgoing=outgoing
-        )
+        rewrite = partial(upstream_run_request, stream=plan.stream)
+        return UpstreamRun(attribution=attribution, ways=ways_of(conversation, places, rewrite))
 
     async def create(self, run: UpstreamRun) -> tuple[bytes, Said]:
         """The response as the upstream gave it, as JSON; its place is durable by then."""
         async with self._opened(run) as answered:
-            body = await self._read(answered, run.target)
-            await self._remember(body, run, account=answered.account)
+            body = await self._read(answered)
+            await self._remember(body, run, answered)
             return wire.encode(body), answered.said
 
     @asynccontextmanager
     async def stream(self, run: UpstreamRun) -> AsyncIterator[tuple[AsyncGenerator[bytes], Said]]:
         """The upstream's events; the place is durable before the first one is given."""
         async with self._opened(run) as answered:
-            events = self._events(answered.reply, run.target, run=run, answered=answered)
+            events = self._events(answered.reply, answered.target, run=run, answered=answered)
             yield events, answered.said
 
     @asynccontextmanager
     async def _opened(self, run: UpstreamRun) -> AsyncIterator[Answered]:
-        async with self._dispatcher.create(
-            run.target, run.outgoing, headers=run.headers, attribution=run.attribution
-        ) as answered:
+        async with self._dispatcher.create(run.ways, attribution=run.attribution) as answered:
             yield answered
 
-    async def _remember(self, body: Body, run: UpstreamRun, *, account: str | None) -> None:
+    async def _remember(self, body: Body, run: UpstreamRun, answered: Answered) -> None:
         response_id = items.item_id(body) or ""
         if not _ID.fullmatch(response_id):
             raise UpstreamFailed(
@@ -129,9 +117,9 @@ class UpstreamRuns:
         remote = Remote(
             id=response_id,
             caller=run.attribution.caller,
-            target=run.target.name,
+            target=answered.target.name,
             created_at=self._clock.now(),
-            account=account,
+            account=answered.account,
         )
         try:
             if await self._store.remember(remote, kept_seconds=REMEMBERED_SECONDS):
@@ -141,7 +129,7 @@ class UpstreamRuns:
                 return
         except StoreFailed:
             # Nobody could ever poll it: better that it does not run than that it is lost.
-            await self._give_up(remote, run.target)
+            await self._give_up(remote, answered.target)
             raise
         raise UpstreamFailed(
             Code.UPSTREAM_PROTOCOL_ERROR, "The upstream gave an id that another response has."
@@ -231,7 +219,8 @@ class UpstreamRuns:
 
     # --- reading ---------------------------------------------------------------------------
 
-    async def _read(self, answered: Answered, target: Target) -> Body:
+    async def _read(self, answered: Answered) -> Body:
+        target = answered.target
         idle = target.idle_seconds
         body = read_response(await answered.reply.read(limit=MAX_REPLY_BYTES, idle_seconds=idle))
         answered.meter.read(body)
@@ -266,9 +255,8 @@ class UpstreamRuns:
             batch = await reader.read(patience=self._heartbeat_seconds)
             if batch is None:
                 return
-            if run is not None and batch:
-                account = answered.account if answered else None
-                await self._remember(_opening(batch[0]), run, account=account)
+            if run is not None and answered is not None and batch:
+                await self._remember(_opening(batch[0]), run, answered)
                 run = None
             yield b"".join(event.frame for event in batch) or COMMENT
 

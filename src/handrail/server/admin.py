@@ -23,11 +23,14 @@ from handrail.engine import account_views
 from handrail.engine.accounts import Pool
 from handrail.engine.background import Background
 from handrail.engine.caller_keys import CallerKeys
+from handrail.engine.charging import Charging
 from handrail.engine.clock import Clock
+from handrail.engine.usage_report import UsageReport
 from handrail.errors import Code, RequestRejected, StoreFailed
 from handrail.server import queries
 from handrail.server.callers import incorrect, offered_key
 from handrail.server.exchange import Exchange, require_json
+from handrail.server.spending import Spending
 from handrail.settings.explained import explained, key_of
 from handrail.settings.model import Settings
 from handrail.store.accounts import Accounts
@@ -45,13 +48,16 @@ ADMIN_ROUTES: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         "/admin/accounts/{id}/drain": {"POST": "drain_account"},
         "/admin/accounts/{id}/resume": {"POST": "resume_account"},
         "/admin/why": {"GET": "why"},
+        "/admin/budgets": {"GET": "budgets"},
         "/admin/callers": {"GET": "callers"},
         "/admin/keys": {"GET": "keys", "POST": "create_key"},
         "/admin/keys/{id}/revoke": {"POST": "revoke_key"},
+        "/admin/limits": {"GET": "limits"},
         "/admin/runs": {"GET": "runs"},
         "/admin/runs/{id}/cancel": {"POST": "cancel_run"},
         "/admin/settings": {"GET": "settings"},
         "/admin/reload": {"POST": "reload"},
+        "/admin/usage": {"GET": "usage"},
     }
 )
 
@@ -83,6 +89,8 @@ class Operation:
     pool: Pool
     store: Store
     background: Background
+    charging: Charging
+    usage: UsageReport
     clock: Clock
     reload: Callable[[], Awaitable[Reloaded]]
     problem: Callable[[], str | None]
@@ -111,6 +119,7 @@ class Admin:
 
     def __init__(self, operation: Operation) -> None:
         self._at = operation
+        self._spending = Spending(operation.charging, operation.usage, clock=operation.clock)
         self._inflating = asyncio.Semaphore(1)
         self.handlers: Mapping[str, Callable[..., Awaitable[None]]] = MappingProxyType(
             {
@@ -127,6 +136,9 @@ class Admin:
                 "cancel_run": self._cancel_run,
                 "settings": self._settings,
                 "reload": self._reload,
+                "budgets": self._spending.budgets,
+                "limits": self._spending.limits,
+                "usage": self._spending.usage,
             }
         )
 
@@ -153,14 +165,14 @@ class Admin:
     async def _why(self, exchange: Exchange, settings: Settings) -> None:
         """GET /admin/why: who would serve a request now, by the choice that real requests get."""
         query = exchange.query()
-        check_query(query, frozenset({"model", "account"}))
-        found = account_views.why(
-            self._at.pool,
-            settings.target,
+        check_query(query, frozenset({"model", "account", "caller"}))
+        asked = account_views.Asked(
             model=query.get("model", ""),
             account=query.get("account"),
+            caller=query.get("caller"),
         )
-        await _reply(exchange, {"object": "why", "targets": [found]})
+        found = account_views.whys(self._at.pool, settings, asked)
+        await _reply(exchange, {"object": "why", "targets": found})
 
     async def _set_account(
         self, state: State, exchange: Exchange, _: Settings, *, name: str

@@ -116,6 +116,7 @@ class App:
                 await exchange.fail(fault(Code.SHUTTING_DOWN, "The gateway is shutting down."))
         finally:
             exchange.connection.on_lost = None
+            exchange.over()
 
     async def _answer(self, exchange: Exchange) -> None:
         problem: Fault

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from handrail.engine.charging import Admission
 from handrail.errors import Code, Fault, RequestRejected
 from handrail.server.inflate import CODINGS, inflate, too_large, unknown_coding
 
@@ -36,6 +37,7 @@ STREAM_HEADERS: Final = (
 )
 _ALWAYS: Final = ((b"x-content-type-options", b"nosniff"),)
 _NO_STORE: Final = (b"cache-control", b"no-store")
+_LIMITS: Final = b"x-ratelimit-"
 
 
 class Connection(Protocol):
@@ -61,6 +63,7 @@ class Exchange:
         self.connection: Connection = scope["handrail.connection"]
         self.started = False
         self.left = False
+        self._admission: Admission | None = None
         self._receive = receive
         self._send = send
 
@@ -109,6 +112,20 @@ class Exchange:
         """Raise RequestRejected for a client that cannot read a stream of unknown length."""
         if self._http_version == "1.0":
             raise RequestRejected(Code.HTTP_VERSION, "A stream needs HTTP/1.1.", param="stream")
+
+    def admitted(self, admission: Admission) -> None:
+        """Some limits have let it through: tell how they stand, whatever the reply is."""
+        self._admission = admission
+
+    def over(self) -> None:
+        """The reply is whole, or never will be. May be called again.
+
+        Before its last byte goes out: whoever has it may ask again at once, and what is still to be
+        put away here is no request under way.
+        """
+        if self._admission is not None:
+            admission, self._admission = self._admission, None
+            admission.over()
 
     # --- body ------------------------------------------------------------------------------
 
@@ -165,6 +182,7 @@ class Exchange:
                 *_encoded(headers or {}),
             ],
         )
+        self.over()
         await self._send({"type": "http.response.body", "body": body})
 
     async def fail(self, fault: Fault) -> None:
@@ -191,6 +209,7 @@ class Exchange:
             async for chunk in chunks:
                 await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
                 del chunk  # or it would stay in memory until the next one comes
+        self.over()
         await self._send({"type": "http.response.body", "body": b""})
 
     async def finish(self, chunk: bytes) -> None:
@@ -199,7 +218,11 @@ class Exchange:
 
     async def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.started = True
-        own = ((b"x-request-id", self.request_id.encode()), *_ALWAYS)
+        own = [(b"x-request-id", self.request_id.encode()), *_ALWAYS]
+        if self._admission is not None and self._admission.headers:
+            # The upstream's are about its own limits, and half of each would be a riddle.
+            headers = [field for field in headers if not field[0].startswith(_LIMITS)]
+            own += _encoded(self._admission.headers)
         await self._send(
             {"type": "http.response.start", "status": status, "headers": [*headers, *own]}
         )

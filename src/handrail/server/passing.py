@@ -1,11 +1,14 @@
 """Which headers of a request go to the upstream, and which of its own come back."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from handrail.core.policy import Plan
 from handrail.core.prepare import decision
 from handrail.engine.dispatch import Said
+from handrail.engine.ways import Place
 from handrail.server.exchange import Exchange
+from handrail.settings.model import Target
 
 # What an upstream may say to the caller. Everything else stays here: account names, cookies,
 # organisations, the upstream's own request id (it goes out under our name).
@@ -27,6 +30,14 @@ def forwarded(exchange: Exchange, allowed: tuple[str, ...]) -> dict[str, str]:
         if name in exact or (prefixes and name.startswith(prefixes)):
             found[name] = value.decode("latin-1")
     return found
+
+
+def places_of(exchange: Exchange, targets: Sequence[Target]) -> list[Place]:
+    """The targets, each with those headers of the request that may go along to it."""
+    return [
+        Place(target=target, headers=forwarded(exchange, target.profile.headers))
+        for target in targets
+    ]
 
 
 def reply_headers(plan: Plan, said: Said) -> dict[str, str]:

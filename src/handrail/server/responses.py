@@ -5,14 +5,14 @@ parsing and `policy.decide`, nor, at the endpoints beside it, `policy.decide_end
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
 from handrail.core import wire
-from handrail.core.endpoints import READERS, require_endpoint
+from handrail.core.endpoints import READERS
 from handrail.core.idempotency import key_expired
 from handrail.core.policy import Mode, Plan, decide, decide_endpoint
 from handrail.core.prepare import decision
@@ -34,15 +34,30 @@ from handrail.engine.history import Conversation, Histories
 from handrail.engine.kept import KeptCall, KeptForeground
 from handrail.engine.meter import Attribution
 from handrail.engine.relay import Relay
+from handrail.engine.routing import routed, with_endpoint, with_targets
 from handrail.engine.upstream_runs import UpstreamRun, UpstreamRuns
+from handrail.engine.ways import ways_of
 from handrail.errors import Code, HandrailError, RequestRejected, ResponseNotFound, fault
 from handrail.server import queries
 from handrail.server.exchange import Exchange, require_json
-from handrail.server.passing import forwarded, is_codex, reply_headers
-from handrail.settings.model import Caller, Settings
+from handrail.server.passing import is_codex, places_of, reply_headers
+from handrail.settings.model import Caller, Settings, Target
 from handrail.store.base import Remote
 
 _PARSE_INLINE: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """A create that may begin: what was decided of it, and for whom."""
+
+    conversation: Conversation
+    plan: Plan
+    targets: Sequence[Target]
+    attribution: Attribution
+    caller: Caller
+    settings: Settings
+
 
 Work = tuple[Plan, StatelessCall | KeptCall | UpstreamRun | Accepted]
 
@@ -92,17 +107,19 @@ class Responses:
         require_json(exchange)
         data = await exchange.body(limit=settings.max_body_bytes, inflating=self._inflating)
         request = await _parsed(data, wire.read_create)
-        target = settings.target
+        targets = settings.targets_for(request.model, caller.policy)
         plan = decide(
             request,
             switch=settings.switch,
             caller=caller.policy,
             executor=settings.executor,
-            able=target.runs_background,
+            able=not targets or any(target.runs_background for target in targets),
             has_store=True,
         )
+        targets = routed(request.model, targets, upstream_runs=plan.mode is Mode.UPSTREAM)
         options = read_options(lambda header: exchange.header(header.encode()))
         plan = with_options(plan, options, highest=caller.policy.max_priority)
+        plan = with_targets(plan, targets)
         if plan.stream:
             exchange.require_streaming()
         attribution = self._attribution(exchange, plan, caller)
@@ -112,51 +129,40 @@ class Responses:
             request,
             plan=plan,
             caller=caller.policy.name,
-            target=target,
+            targets=targets,
             max_bytes=settings.max_history_bytes,
         )
-        self._charging.admit(attribution, model=request.model, target=target)
+        exchange.admitted(self._charging.admit(attribution, model=request.model, targets=targets))
         try:
             return plan, await self._begun(
                 exchange,
-                conversation,
-                plan=plan,
-                attribution=attribution,
-                options=options,
-                caller=caller,
-                settings=settings,
+                Decided(
+                    conversation=conversation,
+                    plan=plan,
+                    targets=targets,
+                    attribution=attribution,
+                    caller=caller,
+                    settings=settings,
+                ),
+                options,
             )
         except BaseException:  # nobody else will
             self._charging.release(attribution)
             raise
 
     async def _begun(
-        self,
-        exchange: Exchange,
-        conversation: Conversation,
-        *,
-        plan: Plan,
-        attribution: Attribution,
-        options: RequestOptions,
-        caller: Caller,
-        settings: Settings,
+        self, exchange: Exchange, decided: Decided, options: RequestOptions
     ) -> StatelessCall | KeptCall | UpstreamRun | Accepted:
-        if plan.mode is not Mode.BACKGROUND:
-            return self._call(
-                exchange,
-                conversation,
-                plan=plan,
-                attribution=attribution,
-                caller=caller,
-                settings=settings,
-            )
+        if decided.plan.mode is not Mode.BACKGROUND:
+            return self._call(exchange, decided)
         self._refuse_while_draining()
+        attribution = decided.attribution
         accepted = await self._background.submit(
-            conversation,
-            plan=plan,
+            decided.conversation,
+            plan=decided.plan,
             caller=attribution.caller,
-            target=settings.target,
-            limits=settings.limits,
+            targets=decided.targets,
+            limits=decided.settings.limits,
             options=options,
             response_id=attribution.response_id,
         )
@@ -164,21 +170,13 @@ class Responses:
             self._charging.release(attribution)
         return accepted
 
-    def _call(
-        self,
-        exchange: Exchange,
-        conversation: Conversation,
-        *,
-        plan: Plan,
-        attribution: Attribution,
-        caller: Caller,
-        settings: Settings,
-    ) -> StatelessCall | KeptCall | UpstreamRun:
-        target = settings.target
-        headers = forwarded(exchange, target.profile.headers)
+    def _call(self, exchange: Exchange, decided: Decided) -> StatelessCall | KeptCall | UpstreamRun:
+        conversation, plan, settings = decided.conversation, decided.plan, decided.settings
+        attribution = decided.attribution
+        places = places_of(exchange, decided.targets)
         if plan.mode is Mode.UPSTREAM:
             return self._upstream_runs.prepare(
-                conversation, plan=plan, attribution=attribution, target=target, headers=headers
+                conversation, plan=plan, attribution=attribution, places=places
             )
         if plan.mode is Mode.KEPT:
             self._refuse_while_draining()
@@ -186,19 +184,17 @@ class Responses:
                 conversation,
                 plan=plan,
                 attribution=attribution,
-                target=target,
-                headers=headers,
+                places=places,
                 limits=settings.limits,
                 numbered_heartbeat=is_codex(exchange),
             )
         call = prepare(
             conversation,
             plan=plan,
-            target=target,
-            headers=headers,
+            places=places,
             attribution=attribution,
             created_at=int(self._clock.now()),
-            shaping=Shaping(fast=settings.fast_session.under(caller.policy.fast_session)),
+            shaping=Shaping(fast=settings.fast_session.under(decided.caller.policy.fast_session)),
         )
         if is_codex(exchange):
             call.number_heartbeats()
@@ -207,7 +203,7 @@ class Responses:
     def _attribution(self, exchange: Exchange, plan: Plan, caller: Caller) -> Attribution:
         project = read_project(lambda header: exchange.header(header.encode()))
         charged = self._charging.attribution(caller.policy.name, mode=plan.mode, project=project)
-        return charged if plan.account is None else replace(charged, account=plan.account)
+        return replace(charged, account=plan.account, account_tags=plan.account_tags)
 
     async def _answer_background(
         self, exchange: Exchange, plan: Plan, work: Accepted, *, caller: str
@@ -282,8 +278,7 @@ class Responses:
     async def _pass_on(
         self, exchange: Exchange, caller: Caller, settings: Settings, *, endpoint: Endpoint
     ) -> None:
-        target = settings.target
-        require_endpoint(target.profile, endpoint)
+        with_endpoint(tuple(settings.targets.values()), endpoint)  # nobody else can change that
         require_json(exchange)
         data = await exchange.body(limit=settings.max_body_bytes, inflating=self._inflating)
         request = await _parsed(data, READERS[endpoint])
@@ -294,31 +289,27 @@ class Responses:
             caller=caller.policy,
             has_store=True,
         )
+        targets = routed(request.model, settings.targets_for(request.model, caller.policy))
+        targets = with_endpoint(targets, endpoint)
+        plan = with_targets(plan, targets)
         conversation = await self._histories.of(
             request,
             plan=plan,
             caller=caller.policy.name,
-            target=target,
+            targets=targets,
             max_bytes=settings.max_history_bytes,
         )
-        outgoing = endpoint_request(
-            conversation.whole,
-            endpoint=endpoint,
-            profile=target.profile,
-            extra_fields=target.extra_fields,
-            continues=conversation.continues,
-            catalogue=target.catalogue,
-        )
         attribution = self._attribution(exchange, plan, caller)
+        rewrite = partial(endpoint_request, endpoint=endpoint)
         call = EndpointCall(
-            target=target,
-            headers=forwarded(exchange, target.profile.headers),
+            ways=ways_of(conversation, places_of(exchange, targets), rewrite),
             attribution=attribution,
             path=endpoint.path,
-            outgoing=outgoing,
         )
         if endpoint is not Endpoint.INPUT_TOKENS:  # which costs nothing
-            self._charging.admit(attribution, model=request.model, target=target)
+            exchange.admitted(
+                self._charging.admit(attribution, model=request.model, targets=targets)
+            )
         try:
             body, said = await self._foreground.pass_on(call)
         finally:

@@ -1,6 +1,5 @@
-"""Reads prices and budgets: the shipped price list, and the settings' own tables."""
+"""Reads prices, budgets and rate limits: the shipped price list, and the settings' own tables."""
 
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,14 +8,17 @@ from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import msgspec
 
 from handrail.core.budgets import Budget, Totals, Window
 from handrail.core.prices import DEFAULT_TIER, NANO, Price, PriceTable
+from handrail.core.rates import RateLimit
 from handrail.errors import ConfigInvalid
+from handrail.settings.rate_limits import read_limits
+from handrail.settings.tables import amount, check_name, check_unique, entries
 
 SHIPPED_FILE: Final = Path(__file__).with_name("prices.toml")
 RESERVED_COST: Final = 0.05
@@ -24,9 +26,6 @@ RESERVED_TOKENS: Final = 10_000
 
 MAX_PRICE: Final = 1_000_000
 """In USD per million. With `usage.MAX_COUNT` it keeps every cost within 64 bits of nano-dollars."""
-
-MAX_LIMIT: Final = 1_000_000_000_000
-"""The largest limit of a budget: USD, tokens or requests."""
 
 # What each key means, in the order of docs/reference/settings.md.
 PRICE_MEANINGS: Final[Mapping[str, str]] = MappingProxyType(
@@ -58,11 +57,6 @@ BUDGET_MEANINGS: Final[Mapping[str, str]] = MappingProxyType(
         "reserve_tokens": "The same for tokens.",
     }
 )
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
-_WHERE: Final = re.compile(r"(.*) - at `\$(.*)`", re.DOTALL)
-
-T = TypeVar("T")
 
 
 class PriceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -103,15 +97,17 @@ class Accounting:
     budgets: tuple[Budget, ...]
     zone: tzinfo
     retention_seconds: int
+    limits: tuple[RateLimit, ...] = ()
 
 
 def read_accounting(tree: dict[str, Any], values: Mapping[str, Any], *, file: str) -> Accounting:
-    """Prices and budgets, taken out of a settings file. Raises ConfigInvalid."""
+    """Prices, budgets and rate limits, taken out of a settings file. Raises ConfigInvalid."""
     return Accounting(
         prices=PriceTable(own=read_prices(tree.pop("prices", []), file), shipped=shipped()),
         budgets=read_budgets(tree.pop("budgets", []), file),
         zone=ZoneInfo(values["ledger.time_zone"]),
         retention_seconds=values["ledger.retention"],
+        limits=read_limits(tree.pop("limits", []), file),
     )
 
 
@@ -124,23 +120,22 @@ def shipped() -> tuple[Price, ...]:
 
 def read_prices(tables: Any, file: str) -> tuple[Price, ...]:
     """The prices of a list of tables. Raises ConfigInvalid that names the place."""
-    return tuple(_price(entry, place) for place, entry in _entries(tables, PriceEntry, file))
+    found = entries(tables, PriceEntry, word="prices", file=file)
+    return tuple(_price(entry, place) for place, entry in found)
 
 
 def read_budgets(tables: Any, file: str) -> tuple[Budget, ...]:
     """The budgets of a list of tables. Raises ConfigInvalid that names the place."""
-    budgets = tuple(_budget(entry, place) for place, entry in _entries(tables, BudgetEntry, file))
-    names = [budget.name for budget in budgets]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigInvalid(f"{file}: two budgets have the name '{name}'.")
+    found = entries(tables, BudgetEntry, word="budgets", file=file)
+    budgets = tuple(_budget(entry, place) for place, entry in found)
+    check_unique([budget.name for budget in budgets], word="budgets", file=file)
     return budgets
 
 
 def _price(entry: PriceEntry, place: str) -> Price:
     for name in ("input", "output", "cached_input"):
-        _amount(getattr(entry, name), f"{place}.{name}", most=MAX_PRICE)
-    _amount(entry.max_input, f"{place}.max_input")
+        amount(getattr(entry, name), f"{place}.{name}", most=MAX_PRICE)
+    amount(entry.max_input, f"{place}.max_input")
     if not entry.model.strip():
         raise ConfigInvalid(f"{place}.model: must be a text that is not empty.")
     cached = entry.cached_input
@@ -158,16 +153,13 @@ def _price(entry: PriceEntry, place: str) -> Price:
 
 
 def _budget(entry: BudgetEntry, place: str) -> Budget:
-    if not _NAME.fullmatch(entry.name):
-        raise ConfigInvalid(
-            f"{place}.name: must be 1 to 64 letters, digits, blanks, '.', '-' and '_'."
-        )
+    check_name(entry.name, place)
     limits = {"max_cost": entry.max_cost, "max_tokens": entry.max_tokens}
     limits["max_requests"] = entry.max_requests
     if all(limit is None for limit in limits.values()):
         raise ConfigInvalid(f"{place}: needs max_cost, max_tokens or max_requests.")
-    for name, amount in limits.items():
-        _amount(amount, f"{place}.{name}")
+    for name, limit in limits.items():
+        amount(limit, f"{place}.{name}")
     if not 0 < entry.warn_at <= 1:
         raise ConfigInvalid(f"{place}.warn_at: must be more than 0 and at most 1.")
     cost = _held(
@@ -196,7 +188,7 @@ def _budget(entry: BudgetEntry, place: str) -> Budget:
 
 def _held(given: float | None, limit: float | None, *, default: float, place: str) -> float:
     """What is reserved; by default no more than the limit."""
-    _amount(given, place)
+    amount(given, place)
     if given is None:
         return default if limit is None else min(default, limit)
     if limit is not None and given > limit:
@@ -204,27 +196,5 @@ def _held(given: float | None, limit: float | None, *, default: float, place: st
     return given
 
 
-def _amount(value: float | None, place: str, *, most: int = MAX_LIMIT) -> None:
-    if value is not None and not 0 <= value <= most:  # which also refuses nan
-        raise ConfigInvalid(f"{place}: must be a number from 0 to {most}.")
-
-
 def _nano(usd: float | None) -> int | None:
     return None if usd is None else round(Decimal(str(usd)) * NANO)
-
-
-def _entries(tables: Any, kind: type[T], file: str) -> list[tuple[str, T]]:
-    word = "prices" if kind is PriceEntry else "budgets"
-    if not isinstance(tables, list):
-        raise ConfigInvalid(f"{file}: '{word}' must be a list of tables: [[{word}]].")
-    found = []
-    for number, table in enumerate(tables, start=1):
-        place = f"{file}: {word}[{number}]"
-        try:
-            found.append((place, msgspec.convert(table, kind)))
-        except msgspec.ValidationError as error:
-            match = _WHERE.fullmatch(str(error))
-            words, path = (str(error), "") if match is None else match.groups()
-            plain = words.encode("unicode_escape").decode()[:200]
-            raise ConfigInvalid(f"{place}{path}: {plain}.") from None
-    return found

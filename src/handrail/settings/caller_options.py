@@ -2,8 +2,7 @@
 
 from typing import Final
 
-from handrail.core.fast_session import FastPolicy
-from handrail.core.policy import (
+from handrail.core.caller_policy import (
     BackgroundPolicy,
     CallerPolicy,
     CrashPolicy,
@@ -13,6 +12,7 @@ from handrail.core.policy import (
     StorePolicy,
     WhenLeft,
 )
+from handrail.core.fast_session import FastPolicy
 from handrail.settings import readers
 from handrail.settings.options import Option
 
@@ -78,6 +78,13 @@ CALLER_OPTIONS: Final[tuple[Option, ...]] = (
         meaning="Most background responses of this caller waiting.",
     ),
     Option(
+        path="max_foreground",
+        read=readers.integer(0, 10_000),
+        default=_POLICY.max_foreground,
+        meaning="Most requests of this caller under way at once whose reply it waits for; one more "
+        "gets a 429. 0 sets no bound.",
+    ),
+    Option(
         path="max_stored_bytes",
         read=readers.integer(0, 1 << 50),
         default=_POLICY.max_stored_bytes,
@@ -118,6 +125,20 @@ CALLER_OPTIONS: Final[tuple[Option, ...]] = (
         default=_POLICY.models,
         meaning="Globs of the models that the caller may use, by the names that its requests say; "
         "any other is a 404, as if it did not exist. An empty list allows none.",
+    ),
+    Option(
+        path="targets",
+        read=readers.words,
+        default=_POLICY.targets,
+        meaning="Names of the targets that the caller's requests may go to; by default all. A "
+        "model whose route leads to none of these is a 404.",
+    ),
+    Option(
+        path="account_tags",
+        read=readers.tags,
+        default=_POLICY.account_tags,
+        meaning="Tags of which an account must have one to serve this caller; an empty list allows "
+        "every account.",
     ),
     Option(
         path="priority",

@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from handrail.core.policy import CallerPolicy
+from handrail.core.caller_policy import CallerPolicy
 from handrail.core.redact import masked
+from handrail.core.routes import EVERYTHING, Route
 from handrail.settings.caller_options import CALLER_OPTIONS
 from handrail.settings.load import DEFAULT_CALLER
 from handrail.settings.model import Caller, Secret, Settings
@@ -18,8 +19,10 @@ _KEYS = frozenset({"key_env", "key_sha256"})
 
 def explained(settings: Settings) -> list[tuple[str, str, str]]:
     """Path, value as shown, and source of every setting and caller."""
+    at = settings.sources
     rows = [
-        (path, _shown(value), settings.sources[path]) for path, value in settings.values.items()
+        (path, _command(value) if path.endswith("bearer_command") else _shown(value), at[path])
+        for path, value in settings.values.items()
     ]
     file = str(settings.file) if settings.file else "default"
     tables: dict[str, msgspec.Struct] = {"defaults": settings.defaults}
@@ -29,6 +32,11 @@ def explained(settings: Settings) -> list[tuple[str, str, str]]:
         for place, table in tables.items()
         for key, value in _said(table)
     ]
+    if settings.routes != (Route(model=EVERYTHING, targets=(settings.target.label,)),):
+        rows += [
+            (f"routes[{number}]", f"{route.model}: {_shown(route.targets)}", file)
+            for number, route in enumerate(settings.routes)
+        ]
     for name, caller in settings.callers.items():
         missing = settings.sources.get(f"callers.{name}.key")
         key = "(not set)" if missing else key_of(name, caller)
@@ -63,12 +71,22 @@ def _said(table: msgspec.Struct) -> list[tuple[str, object]]:
     return [(field.name, value) for field, value in said if value not in (field.default, {})]
 
 
+def _command(words: tuple[str, ...]) -> str:
+    # Its program alone: people put secrets among the words of a command.
+    more = len(words) - 1
+    return f"{words[0]} and {more} more words" if more > 0 else _shown(words)
+
+
+def _entry(value: Any) -> str:
+    return " > ".join(value) if isinstance(value, tuple) else str(value)
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, Secret):
         return masked(value.reveal())
     if isinstance(value, tuple):
         return ", ".join(value) or "(none)"
     if isinstance(value, Mapping):
-        chains = (f"{name}: {' > '.join(chain)}" for name, chain in value.items())
-        return "; ".join(chains) or "(none)"
+        entries = (f"{name}: {_entry(entry)}" for name, entry in value.items())
+        return "; ".join(entries) or "(none)"
     return "(not set)" if value is None else str(value)

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Self, TypeVar
 
+from handrail.core.caller_policy import CallerPolicy, Executor
 from handrail.core.catalogue import NO_OPTIONS, Catalogue, Entries, Options
 from handrail.core.fast_session import NO_FAST_SESSION, FastSession
-from handrail.core.policy import CallerPolicy, Executor
 from handrail.core.prepare import Upstream
 from handrail.core.profiles import CODEX, PROFILES, AddReasoning, ToolCleanUp
 from handrail.core.switch import Switch
@@ -18,7 +18,7 @@ from handrail.errors import ConfigInvalid
 from handrail.settings import readers
 from handrail.settings.catalogue import catalogue_of, read_defaults, read_models
 from handrail.settings.load import DEFAULT_CALLER, load
-from handrail.settings.model import Settings
+from handrail.settings.model import Settings, Target
 from handrail.settings.target import base_url
 
 W = TypeVar("W", bound=StrEnum)
@@ -129,9 +129,9 @@ class LibrarySettings:
         return cls.of(_loaded(flags, environment))
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """What of a gateway's settings decides about requests."""
-        target = settings.target
+    def of(cls, settings: Settings, *, target: Target | None = None) -> Self:
+        """What of a gateway's settings decides about requests to a target, by default the first."""
+        target = target or settings.target
         return cls(
             profile=target.profile.name,
             base_url=target.url,
@@ -140,7 +140,7 @@ class LibrarySettings:
             runs_background=target.runs_background,
             extra_fields=target.extra_fields,
             encrypted_reasoning=target.profile.add_reasoning,
-            api_version=settings.values["upstream.api_version"],
+            api_version=target.query.partition("=")[2] or None,
             clean_tools=target.profile.clean_tools,
             model_fallbacks=target.model_fallbacks,
             fast_session=settings.fast_session,

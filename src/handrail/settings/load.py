@@ -12,8 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from handrail.core.caller_keys import key_digest
-from handrail.core.fast_session import FastPolicy, FastSession
-from handrail.core.policy import (
+from handrail.core.caller_policy import (
     BackgroundPolicy,
     CallerPolicy,
     CrashPolicy,
@@ -23,17 +22,17 @@ from handrail.core.policy import (
     StorePolicy,
     WhenLeft,
 )
-from handrail.core.profiles import PROFILES
+from handrail.core.fast_session import FastPolicy, FastSession
 from handrail.core.select import Strategy as AccountStrategy
 from handrail.core.switch import Switch, resolve_switch
 from handrail.errors import ConfigInvalid
 from handrail.settings.accounting import read_accounting
 from handrail.settings.caller_options import CALLER_OPTIONS
-from handrail.settings.catalogue import catalogue_of, read_tables
+from handrail.settings.catalogue import read_tables
 from handrail.settings.model import Caller, Settings
 from handrail.settings.oauth import read_oauth
 from handrail.settings.options import CALLER_KEY_VARIABLE, FILE_VARIABLE, OPTIONS, Option
-from handrail.settings.target import read_target
+from handrail.settings.targets import Found, Known, Places, check_names, read_targets
 
 DEFAULT_CALLER: Final = "default"
 DEFAULT_FILE: Final = Path("handrail.toml")
@@ -66,8 +65,6 @@ _AS_THEY_ARE: Final = MappingProxyType(
 ACCOUNTS_FILE: Final = "accounts.db"
 """In the data directory: what several processes change."""
 
-_KEY: Final = "upstream.api_key"
-
 Tree = dict[str, Any]
 
 
@@ -94,19 +91,19 @@ def load(
         tree.pop("oauth", {}), environment, file=where, values=values, sources=sources
     )
     accounting = read_accounting(tree, values, file=where)
-    _refuse_unknown(tree, where)
     values["data_dir"] = values["data_dir"] or default_data_dir
-    known = catalogue_of(PROFILES[values["upstream.profile"]], own=models, defaults=defaults)
-    target = read_target(values, sources, environment, missing=missing, catalogue=known)
-    if (values["data_dir"] / ACCOUNTS_FILE).exists():
-        # Somebody may have signed in; whether there is an account is seen when that file is open.
-        sources.update({path: missing.pop(path) for path in list(missing) if path == _KEY})
+    found = Found(values=values, sources=sources, missing=missing, known=Known(models, defaults))
+    places = read_targets(tree, environment, where, found=found)
+    _check_targets(callers, where, places)
+    _excuse_keys(missing, values, sources)
+    _refuse_unknown(tree, where)
     if missing and credentials:
         raise ConfigInvalid(next(iter(missing.values())))
     sources.update(missing)
     return Settings(
         **{name: values[path] for name, path in _AS_THEY_ARE.items()},
-        target=target,
+        targets=places.targets,
+        routes=places.routes,
         oauth=oauth,
         switch=switch,
         executor=Executor(values["background.executor"]),
@@ -120,6 +117,19 @@ def load(
         values=MappingProxyType(values),
         sources=MappingProxyType(sources),
     )
+
+
+def _check_targets(callers: Mapping[str, Caller], file: str, places: Places) -> None:
+    for name, caller in callers.items():
+        allowed = caller.policy.targets
+        check_names(allowed or (), f"{file}: callers.{name}.targets", places.targets)
+
+
+def _excuse_keys(missing: dict[str, str], values: Tree, sources: dict[str, str]) -> None:
+    """Where somebody may have signed in; whether there is an account is seen in that file."""
+    if (values["data_dir"] / ACCOUNTS_FILE).exists():
+        keys = [path for path in missing if path.endswith(".api_key")]
+        sources.update({path: missing.pop(path) for path in keys})
 
 
 def _fast_session(values: Mapping[str, Any]) -> FastSession:
@@ -309,12 +319,15 @@ def _policy(name: str, values: Mapping[str, Any], *, file: str) -> CallerPolicy:
             fast_session=FastPolicy(values["fast_session"]),
             max_running=values["max_running"],
             max_queued=values["max_queued"],
+            max_foreground=values["max_foreground"],
             max_stored_bytes=values["max_stored_bytes"],
             retention_seconds=values["retention"],
             crash=CrashPolicy(values["crash"]),
             weight=values["weight"],
             executor=Executor(values["executor"]) if values["executor"] else None,
             models=values["models"],
+            targets=values["targets"],
+            account_tags=values["account_tags"],
             priority=Priority(values["priority"]),
             max_priority=Priority(values["max_priority"]),
         )

@@ -10,12 +10,13 @@ import msgspec
 
 from handrail.core.admission import Limits
 from handrail.core.callback_url import CALLBACK_PATH
+from handrail.core.caller_policy import CallerPolicy, Executor
 from handrail.core.catalogue import Catalogue, Entries, Options
 from handrail.core.fast_session import FastSession
-from handrail.core.policy import CallerPolicy, Executor
 from handrail.core.profiles import Auth, Profile
 from handrail.core.quota import Quota
 from handrail.core.redact import masked
+from handrail.core.routes import Route, route
 from handrail.core.select import Strategy
 from handrail.core.switch import Switch
 from handrail.settings.accounting import Accounting
@@ -50,14 +51,29 @@ class Proxy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccountEntry:
+    """What the settings say of an account: where its key stands, its tags, its weight if any."""
+
+    place: str
+    tags: tuple[str, ...] = ()
+    weight: float | None = None
+
+    def __str__(self) -> str:
+        weight = "" if self.weight is None else f" weight {self.weight:g}"
+        return f"{self.place}{' tags ' + ' '.join(self.tags) if self.tags else ''}{weight}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """A configured upstream. Timeouts in seconds. `proxy` is None for direct calls.
 
     `catalogue` is what is known about models there. `auth` says how the credential is shown, which
     is `api_key` or what `bearer_command` prints, kept for `bearer_seconds` if it does not say when
     it ends. `query` is a part of every URL, "" for none. `label` is what
-    accounts call it, `accounts` are the keys of the settings by the names of theirs,
-    `drops_reasoning` is what becomes of reasoning whose account cannot be used. `rules` names
+    accounts call it, `accounts` are the keys of the settings by the names of theirs, and
+    `account_table` is what the settings say of these, also of one whose key is not there;
+    `drops_reasoning` is what becomes of reasoning whose account cannot be used. `only`: the
+    settings have no other target. `rules` names
     what decides how a request to it is written: equal rules have equal names.
     """
 
@@ -77,7 +93,9 @@ class Target:
     query: str = ""
     label: str = "upstream"
     accounts: Mapping[str, Secret] = field(default_factory=dict, repr=False)
+    account_table: Mapping[str, AccountEntry] = field(default_factory=dict)
     drops_reasoning: bool = False
+    only: bool = True
     rules: str = field(init=False, repr=False, default="")
 
     def __post_init__(self) -> None:
@@ -91,7 +109,8 @@ class Target:
     @property
     def name(self) -> str:
         """What a run remembers, to find the same upstream again; holds no secret."""
-        return f"{self.profile.name} {self.url}"
+        place = f"{self.profile.name} {self.url}"
+        return place if self.label == "upstream" else f"{self.label}: {place}"
 
 
 def _digest(target: Target) -> str:
@@ -164,7 +183,8 @@ class Settings:
     heartbeat_seconds: int
     log_level: str
     data_dir: Path
-    target: Target
+    targets: Mapping[str, Target]
+    routes: tuple[Route, ...]
     oauth: OAuthSettings
     switch: Switch
     executor: Executor
@@ -183,6 +203,18 @@ class Settings:
     file: Path | None
     values: Mapping[str, Any]
     sources: Mapping[str, str]
+
+    @property
+    def target(self) -> Target:
+        """The first target: the only one, unless there is a table of them."""
+        return next(iter(self.targets.values()))
+
+    def targets_for(self, model: str, caller: CallerPolicy) -> tuple[Target, ...]:
+        """The targets for a model, "" for none, that the caller may use, the first to be asked.
+
+        () when no route leads to one.
+        """
+        return tuple(self.targets[name] for name in route(model, self.routes, caller.targets))
 
     @property
     def limits(self) -> Limits:

@@ -5,15 +5,14 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
+from handrail.core.caller_policy import Executor
 from handrail.core.fast_session import MAX_ITEMS, MIN_ITEMS, NO_FAST_SESSION, Strategy
 from handrail.core.limits import NEARLY_USED_UP
-from handrail.core.policy import (
-    Executor,
-)
 from handrail.core.profiles import PROFILES, AddReasoning, Auth, ToolCleanUp
 from handrail.core.select import Strategy as AccountStrategy
 from handrail.core.switch import SWITCH_VARIABLES
 from handrail.settings import readers
+from handrail.settings.account_table import account_table
 
 CALLER_KEY_VARIABLE: Final = "HANDRAIL_CALLER_KEY"
 API_KEY_VARIABLE: Final = "HANDRAIL_UPSTREAM_API_KEY"
@@ -153,10 +152,11 @@ OPTIONS: Final[tuple[Option, ...]] = (
     ),
     Option(
         path="upstream.accounts",
-        read=readers.secrets,
+        read=account_table,
         default=MappingProxyType({}),
-        meaning="Further API keys, as a table of names: each is `env:VARIABLE` or `file:PATH`. "
-        "Calls are spread over them, and over the accounts of `handrail accounts`.",
+        meaning="Further API keys, as a table of names: each is `env:VARIABLE` or `file:PATH`, or "
+        'a table such as `{ key = "env:X", tags = ["eu"], weight = 2 }`. Calls are spread over '
+        "them, and over the accounts of `handrail accounts`.",
     ),
     Option(
         path="accounts.strategy",

@@ -8,15 +8,14 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from handrail.core.durations import read_duration
+from handrail.core.select import MAX_TAGS
 from handrail.errors import ConfigInvalid
 
 Reader = Callable[[Any, str], Any]
 
 # Bounded, because Python refuses to read an integer of thousands of digits.
 _VERSION: Final = re.compile(r"[A-Za-z0-9.-]{1,40}")
-_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_PLACE: Final = re.compile(r"(?:env:[A-Za-z_][A-Za-z0-9_]*|file:[^\x00]+)")
-_MAX_SECRET: Final = 16 * 1024
+NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _DIGITS: Final = re.compile(r"[0-9]{1,18}")
 
 
@@ -40,6 +39,17 @@ def texts(value: Any, name: str) -> tuple[str, ...]:
     ):
         raise ConfigInvalid(f"{name}: must be a list of texts that are not empty.")
     return tuple(entry.strip() for entry in entries)
+
+
+def tags(value: Any, name: str) -> tuple[str, ...]:
+    """A list of tags of accounts, each once. Raises ConfigInvalid."""
+    found = tuple(dict.fromkeys(texts(value, name)))
+    if len(found) > MAX_TAGS or not all(NAME.fullmatch(tag) for tag in found):
+        raise ConfigInvalid(
+            f"{name}: must be a list of at most {MAX_TAGS} tags of 1 to 64 letters, digits, '-', "
+            "'_' and '.'."
+        )
+    return found
 
 
 def words(value: Any, name: str) -> tuple[str, ...]:
@@ -111,27 +121,6 @@ def chains(value: Any, name: str) -> Mapping[str, tuple[str, ...]]:
     return MappingProxyType(
         {model: texts(chain, f"{name}.{model}") for model, chain in value.items()}
     )
-
-
-def secrets(value: Any, name: str) -> Mapping[str, str]:
-    """A table of names with the place of a secret each. Raises ConfigInvalid.
-
-    A place is `env:VARIABLE` or `file:PATH`; a secret itself has no business in a settings file.
-    """
-    if not isinstance(value, dict):
-        raise ConfigInvalid(f"{name}: must be a table of names.")
-    for key, place in value.items():
-        if not _NAME.fullmatch(key):
-            raise ConfigInvalid(f"{name}: a name is 1 to 64 letters, digits, '-', '_' and '.'.")
-        if not isinstance(place, str) or not _PLACE.fullmatch(place):
-            raise ConfigInvalid(f"{name}.{key}: must be 'env:VARIABLE' or 'file:PATH'.")
-    return MappingProxyType(dict(value))
-
-
-def secret_file(path: str) -> str:
-    """The text of a small file. Raises OSError."""
-    with Path(path).expanduser().open(encoding="utf-8", errors="replace") as file:
-        return file.read(_MAX_SECRET)
 
 
 def zone(value: Any, name: str) -> str:

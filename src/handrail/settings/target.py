@@ -1,116 +1,156 @@
-"""The upstream of the settings: its base URL, credential, proxy and abilities."""
+"""One target of the settings: its base URL, credential, proxy and abilities."""
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
-from types import MappingProxyType
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from handrail.core.catalogue import Catalogue
-from handrail.core.profiles import CODEX, PROFILES, AddReasoning, Auth, Profile, ToolCleanUp
+from handrail.core.profiles import CODEX, OPENAI, PROFILES, AddReasoning, Auth, Profile, ToolCleanUp
 from handrail.core.proxies import proxy_variable
 from handrail.errors import ConfigInvalid
-from handrail.settings import readers
+from handrail.settings.account_table import account_keys
 from handrail.settings.model import Proxy, Secret, Target
-from handrail.settings.options import API_KEY_VARIABLE, OPENAI_KEY_VARIABLE, WhenMakerIsGone
+from handrail.settings.options import API_KEY_VARIABLE, OPENAI_KEY_VARIABLE
 from handrail.settings.proxy import proxy_of
+
+ONLY_TARGET: Final = "upstream"
+"""What the only target is called, which needs no name."""
 
 _PLAIN_URL: Final = re.compile(r"[^\x00-\x20?#\x7f-\U0010ffff]+")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """What holds for all targets of the settings; `only`: there is but one."""
+
+    drops_reasoning: bool
+    only: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What the settings say of one target: its part of all values and sources, by plain names.
+
+    `place` is where that stands, `upstream` or `targets.NAME`. What is derived is written back, so
+    that it can be shown.
+    """
+
+    place: str
+    values: dict[str, Any]
+    sources: dict[str, str]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[f"{self.place}.{name}"]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.values[f"{self.place}.{name}"] = value
+
+    def put(self, name: str, value: Any, *, source: str) -> None:
+        """A value and where it is from."""
+        self[name] = value
+        self.sources[f"{self.place}.{name}"] = source
+
+    def at(self, name: str) -> str:
+        """Where a value is from, and what it is called: how an error about it begins."""
+        path = f"{self.place}.{name}"
+        return f"{self.sources[path]}: {path}"
+
+
+def place_of(target: Target) -> str:
+    """Where the settings describe it."""
+    return ONLY_TARGET if target.label == ONLY_TARGET else f"targets.{target.label}"
+
+
 def read_target(
-    values: dict[str, Any],
-    sources: dict[str, str],
+    said: Said,
     environment: Mapping[str, str],
     *,
     missing: dict[str, str],
     catalogue: Catalogue,
+    manner: Manner,
 ) -> Target:
-    """The target that the settings' values name, where `catalogue` is known about models.
+    """The target that the settings describe, where `catalogue` is known about models.
 
-    Completes `values` and `sources` with what was derived; `missing` gets what a credential lacks.
-    Raises ConfigInvalid.
+    `manner` is what they say of all targets. `missing` gets what a credential lacks. Raises
+    ConfigInvalid.
     """
-    profile = PROFILES[values["upstream.profile"]]
-    url = _url(profile, values, sources)
-    if values["upstream.extra_fields"] and profile.takes is None:
+    profile = PROFILES[said["profile"]]
+    url = _url(profile, said)
+    if said["extra_fields"] and profile.takes is None:
         raise ConfigInvalid(
-            f"{sources['upstream.extra_fields']}: upstream.extra_fields has a meaning only for "
-            "the profile compatible; the others take unknown fields anyway."
+            f"{said.at('extra_fields')} has a meaning only for the profile compatible; the others "
+            "take unknown fields anyway."
         )
-    version = values["upstream.api_version"]
-    runs_background = _runs_background(profile, values, sources)
-    adds = values["upstream.encrypted_reasoning"] or profile.add_reasoning
-    values["upstream.encrypted_reasoning"] = adds
-    cleans = values["upstream.clean_tools"] or profile.clean_tools
-    values["upstream.clean_tools"] = cleans
+    runs_background = _runs_background(profile, said)
+    said["encrypted_reasoning"] = adds = said["encrypted_reasoning"] or profile.add_reasoning
+    said["clean_tools"] = cleans = said["clean_tools"] or profile.clean_tools
+    version = said["api_version"]
     return Target(
         url=url,
         profile=replace(profile, add_reasoning=AddReasoning(adds), clean_tools=ToolCleanUp(cleans)),
-        api_key=_api_key(
-            profile, values, environment=environment, sources=sources, missing=missing
-        ),
-        extra_fields=frozenset(values["upstream.extra_fields"]),
+        api_key=_api_key(profile, said, environment=environment, missing=missing),
+        extra_fields=frozenset(said["extra_fields"]),
         runs_background=runs_background,
-        model_fallbacks=values["upstream.model_fallbacks"],
-        reply_seconds=values["upstream.reply_timeout"],
-        idle_seconds=values["upstream.idle_timeout"],
-        proxy=_proxy(url, values, environment=environment, sources=sources),
+        model_fallbacks=said["model_fallbacks"],
+        reply_seconds=said["reply_timeout"],
+        idle_seconds=said["idle_timeout"],
+        proxy=_proxy(url, said, environment),
         catalogue=catalogue,
-        auth=_auth(profile, values),
-        bearer_command=values["upstream.bearer_command"],
-        bearer_seconds=values["upstream.bearer_lifetime"],
+        auth=_auth(profile, said),
+        bearer_command=said["bearer_command"],
+        bearer_seconds=said["bearer_lifetime"],
         query="" if version is None else f"api-version={version}",
-        accounts=_accounts(values, environment, missing=missing),
-        drops_reasoning=values["accounts.when_maker_is_gone"] == WhenMakerIsGone.DROP,
+        label=said.place.removeprefix("targets."),
+        accounts=account_keys(
+            said["accounts"], environment, place=f"{said.place}.accounts", missing=missing
+        ),
+        account_table=said["accounts"],
+        drops_reasoning=manner.drops_reasoning,
+        only=manner.only,
     )
 
 
-def _url(profile: Profile, values: dict[str, Any], sources: dict[str, str]) -> str:
-    if values["upstream.url"] is None:
+def _url(profile: Profile, said: Said) -> str:
+    named = said.place != ONLY_TARGET
+    if said["url"] is None:
         if profile.base_url is None:
+            ways = "" if named else f" (--upstream, HANDRAIL_UPSTREAM_URL or {said.place}.url)"
             raise ConfigInvalid(
-                f"--upstream: the profile {profile.name} needs the base URL of a server "
-                "(--upstream, HANDRAIL_UPSTREAM_URL or upstream.url)."
+                f"{f'{said.place}.url' if named else '--upstream'}: the profile {profile.name} "
+                f"needs the base URL of a server{ways}."
             )
-        values["upstream.url"] = profile.base_url
-        sources["upstream.url"] = f"profile {profile.name}"
-    return base_url(values["upstream.url"], sources["upstream.url"])
+        said.put("url", profile.base_url, source=f"profile {profile.name}")
+    source = said.sources[f"{said.place}.url"]
+    return base_url(said["url"], said.at("url") if named else source)
 
 
-def _auth(profile: Profile, values: dict[str, Any]) -> Auth:
-    by_default = Auth.BEARER if values["upstream.bearer_command"] else profile.auth
-    values["upstream.auth"] = values["upstream.auth"] or by_default
-    return Auth(values["upstream.auth"])
+def _auth(profile: Profile, said: Said) -> Auth:
+    by_default = Auth.BEARER if said["bearer_command"] else profile.auth
+    said["auth"] = said["auth"] or by_default
+    return Auth(said["auth"])
 
 
-def _proxy(
-    url: str,
-    values: dict[str, Any],
-    *,
-    environment: Mapping[str, str],
-    sources: dict[str, str],
-) -> Proxy | None:
+def _proxy(url: str, said: Said, environment: Mapping[str, str]) -> Proxy | None:
     # Chosen here once and for all, and not by the HTTP client with each call: what is in force can
     # be shown, and a proxy that cannot be used stops the start.
-    values["upstream.proxy"], sources["upstream.proxy"] = None, "not set"
+    said.put("proxy", None, source="not set")
     proxy = proxy_of(url, environment)
     if proxy is not None:
-        values["upstream.proxy"] = proxy.url
-        sources["upstream.proxy"] = f"environment {proxy_variable(url, environment)}"
+        said.put("proxy", proxy.url, source=f"environment {proxy_variable(url, environment)}")
     return proxy
 
 
-def _runs_background(profile: Profile, values: dict[str, Any], sources: Mapping[str, str]) -> bool:
-    said: bool | None = values["upstream.runs_background"]
-    if said and profile is CODEX:
+def _runs_background(profile: Profile, said: Said) -> bool:
+    able: bool | None = said["runs_background"]
+    if able and profile is CODEX:
         raise ConfigInvalid(
-            f"{sources['upstream.runs_background']}: upstream.runs_background: the Codex backend "
-            "stores nothing and runs nothing in the background."
+            f"{said.at('runs_background')}: the Codex backend stores nothing and runs nothing in "
+            "the background."
         )
-    values["upstream.runs_background"] = profile.runs_background if said is None else said
-    return bool(values["upstream.runs_background"])
+    said["runs_background"] = profile.runs_background if able is None else able
+    return bool(said["runs_background"])
 
 
 def base_url(text: str, source: str) -> str:
@@ -136,71 +176,50 @@ def base_url(text: str, source: str) -> str:
 
 
 def _api_key(
-    profile: Profile,
-    values: dict[str, Any],
-    *,
-    environment: Mapping[str, str],
-    sources: dict[str, str],
-    missing: dict[str, str],
+    profile: Profile, said: Said, *, environment: Mapping[str, str], missing: dict[str, str]
 ) -> Secret | None:
-    named = values["upstream.api_key_env"]
-    if values["upstream.bearer_command"]:
-        _check_no_key(values, environment=environment, sources=sources)
-        values["upstream.api_key"], sources["upstream.api_key"] = None, "upstream.bearer_command"
+    named = said["api_key_env"]
+    if said["bearer_command"]:
+        _check_no_key(said, environment)
+        said.put("api_key", None, source=f"{said.place}.bearer_command")
         return None
-    candidates = [API_KEY_VARIABLE]
-    if named:
-        candidates.append(named)
-    elif profile.name == "openai":
-        candidates.append(OPENAI_KEY_VARIABLE)
+    candidates = _key_variables(profile, said)
     for variable in candidates:
         key = environment.get(variable, "").strip()
         if key and not (key.isascii() and key.isprintable()):
             raise ConfigInvalid(f"{variable}: must be printable ASCII.")
         if key:
-            values["upstream.api_key"], sources["upstream.api_key"] = Secret(key), variable
-            return values["upstream.api_key"]  # type: ignore[no-any-return]
-    values["upstream.api_key"], sources["upstream.api_key"] = None, "not set"
+            found = Secret(key)
+            said.put("api_key", found, source=variable)
+            return found
+    said.put("api_key", None, source="not set")
+    path = f"{said.place}.api_key"
     if named:
-        missing["upstream.api_key"] = f"upstream.api_key_env: the variable {named} is not set."
-    elif profile.needs_credential and not values["upstream.accounts"]:
-        missing["upstream.api_key"] = (
-            f"{candidates[-1]}: is not set, and an upstream of the profile {profile.name} needs a "
+        missing[path] = f"{said.place}.api_key_env: the variable {named} is not set."
+    elif profile.needs_credential and not said["accounts"]:
+        where = candidates[-1] if candidates else f"{path}_env"
+        missing[path] = (
+            f"{where}: is not set, and an upstream of the profile {profile.name} needs a "
             "credential."
         )
     return None
 
 
-def _accounts(
-    values: Mapping[str, Any], environment: Mapping[str, str], *, missing: dict[str, str]
-) -> Mapping[str, Secret]:
-    """The keys of the table of accounts. A file is read anew with each load of the settings."""
-    found = {}
-    for name, place in values["upstream.accounts"].items():
-        kind, _, where = place.partition(":")
-        try:
-            said = environment.get(where, "") if kind == "env" else readers.secret_file(where)
-        except OSError as error:
-            said = ""
-            where = f"{where} ({error.strerror})"
-        key = said.strip()
-        if not key or not (key.isascii() and key.isprintable() and " " not in key):
-            missing[f"upstream.accounts.{name}"] = (
-                f"upstream.accounts.{name}: {kind} {where} holds no API key."
-            )
-            continue
-        found[name] = Secret(key)
-    return MappingProxyType(found)
+def _key_variables(profile: Profile, said: Said) -> list[str]:
+    """The variables that may hold the credential, the strongest first."""
+    only = said.place == ONLY_TARGET
+    found = [API_KEY_VARIABLE] if only else []
+    if said["api_key_env"]:
+        return [*found, said["api_key_env"]]
+    # Of several targets, only OpenAI's own address is meant by a variable that nobody named.
+    openai = profile.name == OPENAI.name and (only or said["url"] == OPENAI.base_url)
+    return [*found, OPENAI_KEY_VARIABLE] if openai else found
 
 
-def _check_no_key(
-    values: dict[str, Any], *, environment: Mapping[str, str], sources: dict[str, str]
-) -> None:
+def _check_no_key(said: Said, environment: Mapping[str, str]) -> None:
     """Raise ConfigInvalid when a key is given beside the command."""
-    given = values["upstream.api_key_env"] or environment.get(API_KEY_VARIABLE, "").strip()
-    if given:
-        other = "upstream.api_key_env" if values["upstream.api_key_env"] else API_KEY_VARIABLE
-        raise ConfigInvalid(
-            f"{sources['upstream.bearer_command']}: give upstream.bearer_command or {other}, "
-            "not both."
-        )
+    variable = API_KEY_VARIABLE if said.place == ONLY_TARGET else ""
+    if said["api_key_env"] or environment.get(variable, "").strip():
+        other = f"{said.place}.api_key_env" if said["api_key_env"] else variable
+        source = said.sources[f"{said.place}.bearer_command"]
+        raise ConfigInvalid(f"{source}: give {said.place}.bearer_command or {other}, not both.")

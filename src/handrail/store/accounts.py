@@ -8,7 +8,7 @@ either the lease or the new version, and reads instead of asking the issuer agai
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from handrail.core.limits import Cooldown, Told, Window
 from handrail.core.select import State
@@ -54,6 +54,7 @@ class Account:
             "why_ended": self.why_ended,
             "pinned": pinned,
             "weight": self.weight,
+            "tags": list(self.tags),
             "expires_at": written(self.expires_at),
             "refreshed_at": written(self.refreshed_at),
             "cooldowns": [
@@ -131,6 +132,10 @@ class Renewal:
     plan: str | None = None
 
 
+TARGET: Final = "target:"
+"""Before the name of a target that made something with the credential of the settings."""
+
+
 class Accounts(Protocol):
     """Where accounts are kept. Raises StoreFailed when it cannot do its work."""
 
@@ -166,11 +171,11 @@ class Accounts(Protocol):
     def digest(self, sealed: str) -> bytes:
         """What is kept in place of something that only one account can read."""
 
-    async def made(self, account: str, digests: Sequence[bytes], *, until: float) -> None:
-        """Which account made these."""
+    async def made(self, maker: str, digests: Sequence[bytes], *, until: float) -> None:
+        """Who made these: the id of an account, or TARGET and the name of a target."""
 
     async def maker(self, digests: Sequence[bytes], *, now: float) -> str | None:
-        """The id of the account that made the first of these that is known."""
+        """Who made the first of these that is known."""
 
     async def sweep(self, *, now: float) -> None:
         """Forget what is over."""

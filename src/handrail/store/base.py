@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from handrail.core.admission import Limits
+from handrail.core.caller_policy import Priority
 from handrail.core.lifecycle import State
-from handrail.core.policy import Priority
 from handrail.core.retry import Cause
 from handrail.errors import StoreFailed
 

@@ -5,15 +5,15 @@ run store: a row that the power takes away is a few milliseconds of account-keep
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
 from typing import Final, Protocol
 
 from handrail.core.budgets import Charge, Totals, Work
-from handrail.core.report import UsageSum
+from handrail.core.report import GROUPS, UsageSum
 from handrail.errors import Code, ConfigInvalid, StoreFailed
 from handrail.store.faults import name_of
 from handrail.store.migrate import LEDGER, migrate
@@ -21,6 +21,13 @@ from handrail.store.opening import connect, connect_to_read, make_private
 from handrail.store.queries import load, parse
 
 PRUNED_AT_ONCE: Final = 1_000
+
+_QUARTER: Final = 900
+_ALL_TIME: Final = 1 << 40
+"""In seconds: longer than any clock goes."""
+
+_ASKED_EVERY: Final = 100_000
+"""Steps of the database's machine, a few milliseconds."""
 
 _SQL: Final = parse(load("ledger/queries.sql"))
 
@@ -122,21 +129,7 @@ class SqliteLedger:
     def spent(self, *, since: float) -> list[Charge]:
         """See the port."""
         with self._transaction() as connection:
-            found = connection.execute(_SQL["spent"], {"since": since}).fetchall()
-        return [
-            Charge(
-                work=Work(
-                    caller=row["caller"],
-                    project=row["project"],
-                    models=(row["model"], row["sent_model"]),
-                    account=row["account"],
-                ),
-                known=Totals(cost=row["cost"], tokens=row["used"], requests=row["requests"]),
-                unpriced=row["unpriced"],
-                uncounted=row["uncounted"],
-            )
-            for row in found
-        ]
+            return _spent(connection, since=since)
 
     def prune(self, *, before: float) -> int:
         """See the port."""
@@ -191,15 +184,67 @@ def _failed(error: Exception) -> StoreFailed:
     )
 
 
-def read_usage(path: Path, *, since: float, until: float) -> list[UsageSum]:
-    """The sums of a ledger's file, also while a gateway writes it. Raises ConfigInvalid."""
+def _spent(connection: sqlite3.Connection, *, since: float) -> list[Charge]:
+    return [
+        Charge(
+            work=Work(
+                caller=row["caller"],
+                project=row["project"],
+                models=(row["model"], row["sent_model"]),
+                account=row["account"],
+            ),
+            known=Totals(cost=row["cost"], tokens=row["used"], requests=row["requests"]),
+            unpriced=row["unpriced"],
+            uncounted=row["uncounted"],
+        )
+        for row in connection.execute(_SQL["spent"], {"since": since})
+    ]
+
+
+def read_spent(path: Path, *, since: float) -> list[Charge]:
+    """What counts of the calls that ended from `since` (unix time) on, also while it is written.
+
+    Nothing where there is no file. Raises ConfigInvalid.
+    """
+    if not path.exists():
+        return []
     try:
-        connection = connect_to_read(path)
-        try:
-            values = {"since": since, "until": until}
-            found = connection.execute(_SQL["usage"], values).fetchall()
-        finally:
-            connection.close()
+        with closing(connect_to_read(path)) as connection:
+            return _spent(connection, since=since)
     except (sqlite3.Error, UnicodeDecodeError) as error:
-        raise ConfigInvalid(f"{path}: cannot be read as a usage ledger: {error}.") from None
-    return [UsageSum(**dict(row)) for row in found]
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> ConfigInvalid:
+    return ConfigInvalid(f"{path}: cannot be read as a usage ledger: {error}.")
+
+
+def _never() -> bool:
+    return False
+
+
+def read_usage(
+    path: Path,
+    *,
+    since: float,
+    until: float,
+    by: Sequence[str] = GROUPS,
+    expired: Callable[[], bool] = _never,
+) -> Generator[UsageSum, None, None]:
+    """The sums of a ledger's file, also while a gateway writes it; none where there is no file.
+
+    They are told apart by the groups of `by`, of which others are left empty; without `day` they
+    are of the whole time, as if it were one quarter. `expired` is asked now and then whether to
+    give up. Raises ConfigInvalid.
+    """
+    if not path.exists():
+        return
+    values = {"since": since, "until": until, "step": _QUARTER if "day" in by else _ALL_TIME}
+    values |= {f"by_{group}": group in by for group in GROUPS if group != "day"}
+    try:
+        with closing(connect_to_read(path)) as connection:
+            connection.set_progress_handler(expired, _ASKED_EVERY)
+            for row in connection.execute(_SQL["usage"], values):
+                yield UsageSum(**dict(row))
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from None

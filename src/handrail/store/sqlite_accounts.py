@@ -3,7 +3,7 @@
 import hmac
 import secrets
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +13,7 @@ from handrail.core.limits import Cooldown, Told, Window
 from handrail.core.select import State
 from handrail.errors import ConfigInvalid
 from handrail.store.accounts import (
+    TARGET,
     Account,
     Busy,
     Kept,
@@ -127,19 +128,21 @@ class SqliteAccounts:
 
         await self.file.run(work)
 
-    async def made(self, account: str, digests: Sequence[bytes], *, until: float) -> None:
-        rows = [{"digest": digest, "id": account, "until": until} for digest in digests]
+    async def made(self, maker: str, digests: Sequence[bytes], *, until: float) -> None:
+        rows = [{"digest": digest, "maker": maker, "until": until} for digest in digests]
 
         def work(connection: sqlite3.Connection) -> None:
-            if _one(connection, "credential", id=account) is not None:
-                connection.executemany(SQL["made"], rows)
+            account = not maker.startswith(TARGET)
+            if account and _one(connection, "credential", id=maker) is None:
+                return  # it was removed just now
+            connection.executemany(SQL["made"], rows)
 
         await self.file.run(work)
 
     async def maker(self, digests: Sequence[bytes], *, now: float) -> str | None:
         def work(connection: sqlite3.Connection) -> str | None:
             rows = (_one(connection, "maker", digest=digest, now=now) for digest in digests)
-            return next((str(row["account"]) for row in rows if row is not None), None)
+            return next((str(row["maker"]) for row in rows if row is not None), None)
 
         return await self.file.run(work)
 
@@ -221,26 +224,24 @@ class SqliteAccounts:
 
         return self.file.now(work)
 
-    def declare(
-        self, target: str, names: Collection[str], *, now: float, forget: bool = True
-    ) -> None:
+    def declare(self, targets: Mapping[str, str], *, now: float, forget: bool = True) -> None:
         """Make the accounts of the settings known, and `forget` those that are there no more.
 
-        Raises ConfigInvalid when a name is that of an account of another kind.
+        `targets` has the target of each by its name. Raises ConfigInvalid when a name is that of an
+        account of another kind.
         """
 
         def work(connection: sqlite3.Connection) -> None:
             for row in _all(connection, now):
-                declared = row.name in names and row.target == target
-                gone = row.kind == SETTINGS and row.target == target and not declared
+                gone = row.kind == SETTINGS and targets.get(row.name) != row.target
                 if gone and forget:
                     connection.execute(SQL["remove"], {"id": row.id})
-                if row.name in names and (row.kind, row.target) != (SETTINGS, target):
+                elif row.kind != SETTINGS and row.name in targets:
                     raise ConfigInvalid(
-                        f"upstream.accounts.{row.name}: there is an account of that name in "
+                        f"accounts.{row.name}: the settings have an account of a name that is in "
                         "`handrail accounts list` already."
                     )
-            for name in names:
+            for name, target in targets.items():
                 if _one(connection, "by_name", name=name) is None:
                     values = {"id": f"acct_{secrets.token_hex(8)}", "name": name, "now": now}
                     connection.execute(SQL["declare"], values | {"target": target})
@@ -254,6 +255,11 @@ class SqliteAccounts:
     def set_weight(self, account: str, weight: float) -> None:
         """Give it another weight."""
         self.file.now(lambda c: c.execute(SQL["set_weight"], {"id": account, "weight": weight}))
+
+    def set_tags(self, account: str, tags: Sequence[str]) -> None:
+        """Give it these tags instead of those it has."""
+        written = msgspec.json.encode(tags).decode()
+        self.file.now(lambda c: c.execute(SQL["set_tags"], {"id": account, "tags": written}))
 
     def remove(self, account: str) -> None:
         """Destroy it and its credential; a pin on it is gone too."""

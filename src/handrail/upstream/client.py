@@ -37,7 +37,8 @@ _FINISH_SECONDS: Final = 0.25
 class UpstreamCall:
     """One HTTP request to make. `reply_seconds` bounds the wait for the reply's headers.
 
-    `called` is what errors call the other side.
+    `called` is what errors call the other side. `keep_seconds` is how long the connection is kept
+    for another call when this one is over.
     """
 
     method: str
@@ -47,6 +48,7 @@ class UpstreamCall:
     reply_seconds: float
     proxy: Proxy | None
     called: str = "upstream"
+    keep_seconds: float = 15.0
 
 
 class UpstreamReply(Protocol):
@@ -149,16 +151,24 @@ class AiohttpReply:
 
 
 class AiohttpClient:
-    """`UpstreamClient` over one aiohttp session. `idle_seconds` is how long a connection is kept.
+    """`UpstreamClient` over aiohttp: one session for each time that connections are kept.
 
     Build it inside the running event loop.
     """
 
-    def __init__(self, *, idle_seconds: float = 15.0) -> None:
+    def __init__(self) -> None:
+        self._sessions: dict[float, aiohttp.ClientSession] = {}
+
+    def _session(self, keep_seconds: float) -> aiohttp.ClientSession:
+        if keep_seconds not in self._sessions:
+            self._sessions[keep_seconds] = self._new_session(keep_seconds)
+        return self._sessions[keep_seconds]
+
+    def _new_session(self, keep_seconds: float) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
-            limit=0, limit_per_host=0, keepalive_timeout=idle_seconds, ttl_dns_cache=60
+            limit=0, limit_per_host=0, keepalive_timeout=keep_seconds, ttl_dns_cache=60
         )
-        self._session = aiohttp.ClientSession(
+        return aiohttp.ClientSession(
             connector=connector,
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -184,7 +194,7 @@ class AiohttpClient:
         via = " through its proxy" if call.proxy else ""
         try:
             async with asyncio.timeout(call.reply_seconds):
-                reply = await self._session.request(
+                reply = await self._session(call.keep_seconds).request(
                     call.method,
                     URL(call.url, encoded=True),
                     data=_paced(call.body),
@@ -222,7 +232,8 @@ class AiohttpClient:
 
     async def close(self) -> None:
         """See the port."""
-        await self._session.close()
+        for session in self._sessions.values():
+            await session.close()
 
 
 def _paced(body: bytes | None) -> bytes | io.BytesIO | None:

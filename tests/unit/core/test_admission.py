@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handrail.core.admission import PLACES, Limits, Queue, next_start
-from handrail.core.policy import Priority
+from handrail.core.caller_policy import Priority
 
 CALLERS = ["ann", "bob", "eve"]
 

@@ -120,6 +120,15 @@ def test_what_nobody_knows_counts_as_reserved() -> None:
     assert team.charged(many) == Totals(cost=17, tokens=38, requests=9)
 
 
+def test_a_budget_sums_up_what_it_is_for() -> None:
+    own = Charge(work=WORK, known=Totals(cost=3, tokens=5, requests=1))
+    other = Charge(work=Work(caller="bob", project=None, models=("m",)), known=Totals(requests=9))
+    ann = budget(caller="ann", reserve=Totals(tokens=7, requests=1))
+    unknown = Charge(work=WORK, known=Totals(requests=1), uncounted=1)
+    assert ann.used([own, other, unknown]) == Totals(cost=3, tokens=12, requests=2)
+    assert ann.used([]) == Totals()
+
+
 def test_sums_are_added_and_taken_away_and_never_below_nothing() -> None:
     some, more = Totals(cost=1, tokens=2, requests=3), Totals(cost=4, tokens=1, requests=3)
     assert some.plus(more) == Totals(cost=5, tokens=3, requests=6)

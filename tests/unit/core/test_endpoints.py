@@ -10,16 +10,14 @@ from hypothesis import given
 from msgspec import Raw
 
 from handrail.core import wire
-from handrail.core.endpoints import READERS, prepare_endpoint
-from handrail.core.policy import (
+from handrail.core.caller_policy import (
     BackgroundPolicy,
     CallerPolicy,
-    Mode,
-    Plan,
     StoreFalsePolicy,
     StorePolicy,
-    decide_endpoint,
 )
+from handrail.core.endpoints import READERS, prepare_endpoint
+from handrail.core.policy import Mode, Plan, decide_endpoint
 from handrail.core.profiles import PROFILES, Endpoint
 from handrail.core.rewrite import GATEWAY_FIELDS, UpstreamRequest, endpoint_request
 from handrail.core.switch import Switch

@@ -8,10 +8,10 @@ from hypothesis import given
 from msgspec import Raw
 
 from handrail.core import wire
+from handrail.core.caller_policy import Executor
 from handrail.core.catalogue import Capability, Catalogue, Entry
 from handrail.core.efforts import Effort
 from handrail.core.explain import MAX_SHOWN, UNREADABLE, explained, model, refused, shown
-from handrail.core.policy import Executor
 from handrail.core.prepare import VERSION, Prepared
 from handrail.core.redact import MASK, hidden
 from handrail.errors import Code, RequestRejected

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from handrail.core import wire
+from handrail.core.caller_policy import CallerPolicy
 from handrail.core.model_access import ANY_MODEL, check_model, may_use
-from handrail.core.policy import CallerPolicy, decide, decide_endpoint
+from handrail.core.policy import decide, decide_endpoint
 from handrail.core.profiles import Endpoint
 from handrail.core.switch import resolve_switch
 from handrail.errors import RequestRejected

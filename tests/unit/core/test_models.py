@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from handrail.core import wire
-from handrail.core.models import both_shapes, find, only
+from handrail.core.models import both_shapes, find, only, union
 from handrail.errors import UpstreamFailed
 from tests.unit.core.generated import JSON, spelled
 
@@ -125,3 +125,31 @@ def test_any_object_becomes_a_list_of_both_shapes_or_is_the_upstreams_failure(bo
     assert isinstance(json.loads(bytes(result["models"])), list)
     assert result.get("x") == given_.get("x")
     assert find(result, "no such model") is None
+
+
+def joined(*bodies: Json) -> Json:
+    """The lists of several upstreams as one."""
+    lists = [both_shapes(wire.parse_object(json.dumps(body).encode())) for body in bodies]
+    result: Json = json.loads(wire.encode(union(lists)))
+    return result
+
+
+def test_several_lists_become_one_in_which_the_first_of_a_name_stands() -> None:
+    other = {**ENTRY, "owned_by": "nobody"}
+    nameless = {"object": "model"}
+    again = {**CODEX, "priority": 9}
+    listed = joined(
+        {"data": [ENTRY, nameless], "has_more": True}, {"models": [CODEX]}, {"models": [again]}
+    )
+    assert listed == {"object": "list", "data": [ENTRY, DERIVED], "models": [CODEX]}
+    assert joined({"data": [other]}, {"data": [ENTRY]})["data"] == [other]
+
+
+def test_one_list_stays_as_it_is_and_none_is_an_empty_one() -> None:
+    assert joined({"data": [ENTRY], "new": 1}) == {
+        "object": "list",
+        "data": [ENTRY],
+        "models": [],
+        "new": 1,
+    }
+    assert joined() == {"object": "list", "data": [], "models": []}

@@ -11,17 +11,15 @@ from hypothesis import given
 from msgspec import Raw
 
 from handrail.core import wire
-from handrail.core.policy import (
+from handrail.core.caller_policy import (
     BackgroundPolicy,
     CallerPolicy,
     Executor,
-    Mode,
-    Plan,
     StoreFalsePolicy,
     StorePolicy,
     WhenLeft,
-    decide,
 )
+from handrail.core.policy import Mode, Plan, decide
 from handrail.core.switch import Switch, parse_boolean, resolve_switch
 from handrail.errors import ConfigInvalid, RequestRejected
 from tests.guardrails import (
@@ -162,7 +160,7 @@ def test_an_empty_boolean_is_unset(text: str) -> None:
 def test_any_other_word_stops_the_start_and_names_the_variable(
     text: str, variable: str, flag: bool | None
 ) -> None:
-    with pytest.raises(ConfigInvalid, match=f"{variable}: '{text}' is not a boolean"):
+    with pytest.raises(ConfigInvalid, match=f"{variable}: is not a boolean"):
         resolve_switch(flag=flag, environment={variable: f" {text} "}, file=True)
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from handrail.core import wire
-from handrail.core.policy import CallerPolicy, Mode, Plan, StorePolicy, WhenLeft, decide
+from handrail.core.caller_policy import CallerPolicy, StorePolicy, WhenLeft
+from handrail.core.policy import Mode, Plan, decide
 from handrail.errors import ConfigInvalid, RequestRejected
 from tests.guardrails import KEPT_SECONDS, switch_of
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handrail.core import wire
+from handrail.core.caller_policy import CallerPolicy, Executor, StoreFalsePolicy, StorePolicy
 from handrail.core.fast_session import FastSession, Strategy
-from handrail.core.policy import CallerPolicy, Executor, Mode, StoreFalsePolicy, StorePolicy
+from handrail.core.policy import Mode
 from handrail.core.prepare import VERSION, Prepared, Upstream, prepare, top_level
 from handrail.core.profiles import PROFILES
 from handrail.core.rewrite import upstream_request, upstream_run_request

@@ -4,7 +4,10 @@ from datetime import UTC
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import pytest
+
 from handrail.core.report import Line, UsageSum, bar, gauge, lines, total
+from handrail.errors import RequestRejected
 
 NOON = 1_795_348_800  # 2026-11-22, 12:00 UTC
 
@@ -89,3 +92,12 @@ def test_a_gauge_is_full_at_one_and_never_longer() -> None:
         "████",
         "████",
     ]
+
+
+def test_more_lines_than_there_may_be_are_refused_and_not_cut_off() -> None:
+    sums = [part(model=name) for name in ("a", "b", "a", "c")]
+    assert len(lines(sums, by=("model",), zone=UTC, most=3)) == 3
+    with pytest.raises(RequestRejected) as caught:
+        lines(sums, by=("model",), zone=UTC, most=2)
+    assert caught.value.fault.param == "by"
+    assert "more than 2 rows" in caught.value.fault.message

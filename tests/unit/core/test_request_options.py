@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from handrail.core.policy import CrashPolicy, Mode, Plan, Priority, Reason
+from handrail.core.caller_policy import CrashPolicy, Priority
+from handrail.core.policy import Mode, Plan, Reason
 from handrail.core.request_options import (
     PROJECT,
     RequestOptions,

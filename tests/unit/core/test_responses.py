@@ -345,3 +345,24 @@ def test_an_error_event_that_cannot_be_read_is_malformed_or_an_error_all_the_sam
     except events.MalformedEvent:
         return
     assert found.cause == "upstream_failed"
+
+
+def test_a_key_that_an_upstream_quotes_in_an_error_is_masked_in_every_form() -> None:
+    key, mask = "sk-abcdefghijkl", "[redacted]"
+    error = RunError(cause=f"of {key}", message=f"not {key}", code=key)
+    assert (error.cause, error.message, error.code) == (f"of {mask}", f"not {mask}", mask)
+    said = {"error": wire.raw({"code": "c", "message": f"not {key}", "more": [key]})}
+    shown = responses.without_secrets({**said, "id": wire.raw("r")})
+    assert json.loads(bytes(shown["error"])) == {
+        "code": "c",
+        "message": f"not {mask}",
+        "more": [mask],
+    }
+    assert bytes(shown["id"]) == b'"r"'
+
+
+@pytest.mark.parametrize("error", [None, "words", {"message": "it is over"}])
+def test_a_response_whose_error_quotes_nothing_stays_the_same(error: object) -> None:
+    response = {"id": wire.raw("r"), "error": wire.raw(error)}
+    assert responses.without_secrets(response) is response
+    assert responses.without_secrets({}) == {}

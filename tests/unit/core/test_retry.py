@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from handrail.core.policy import CrashPolicy
+from handrail.core.caller_policy import CrashPolicy
 from handrail.core.retry import MAX_ATTEMPTS, MAX_CALLS, Cause, Verdict, attempt_verdict, verdict
 from handrail.errors import (
     Code,
@@ -122,6 +122,7 @@ def test_the_words_that_stand_in_the_store_never_change() -> None:
         "refused",
         "mended",
         "other_account",
+        "other_target",
         "ended_early",
         "stalled",
         "server_error",

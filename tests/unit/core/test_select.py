@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handrail.core.select import (
+    BARRED,
     Candidate,
     Choice,
     Obstacle,
@@ -324,6 +325,69 @@ def test_whoever_is_chosen_is_there_and_nobody_said_otherwise(
         for each in candidates:
             said = [o for o in each.obstacles if not o.guessed]
             assert each.state is not State.ACTIVE or said
+
+
+EU = account("eu", tags=frozenset({"eu", "paid"}))
+US = account("us", tags=frozenset({"us"}))
+PLAIN = account("plain")
+
+
+@pytest.mark.parametrize(
+    ("tags", "names"),
+    [
+        (set(), {"eu", "us", "plain"}),
+        ({"eu"}, {"eu"}),
+        ({"paid", "us"}, {"eu", "us"}),
+        ({"nowhere", "us"}, {"us"}),
+    ],
+)
+def test_of_the_callers_tags_an_account_must_have_one(tags: set[str], names: set[str]) -> None:
+    choice = chosen(EU, US, PLAIN, wants=Wants(tags=frozenset(tags)))
+    assert {each.name for each in choice.considered if each.obstacle is None} == names
+    assert name_of(choice) in names
+    assert not choice.barred
+    assert all(each.obstacle == BARRED for each in choice.considered if each.name not in names)
+
+
+def test_a_caller_without_an_account_of_its_own_gets_none_and_hears_why() -> None:
+    choice = chosen(EU, US, PLAIN, wants=Wants(tags=frozenset({"asia"})))
+    assert (choice.account, choice.until) == (None, None)
+    assert choice.reason == "no account has one of the caller's tags"
+    assert choice.barred
+    assert not chosen(wants=Wants(tags=frozenset({"asia"}))).barred
+
+
+@pytest.mark.parametrize(
+    "wants", [{"pin": "us"}, {"bound": "acct_us"}, {"last": "acct_us", "tried": {"acct_eu"}}]
+)
+def test_neither_pin_nor_binding_nor_affinity_leads_to_an_account_of_other_tags(
+    wants: dict[str, Any],
+) -> None:
+    only = Wants(tags=frozenset({"eu"}), **wants)
+    choice = chosen(replace(EU, state=State.PAUSED), US, wants=only)
+    assert choice.account is None
+    assert choice.barred is ("last" not in wants)
+    assert name_of(chosen(EU, US, wants=replace(only, tried=frozenset()))) == (
+        "eu" if "last" in wants else None
+    )
+
+
+def test_the_operators_pin_lifts_no_rule_of_a_caller() -> None:
+    wants = Wants(tags=frozenset({"eu"}))
+    choice = chosen(EU, US, wants=wants, pinned="acct_us")
+    assert (choice.account, choice.barred) == (None, True)
+    assert choice.reason.startswith("the operator pinned it, but it cannot be used: the caller")
+
+
+def test_the_reset_that_is_told_is_that_of_an_account_with_the_callers_tags() -> None:
+    later = Obstacle(reason="usage_limit_reached", until=NOW + 900)
+    choice = chosen(
+        replace(EU, obstacles=(later,)),
+        replace(US, obstacles=(SAID,)),
+        wants=Wants(tags=frozenset({"eu"})),
+    )
+    assert (choice.account, choice.until, choice.barred) == (None, NOW + 900, False)
+    assert choice.reason == "no account may be used now"
 
 
 def test_a_question_about_an_account_is_asked_whatever_limit_stands_but_not_twice() -> None:

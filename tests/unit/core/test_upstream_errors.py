@@ -169,6 +169,18 @@ def test_secrets_in_the_upstreams_words_are_masked() -> None:
     assert not [word for word in ("p!ain", "sk-abc", "a@b") if word in text]
 
 
+@pytest.mark.parametrize("name", ["code", "type", "param"])
+def test_a_secret_given_back_as_a_word_is_masked_and_so_is_one_that_a_cut_would_halve(
+    name: str,
+) -> None:
+    for said in ("p!ain", "sk-abcdefghijkl", "x" * 198 + "p!ain"):
+        fault = told(400, {"error": {"message": "m", name: said}})
+        assert not [word for word in ("p!", "sk-abc") if word in str(fault)]
+    kept = {"x" * 98 + "p!ain": "x" * 1_998 + "p!ain"}
+    fault = told(400, {"error": {"message": "m", "details": kept}})
+    assert "p!" not in str(fault.extra)
+
+
 def test_a_long_message_and_a_long_code_are_cut() -> None:
     fault = told(400, {"error": {"message": "m " * 9_000, "code": "c" * 9_000}})
     assert len(fault.message) == MAX_MESSAGE == 2_000

@@ -112,17 +112,17 @@ update accounts set plan = coalesce(:plan, plan), credits = coalesce(:credits, c
 where id = :id;
 
 -- name: made
--- Which account made it.
-insert into makers (digest, account, until) values (:digest, :id, :until)
-on conflict (digest) do update set account = excluded.account, until = excluded.until;
+-- Who made it.
+insert into made_by (digest, maker, until) values (:digest, :maker, :until)
+on conflict (digest) do update set maker = excluded.maker, until = excluded.until;
 
 -- name: maker
 -- Who made it, if that is still known.
-select account from makers where digest = :digest and until > :now;
+select maker from made_by where digest = :digest and until > :now;
 
 -- name: forget_makers
 -- What is over, a few at a time.
-delete from makers where digest in (select digest from makers where until <= :now limit 10000);
+delete from made_by where digest in (select digest from made_by where until <= :now limit 10000);
 
 -- name: forget_quota
 -- Windows that were not told any more for a while.
@@ -140,3 +140,7 @@ on conflict (name) do update set value = excluded.value;
 -- name: unset
 -- No such value any more.
 delete from settings where name = :name;
+
+-- name: set_tags
+-- What callers are allowed it by.
+update accounts set tags = :tags where id = :id;

@@ -16,14 +16,17 @@ from calls where ended_at >= :since and counts = 1
 group by caller, project, model, sent_model, account;
 
 -- name: usage
--- Sums of the calls that ended within a time, by quarters of an hour: every time zone begins its days at one.
-select cast(ended_at / 900 as integer) * 900 as quarter, caller, project, model, account,
+-- Sums of the calls that ended within a time, by steps of it and by what is asked for: what is not makes no rows.
+-- Every time zone begins its days at a quarter of an hour.
+select cast(ended_at / :step as integer) * :step as quarter, iif(:by_caller, caller, '') as caller,
+    iif(:by_project, project, null) as project, iif(:by_model, model, '') as model,
+    iif(:by_account, account, null) as account,
     count(*) as calls, sum(outcome in ('failed', 'refused', 'unreached', 'lost')) as failed,
     coalesce(sum(input), 0) as input, coalesce(sum(cached), 0) as cached,
     coalesce(sum(output), 0) as output, coalesce(sum(reasoning), 0) as reasoning,
     coalesce(sum(cost), 0) as cost, sum(cost is null and counts = 1) as unpriced
 from calls where ended_at >= :since and ended_at < :until
-group by quarter, caller, project, model, account order by quarter;
+group by 1, 2, 3, 4, 5 order by 1;
 
 -- name: prune
 -- Rows whose time is over, a few at a time.

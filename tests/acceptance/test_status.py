@@ -252,3 +252,19 @@ async def test_a_check_keeps_what_the_usage_endpoint_says(desk: Desk) -> None:
     assert done.out == "home: ok\nwork: ok, but its quota could not be asked for\n"
     row = (await desk.run("status", "--json")).json["accounts"][0]
     assert [each["used_percent"] for each in row["quota"]] == [3.0]
+
+
+async def test_a_command_with_other_settings_takes_no_account_away_from_a_gateway(
+    desk: Desk,
+) -> None:
+    other = desk.directory / "other.toml"
+    other.write_text("")
+    mine = desk.config
+    async with desk.serving():
+        desk.config = str(other)
+        for word in ("status", "why"):
+            await desk.run(word, "--json")
+        await desk.run("accounts", "list")
+        desk.config = mine
+        rows = (await desk.run("status", "--json")).json["accounts"]
+        assert [row["name"] for row in rows] == ["home", "work"]

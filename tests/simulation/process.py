@@ -55,7 +55,7 @@ class Process:
             clock=clock,
         )
         self._app = App(
-            handlers=handlers_of(self.parts.responses, self.parts.models),
+            handlers=handlers_of(self.parts.responses, self.parts.models, self.parts.through),
             callers=Callers(),
             settings=lambda: self.settings,
             ready=self._ready,

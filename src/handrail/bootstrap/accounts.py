@@ -87,10 +87,14 @@ def declare(store: SqliteAccounts, settings: Settings, *, now: float, needed: bo
     """Make the settings' accounts known, and if `needed` see that there is a credential at all.
 
     One whose key is not there now is known all the same: a command line may lack the variable that
-    the gateway has. Raises ConfigInvalid when there is none although the upstream needs one.
+    the gateway has. Only if `needed` are those forgotten that the settings name no more: a command
+    line may be given other settings than the gateway, and must not take its accounts away.
+
+    Raises ConfigInvalid when there is none although the upstream needs one.
     """
     targets = settings.targets.values()
-    store.declare({name: t.label for t in targets for name in t.account_table}, now=now)
+    named = {name: t.label for t in targets for name in t.account_table}
+    store.declare(named, now=now, forget=needed)
     accounts = store.listed(now=now)
     for account in accounts:
         home = settings.targets.get(account.target)

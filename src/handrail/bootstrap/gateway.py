@@ -149,7 +149,7 @@ class Gateway:
         """
         self._parts = await self._built()
         app = App(
-            handlers=handlers_of(self._parts.responses, self._parts.models),
+            handlers=handlers_of(self._parts.responses, self._parts.models, self._parts.through),
             callers=Callers(self._keys),
             admin=self._admin(self._parts),
             settings=lambda: self.settings,

@@ -21,14 +21,18 @@ from handrail.engine.journal import Journal
 from handrail.engine.kept import KeptForeground
 from handrail.engine.ledger import LedgerKeeper
 from handrail.engine.meter import CallListener, CallRecord, unheard
+from handrail.engine.passing import Passing
 from handrail.engine.rates import Rates
 from handrail.engine.recovery import Recovery
 from handrail.engine.retention import Retention
+from handrail.engine.sending import Sender
+from handrail.engine.single import Accounts, Single
 from handrail.engine.tail import Tails
 from handrail.engine.targets import Targets
 from handrail.engine.upstream_runs import UpstreamRuns
 from handrail.server.models import Models
 from handrail.server.responses import Responses
+from handrail.server.through import Through
 from handrail.settings.model import Settings
 from handrail.store.base import Store
 from handrail.store.ledger import Ledger
@@ -54,6 +58,7 @@ class Parts:
     charging: Charging
     responses: Responses
     models: Models
+    through: Through
     targets: Targets
     accounts: Pool | None = None
 
@@ -67,6 +72,10 @@ class Books:
 
     accounts: Pool | None = None
     ledger: Ledger | None = None
+
+    def called_with(self, clock: Clock) -> Accounts:
+        """What upstream calls are made with."""
+        return self.accounts or Single(now=clock.now)
 
 
 NO_BOOKS: Final = Books()
@@ -91,14 +100,10 @@ def build(
     keeper = _keeper(settings, books.ledger, clock=clock)
     charging = _charging(settings, keeper, accounts=books.accounts, clock=clock)
     heard = _listener(charging, keeper, on_call)
-    base = _Base(
-        store=store,
-        dispatcher=Dispatcher(client, clock=clock, listener=heard, accounts=books.accounts),
-        charging=charging,
-        targets=targets,
-        clock=clock,
-        heartbeat_seconds=float(settings().heartbeat_seconds),
+    calling = _Calling(
+        client=client, accounts=books.called_with(clock), listener=heard, clock=clock
     )
+    base = calling.base(store, charging, targets, heartbeat_seconds=settings().heartbeat_seconds)
     tails = Tails(store, heartbeat_seconds=base.heartbeat_seconds)
     journal = Journal(store=store, tails=tails, clock=clock)
     execution = _execution(settings, base, journal=journal)
@@ -116,8 +121,9 @@ def build(
         background=background,
         ledger=keeper,
         charging=charging,
-        responses=_responses(base, background=background, kept=kept),
+        responses=_responses(base, background, kept),
         models=Models(base.dispatcher),
+        through=Through(calling.passing(), charging=charging),
         targets=targets,
         accounts=books.accounts,
     )
@@ -133,6 +139,34 @@ class _Base:
     targets: Targets
     clock: Clock
     heartbeat_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Calling:
+    """What upstream calls are made with."""
+
+    client: UpstreamClient
+    accounts: Accounts
+    listener: CallListener
+    clock: Clock
+
+    def passing(self) -> Passing:
+        sender = Sender(self.client, clock=self.clock)
+        return Passing(sender, accounts=self.accounts, listener=self.listener, clock=self.clock)
+
+    def base(
+        self, store: Store, charging: Charging, targets: Targets, *, heartbeat_seconds: int
+    ) -> _Base:
+        return _Base(
+            store=store,
+            dispatcher=Dispatcher(
+                self.client, clock=self.clock, listener=self.listener, accounts=self.accounts
+            ),
+            charging=charging,
+            targets=targets,
+            clock=self.clock,
+            heartbeat_seconds=float(heartbeat_seconds),
+        )
 
 
 def _background(base: _Base, executor: LocalExecutor, *, tails: Tails) -> Background:
@@ -232,7 +266,7 @@ def _kept(
     )
 
 
-def _responses(base: _Base, *, background: Background, kept: KeptForeground) -> Responses:
+def _responses(base: _Base, background: Background, kept: KeptForeground) -> Responses:
     return Responses(
         foreground=Foreground(
             base.dispatcher, clock=base.clock, heartbeat_seconds=base.heartbeat_seconds

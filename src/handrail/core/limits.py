@@ -102,8 +102,10 @@ def credits_of(has: object, unlimited: object, balance: object) -> str | None:
         return "unlimited"
     if has is False:
         return "none"
-    written = _number(str(balance).strip()) if isinstance(balance, str | int | float) else None
-    return f"{written:g}" if has is True and written is not None else None
+    written = _number(str(balance).strip())
+    if has is not True or written is None:
+        return None
+    return f"{written:.2f}".rstrip("0").rstrip(".")
 
 
 def word(value: object) -> str | None:

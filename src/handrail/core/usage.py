@@ -36,6 +36,28 @@ class Usage:
         return self.input + self.output
 
 
+def read_other_usage(answer: Mapping[str, Raw]) -> Usage | None:
+    """The usage in an answer of another route; None when it holds none that can be read.
+
+    Chat completions and embeddings call their counts otherwise. Embeddings tell a total instead of
+    an output.
+    """
+    found = _object(answer.get("usage"))
+    if "input_tokens" in found:
+        return read_usage(answer)
+    given, output = _count(found, "prompt_tokens"), _count(found, "completion_tokens")
+    total = _count(found, "total_tokens")
+    if output is None and total is not None and given is not None and total >= given:
+        output = total - given
+    usage = Usage(
+        input=given,
+        cached=_count(found.get("prompt_tokens_details"), "cached_tokens"),
+        output=output,
+        reasoning=_count(found.get("completion_tokens_details"), "reasoning_tokens"),
+    )
+    return None if usage == Usage() else usage
+
+
 def read_usage(response: Mapping[str, Raw]) -> Usage | None:
     """The usage in a response object; None when it holds none that can be read.
 

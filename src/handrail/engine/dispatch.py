@@ -7,18 +7,12 @@ only where `core.retry` says so. What comes back is a reply whose body is still 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Final
 
 from handrail.core import wire
-from handrail.core.masking import Mask
 from handrail.core.mending import mended
-from handrail.core.profiles import Auth
 from handrail.core.retry import Cause, verdict
-from handrail.core.rewrite import UpstreamRequest
 from handrail.core.select import Wants
 from handrail.core.steps import Step
-from handrail.core.upstream_errors import refusal
 from handrail.engine.clock import Clock
 from handrail.engine.course import Course, Leg
 from handrail.engine.meter import (
@@ -30,18 +24,14 @@ from handrail.engine.meter import (
     Outcome,
     unheard,
 )
+from handrail.engine.sending import JSON, SSE, Outgoing, Sender
 from handrail.engine.single import Accounts, Single, Taken
 from handrail.engine.turns import Turn
 from handrail.engine.ways import Ways
 from handrail.errors import Code, HandrailError
 from handrail.settings.model import Target
 from handrail.telemetry import get_logger
-from handrail.upstream.client import UpstreamCall, UpstreamClient, UpstreamReply
-from handrail.upstream.masked import MaskedReply
-
-MAX_ERROR_BYTES: Final = 256 * 1024
-ERROR_SECONDS: Final = 10.0
-SSE: Final = "text/event-stream"
+from handrail.upstream.client import UpstreamClient, UpstreamReply
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +111,7 @@ class Dispatcher:
         listener: CallListener = unheard,
         accounts: Accounts | None = None,
     ) -> None:
-        self._client = client
+        self._sender = Sender(client, clock=clock)
         self._clock = clock
         self._listener = listener
         self._accounts = accounts or Single(now=clock.now)
@@ -220,14 +210,7 @@ class Dispatcher:
         if taken.account is not None or not target.only:
             meter.sealed = turn.noted
         try:
-            reply = await self._call(
-                target,
-                path,
-                method="POST",
-                taken=taken,
-                headers=leg.way.headers,
-                request=leg.request,
-            )
+            reply = await self._sender.send(target, _of(leg, path), taken)
         except BaseException as error:  # the caller's leaving too
             meter.over(error)
             raise
@@ -284,14 +267,15 @@ class Dispatcher:
         path: str,
         *,
         method: str = "GET",
-        accept: str = "application/json",
+        accept: str = JSON,
         wants: Wants,
     ) -> AsyncIterator[UpstreamReply]:
         turn = Turn(self._accounts, target, wants, model="")
         while True:
             taken = await turn.take()
             try:
-                reply = await self._call(target, path, method=method, taken=taken, accept=accept)
+                outgoing = Outgoing(method=method, path=path, accept=accept)
+                reply = await self._sender.send(target, outgoing, taken)
                 break
             except HandrailError as error:
                 if not await turn.after(error):
@@ -306,48 +290,13 @@ class Dispatcher:
             reply.close()
             turn.over()
 
-    async def _call(
-        self,
-        target: Target,
-        path: str,
-        *,
-        method: str,
-        taken: Taken,
-        headers: Mapping[str, str] = MappingProxyType({}),
-        request: UpstreamRequest | None = None,
-        accept: str = "application/json",
-    ) -> UpstreamReply:
-        outgoing = {**headers, "accept-encoding": "identity", "user-agent": "handrail"}
-        secrets = []
-        if taken.shown is not None:
-            secrets = [taken.shown.secret, *taken.shown.headers.values()]
-            plain = target.auth is Auth.API_KEY
-            name, value = ("api-key", "") if plain else ("authorization", "Bearer ")
-            outgoing |= taken.shown.headers
-            outgoing[name] = value + secrets[0]
-        body = None
-        outgoing["accept"] = SSE if request is not None and request.streams else accept
-        if request is not None:
-            body = wire.encode(request.body)
-            outgoing["content-type"] = "application/json"
-        reply: UpstreamReply = await self._client.send(
-            UpstreamCall(
-                method=method,
-                url=target.address(path),
-                headers=outgoing,
-                body=body,
-                reply_seconds=target.reply_seconds,
-                proxy=target.proxy,
-                keep_seconds=target.profile.keep_seconds,
-            )
-        )
-        mask = Mask(secrets)
-        if mask:
-            reply = MaskedReply(reply, mask)
-        if 200 <= reply.status < 300:
-            return reply
-        try:
-            said = await reply.read(limit=MAX_ERROR_BYTES, idle_seconds=ERROR_SECONDS)
-        finally:
-            reply.close()
-        raise refusal(reply.status, reply.headers, said, now=self._clock.now(), secrets=secrets)
+
+def _of(leg: Leg, path: str) -> Outgoing:
+    request = leg.request
+    return Outgoing(
+        method="POST",
+        path=path,
+        headers=leg.way.headers,
+        body=wire.encode(request.body),
+        accept=SSE if request.streams else JSON,
+    )

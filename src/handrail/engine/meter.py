@@ -210,6 +210,12 @@ class Meter:
         if failed and not self._told and self._limit is None:
             self._limit = limit_in(data, now=self._clock.now())
 
+    def counted(self, usage: Usage | None) -> None:
+        """An answer that is no response is whole, and has used this; None for nobody knows."""
+        self._told = True
+        self._outcome = Outcome.COMPLETED
+        self._usage = usage
+
     def _ended(self, response: Body, outcome: Outcome) -> None:
         if self._told:
             return  # what follows a first end is not part of the response

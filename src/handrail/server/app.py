@@ -29,6 +29,7 @@ from handrail.server.callers import Callers
 from handrail.server.exchange import Exchange, Receive, Scope, Send
 from handrail.server.models import Models
 from handrail.server.responses import Responses
+from handrail.server.through import Through, is_passed
 from handrail.settings.model import Settings
 from handrail.telemetry import get_logger
 
@@ -160,7 +161,10 @@ class App:
         settings = self._settings()
         caller = self._callers.identify(exchange, settings)
         _refuse_upgrade(exchange)
-        handler = self._handlers[_of_method(exchange, ROUTES.get(path))]
+        if not path and is_passed(exchange.path, settings):
+            handler = self._handlers["through"]
+        else:
+            handler = self._handlers[_of_method(exchange, ROUTES.get(path))]
         await handler(exchange, caller, settings, **arguments)
         self._logger.debug(
             "served",
@@ -186,8 +190,8 @@ class App:
         return await exchange.reply(status, wire.encode(state))
 
 
-def handlers_of(responses: Responses, models: Models) -> Mapping[str, Handler]:
-    """What serves the routes of callers, by the names in ROUTES."""
+def handlers_of(responses: Responses, models: Models, through: Through) -> Mapping[str, Handler]:
+    """What serves the routes of callers, by the names in ROUTES; `through` serves other ones."""
     return {
         "create": responses.create,
         "compact": responses.compact,
@@ -198,6 +202,7 @@ def handlers_of(responses: Responses, models: Models) -> Mapping[str, Handler]:
         "input_items": responses.input_items,
         "list_models": models.list,
         "one_model": models.one,
+        "through": through.handle,
     }
 
 

@@ -205,6 +205,16 @@ class Exchange:
         Waits while the reader is slow, so nothing piles up here.
         """
         await self._start(200, [*STREAM_HEADERS, *_encoded(headers or {})])
+        await self._write(chunks)
+
+    async def through(
+        self, status: int, chunks: AsyncGenerator[bytes, None], *, headers: Mapping[str, str]
+    ) -> None:
+        """Answer with a body of any kind as it comes, which `headers` describe."""
+        await self._start(status, [_NO_STORE, *_encoded(headers)])
+        await self._write(chunks)
+
+    async def _write(self, chunks: AsyncGenerator[bytes, None]) -> None:
         async with aclosing(chunks):
             async for chunk in chunks:
                 await self._send({"type": "http.response.body", "body": chunk, "more_body": True})

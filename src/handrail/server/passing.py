@@ -1,6 +1,6 @@
 """Which headers of a request go to the upstream, and which of its own come back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from handrail.core.policy import Plan
@@ -42,15 +42,19 @@ def places_of(exchange: Exchange, targets: Sequence[Target]) -> list[Place]:
 
 def reply_headers(plan: Plan, said: Said) -> dict[str, str]:
     """The headers of a reply: what was decided, and what the upstream may say to the caller."""
+    return {"handrail-decision": decision(plan, said.steps), **passed_headers(said.headers)}
+
+
+def passed_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """What of an upstream's reply headers the caller may hear."""
     passed = {
         name.lower(): value
-        for name, value in said.headers.items()
+        for name, value in headers.items()
         if name.lower() in _PASSED_BACK or name.lower().startswith("x-ratelimit-")
     }
-    headers = {"handrail-decision": decision(plan, said.steps), **passed}
-    if "x-request-id" in said.headers:
-        headers["handrail-upstream-request-id"] = said.headers["x-request-id"]
-    return headers
+    if "x-request-id" in headers:
+        passed["handrail-upstream-request-id"] = headers["x-request-id"]
+    return passed
 
 
 def is_codex(exchange: Exchange) -> bool:

@@ -240,6 +240,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         meaning="Further request fields that a server of the profile compatible takes.",
     ),
     Option(
+        path="upstream.pass_through",
+        read=readers.passed_paths,
+        default=(),
+        meaning="Other routes below /v1 that callers may use, as `/embeddings` or, with all below "
+        "it, `/files/*`. They are passed through as they are; never for the profile codex.",
+    ),
+    Option(
         path="upstream.reply_timeout",
         read=readers.duration(1, 86_400),
         default=600,

@@ -8,6 +8,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from handrail.core.durations import read_duration
+from handrail.core.passing import is_entry
 from handrail.core.select import MAX_TAGS
 from handrail.errors import ConfigInvalid
 
@@ -57,6 +58,18 @@ def words(value: Any, name: str) -> tuple[str, ...]:
     if isinstance(value, str):
         raise ConfigInvalid(f"{name}: must be a list of words.")
     return texts(value, name)
+
+
+def passed_paths(value: Any, name: str) -> tuple[str, ...]:
+    """A list of paths below a base URL that may be passed through. Raises ConfigInvalid."""
+    found = words(value, name)
+    for entry in found:
+        if not is_entry(entry):
+            raise ConfigInvalid(
+                f"{name}: must be paths such as '/embeddings', or '/files/*' for all below it; "
+                f"{entry[:80]!a} is none, and no '/responses' or '/models' is passed through."
+            )
+    return found
 
 
 def version(value: Any, name: str) -> str:

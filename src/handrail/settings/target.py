@@ -108,6 +108,7 @@ def read_target(
         ),
         account_table=said["accounts"],
         drops_reasoning=manner.drops_reasoning,
+        pass_through=_pass_through(profile, said),
         only=manner.only,
     )
 
@@ -151,6 +152,15 @@ def _runs_background(profile: Profile, said: Said) -> bool:
         )
     said["runs_background"] = profile.runs_background if able is None else able
     return bool(said["runs_background"])
+
+
+def _pass_through(profile: Profile, said: Said) -> tuple[str, ...]:
+    entries: tuple[str, ...] = said["pass_through"]
+    if entries and profile is CODEX:
+        raise ConfigInvalid(
+            f"{said.at('pass_through')}: the Codex backend has no routes for callers but its own."
+        )
+    return entries
 
 
 def base_url(text: str, source: str) -> str:

@@ -224,8 +224,8 @@ class SqliteAccounts:
 
         return self.file.now(work)
 
-    def declare(self, targets: Mapping[str, str], *, now: float) -> None:
-        """Make the accounts of the settings known, and forget those that are there no more.
+    def declare(self, targets: Mapping[str, str], *, now: float, forget: bool = True) -> None:
+        """Make the accounts of the settings known, and `forget` those that are there no more.
 
         `targets` has the target of each by its name. Raises ConfigInvalid when a name is that of an
         account of another kind.
@@ -233,7 +233,8 @@ class SqliteAccounts:
 
         def work(connection: sqlite3.Connection) -> None:
             for row in _all(connection, now):
-                if row.kind == SETTINGS and targets.get(row.name) != row.target:
+                gone = row.kind == SETTINGS and targets.get(row.name) != row.target
+                if gone and forget:
                     connection.execute(SQL["remove"], {"id": row.id})
                 elif row.kind != SETTINGS and row.name in targets:
                     raise ConfigInvalid(

@@ -86,6 +86,17 @@ def test_headers_and_endpoint_name_a_window_alike() -> None:
     assert read_windows(headers, now=NOW) == told(rate_limit={"primary_window": PRIMARY}).windows
 
 
+def test_nothing_used_is_a_word_too_and_a_window_without_a_length_has_none() -> None:
+    empty = {"used_percent": 0, "limit_window_seconds": 0, "reset_after_seconds": 0}
+    assert told(rate_limit={"primary_window": empty}).windows == (
+        Window(name="codex-primary", used_percent=0.0, seen_at=NOW),
+    )
+
+
+def test_credits_without_end_are_told() -> None:
+    assert told(credits={"has_credits": True, "unlimited": True}).credits == "unlimited"
+
+
 def test_a_limit_that_is_named_twice_is_there_once() -> None:
     entry = {"metered_feature": "codex", "rate_limit": {"primary_window": PRIMARY}}
     found = told(
@@ -107,7 +118,9 @@ def test_a_use_that_is_no_percent_is_not_told(used: Any) -> None:
     assert told(rate_limit={"primary_window": {**PRIMARY, "used_percent": used}}) == Told()
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"null", b"{", b"\xff", b"<html>", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"null", b"{", b"\xff", b"<html>", b'{"a":"\xff"}', b"[" * 100_000]
+)
 def test_what_is_no_object_tells_nothing(body: bytes) -> None:
     assert read_usage_endpoint(body, now=NOW) is None
 

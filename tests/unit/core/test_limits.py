@@ -140,7 +140,10 @@ def test_from_which_percent_on_others_come_first_may_be_another() -> None:
     ("said", "credits"),
     [
         ({"has-credits": "True", "unlimited": "False", "balance": " 12.50 "}, "12.5"),
-        ({"has-credits": "1", "unlimited": "true"}, "unlimited"),
+        ({"has-credits": "1", "unlimited": " true "}, "unlimited"),
+        ({"has-credits": "1", "unlimited": "0", "balance": "1234567.891"}, "1234567.89"),
+        ({"has-credits": "1", "balance": "0"}, "0"),
+        ({"has-credits": "0"}, "none"),
         ({"has-credits": "false", "unlimited": "0", "balance": "62500"}, "none"),
         ({"has-credits": "true", "unlimited": "false", "balance": "much"}, None),
         ({"has-credits": "yes", "balance": "5"}, None),
@@ -155,6 +158,7 @@ def test_headers_tell_what_was_paid_for(said: dict[str, str], credits: str | Non
 def test_headers_tell_a_plan_if_it_is_a_word() -> None:
     assert read_told({"x-codex-plan-type": "team"}, now=NOW).plan == "team"
     assert read_told({"x-codex-plan-type": "<b>team"}, now=NOW).plan is None
+    assert read_told({"x-codex-plan-type": "team<b>"}, now=NOW).plan is None
     assert read_told({"x-codex-primary-used-percent": "5"}, now=NOW).windows[0].used_percent == 5
 
 
@@ -163,3 +167,18 @@ def test_absurd_numbers_are_bounded() -> None:
         headers(primary_used_percent="9" * 15, primary_window_minutes="9" * 15), now=NOW
     )
     assert (found.used_percent, found.seconds) == (1_000.0, 316_224_000)
+
+
+def test_windows_come_in_the_order_of_their_names_whatever_that_of_the_headers() -> None:
+    said = {f"x-{name}-used-percent": "1" for name in ("codex-secondary", "codex-primary")}
+    assert [each.name for each in read_windows(said, now=NOW)] == [
+        "codex-primary",
+        "codex-secondary",
+    ]
+
+
+def test_a_reset_in_words_has_a_zone_or_is_in_utc() -> None:
+    moments = {"1970-01-01T02:20:00+02:00": 1_200.0, "1970-01-01T00:20:00": 1_200.0}
+    for text, moment in moments.items():
+        (found,) = read_windows(headers(primary_used_percent="1", primary_reset_at=text), now=NOW)
+        assert found.resets_at == moment

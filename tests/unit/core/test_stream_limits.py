@@ -53,6 +53,17 @@ def test_a_spent_quota_lasts_until_its_reset(error: dict[str, Any], wait: float 
     assert found(said) == StreamLimit(code="usage_limit_reached", lasting=True, wait=wait)
 
 
+def test_one_of_its_words_is_enough_for_a_limit_to_last() -> None:
+    said = failed(code="server_error", type="usage_limit_reached", message="no_quota left")
+    assert found(said) == StreamLimit(code="usage_limit_reached", lasting=True)
+
+
+def test_a_header_that_is_no_text_is_left_out() -> None:
+    headers = {"Retry-After": ["7"], "x-codex-primary-reset-at": {}, "retry-after-ms": 5}
+    said = {"type": "error", "error": {"code": "rate_limit_exceeded", "headers": headers}}
+    assert found(said) == StreamLimit(code="rate_limit_exceeded", lasting=False)
+
+
 @pytest.mark.parametrize("code", ["insufficient_quota", "billing_hard_limit_reached"])
 def test_what_somebody_has_to_pay_for_is_a_limit_that_lasts(code: str) -> None:
     assert found(failed(code=code)) == StreamLimit(code=code, lasting=True)

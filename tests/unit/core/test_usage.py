@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from handrail.core import wire
-from handrail.core.usage import MAX_COUNT, Usage, read_usage
+from handrail.core.usage import MAX_COUNT, Usage, read_other_usage, read_usage
 
 WHOLE = {
     "input_tokens": 1000,
@@ -70,3 +70,31 @@ def test_the_bounds_of_a_count_are_counts() -> None:
 def test_reading_any_json_raises_nothing(value: Any) -> None:
     of(value)
     of({"input_tokens": value, "input_tokens_details": value, "output_tokens_details": value})
+
+
+@pytest.mark.parametrize(
+    ("told", "usage"),
+    [
+        (
+            {
+                "prompt_tokens": 10,
+                "completion_tokens": 5,
+                "total_tokens": 15,
+                "prompt_tokens_details": {"cached_tokens": 4},
+                "completion_tokens_details": {"reasoning_tokens": 3},
+            },
+            Usage(input=10, cached=4, output=5, reasoning=3),
+        ),
+        ({"prompt_tokens": 8, "total_tokens": 8}, Usage(input=8, output=0)),
+        ({"prompt_tokens": 8, "total_tokens": 7}, Usage(input=8)),
+        ({"prompt_tokens": 8}, Usage(input=8)),
+        ({"total_tokens": 8}, None),
+        ({"input_tokens": 2, "output_tokens": 1}, Usage(input=2, output=1)),
+        ({}, None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_other_routes_call_their_counts_otherwise(told: Any, usage: Usage | None) -> None:
+    assert read_other_usage({"usage": wire.raw(told)}) == usage
+    assert read_other_usage({}) is None

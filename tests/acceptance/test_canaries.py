@@ -34,6 +34,8 @@ enabled = true
 store = "keep"
 [callers.team]
 key_env = "TEAM_KEY"
+[upstream]
+pass_through = ["/embeddings"]
 [upstream.accounts]
 from-env = "env:KEY_OF_ENV"
 from-file = "file:{file}"
@@ -200,6 +202,8 @@ async def ask_everything(world: World) -> None:
     for path in ("/v1/responses/compact", "/v1/responses/input_tokens"):
         await world.call("POST", path, body)
         await world.call("POST", path, {**body, "model": "status-400"})
+    for model in ("m", "status-400", "status-401", "status-500"):
+        await world.call("POST", "/v1/embeddings", {"model": model, "input": "hi"})
     for path in ("/v1/models", "/v1/models/m", "/healthz", "/readyz", "/metrics", "/v1/nothing"):
         await world.call("GET", path)
 

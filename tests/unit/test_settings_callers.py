@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from handrail.core.admission import Limits
+from handrail.core.caller_keys import key_digest
 from handrail.core.caller_policy import (
     BackgroundPolicy,
     CallerPolicy,
@@ -358,3 +359,10 @@ def test_limits_are_those_of_the_snapshot_and_of_each_caller(read: Read) -> None
         caller_queued={"ann": 3, "default": 100},
         weights={"ann": 5, "default": 1},
     )
+
+
+def test_a_caller_key_is_kept_as_its_digest_alone(read: Read) -> None:
+    settings = read()
+    assert settings.callers["default"].digest == hashlib.sha256(KEY.encode()).digest()
+    assert key_digest(KEY) == settings.callers["default"].digest
+    assert KEY not in repr(settings)

@@ -15,6 +15,8 @@ from tests.unit.test_usage_command import row
 
 Run = Callable[..., Result]
 TOML = """
+[callers.ann]
+
 [[budgets]]
 name = "all"
 window = "month"

@@ -100,6 +100,7 @@ def test_a_price_that_cannot_be_meant_stops_the_start(read: Read, toml: str, wor
 
 def test_a_budget_is_read_with_what_it_reserves(read: Read) -> None:
     toml = table("budgets", **BUDGET, caller="ann", model="gpt-5*", max_cost=12.5, max_tokens=500)
+    toml += "[callers.ann]\n"
     accounting = read(f'{toml}[ledger]\ntime_zone = "Europe/Berlin"\n').accounting
     assert accounting.budgets == (
         Budget(

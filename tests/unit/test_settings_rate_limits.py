@@ -19,7 +19,8 @@ def table(**keys: Any) -> str:
 def test_a_limit_is_read_as_it_is_written(read: Read) -> None:
     whole = {**LIMIT, "model": "gpt-5*", "each": ["caller", "model"], "max_tokens": 0}
     second = {"name": "two", "window": "second", "caller": "ann", "project": "p", "max_tokens": 9}
-    assert read(table(**whole) + table(**second)).accounting.limits == (
+    ann = "[callers.ann]\n"
+    assert read(table(**whole) + table(**second) + ann).accounting.limits == (
         RateLimit(
             name="team",
             window=RateWindow.MINUTE,
@@ -73,3 +74,14 @@ def test_a_limit_that_cannot_be_meant_stops_the_start(
 )
 def test_a_list_that_cannot_be_meant_stops_the_start(read: Read, toml: str, words: str) -> None:
     assert words in refusal(read, toml)
+
+
+@pytest.mark.parametrize("kind", ["limits", "budgets"])
+def test_what_is_for_a_caller_who_is_not_there_would_hold_nobody_back(
+    read: Read, kind: str
+) -> None:
+    window = "minute" if kind == "limits" else "day"
+    text = table(**{**LIMIT, "window": window, "caller": "nobody"}).replace("limits", kind)
+    said = refusal(read, text)
+    assert f"{kind}: 'team' is for the caller 'nobody'" in said
+    assert "nobody" in read(text + "[callers.nobody]\n").callers

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from handrail.core.budgets import Budget
 from handrail.core.caller_keys import key_digest
 from handrail.core.caller_policy import (
     BackgroundPolicy,
@@ -23,10 +24,11 @@ from handrail.core.caller_policy import (
     WhenLeft,
 )
 from handrail.core.fast_session import FastPolicy, FastSession
+from handrail.core.rates import RateLimit
 from handrail.core.select import Strategy as AccountStrategy
 from handrail.core.switch import Switch, resolve_switch
 from handrail.errors import ConfigInvalid
-from handrail.settings.accounting import read_accounting
+from handrail.settings.accounting import Accounting, read_accounting
 from handrail.settings.caller_options import CALLER_OPTIONS
 from handrail.settings.catalogue import read_tables
 from handrail.settings.model import Caller, Settings
@@ -96,6 +98,7 @@ def load(
     found = Found(values=values, sources=sources, missing=missing, known=Known(models, defaults))
     places = read_targets(tree, environment, where, found=found)
     _check_targets(callers, where, places)
+    _check_callers(accounting, where, callers)
     _excuse_keys(missing, values, sources)
     _refuse_unknown(tree, where)
     if missing and credentials:
@@ -125,6 +128,18 @@ def _check_targets(callers: Mapping[str, Caller], file: str, places: Places) -> 
     for name, caller in callers.items():
         allowed = caller.policy.targets
         check_names(allowed or (), f"{file}: callers.{name}.targets", places.targets)
+
+
+def _check_callers(accounting: Accounting, file: str, callers: Mapping[str, Caller]) -> None:
+    """A budget or limit for a caller that there is not would never hold anything back."""
+    entries: list[Budget | RateLimit] = [*accounting.budgets, *accounting.limits]
+    for entry in entries:
+        if entry.caller is not None and entry.caller not in callers:
+            table = "budgets" if isinstance(entry, Budget) else "limits"
+            raise ConfigInvalid(
+                f"{file}: {table}: '{entry.name}' is for the caller '{_plain(entry.caller)}', of "
+                "which the settings know nothing."
+            )
 
 
 def _excuse_keys(missing: dict[str, str], values: Tree, sources: dict[str, str]) -> None:

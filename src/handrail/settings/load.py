@@ -80,9 +80,8 @@ def load(
 ) -> Settings:
     """The settings. `flags` maps the paths of OPTIONS, and `config`, to values or None.
 
-    Reads the settings file and nothing else. Without `credentials` a key that is not set is no
-    error: `sources` says under `upstream.api_key` and `callers.NAME.key` which are missing. Raises
-    ConfigInvalid.
+    Reads the settings file, and files and keyrings that it names. Without `credentials` a missing
+    key is no error: `sources` says under its setting that it is missing. Raises ConfigInvalid.
     """
     file, tree = _read_file(flags.get("config"), environment)
     where = str(file)

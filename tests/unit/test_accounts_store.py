@@ -158,7 +158,9 @@ async def test_an_account_that_has_ended_is_not_refreshed_until_somebody_signs_i
     assert (row.state, row.why_ended, row.version) == (State.ACTIVE, None, 2)
 
 
-async def test_of_an_account_that_is_gone_nothing_is_kept(store: SqliteAccounts) -> None:
+async def test_of_an_account_that_is_gone_nothing_is_kept_but_what_it_alone_could_read(
+    store: SqliteAccounts,
+) -> None:
     account = kept(store)
     await store.cool(account, Cooldown(scope="", until=NOW + 9, reason="limit"))
     await store.saw_quota(account, Told(windows=(Window(name="p", used_percent=5),)), now=NOW)
@@ -170,7 +172,7 @@ async def test_of_an_account_that_is_gone_nothing_is_kept(store: SqliteAccounts)
     await store.made(account, [b"digest"], until=NOW + 9)
     assert await store.all(now=NOW) == ()
     assert await store.pinned() is None
-    assert await store.maker([b"digest"], now=NOW) is None
+    assert await store.makers([b"digest"], now=NOW) == {b"digest": account}
     assert await store.credential(account) is None
     assert await lease(store, account, "one") is None
 
@@ -212,9 +214,9 @@ async def test_the_last_word_about_a_quota_holds(store: SqliteAccounts) -> None:
 async def test_who_made_something_is_known_for_a_while(store: SqliteAccounts) -> None:
     account = kept(store)
     await store.made(account, [b"a", b"b"], until=NOW + 9)
-    assert await store.maker([b"unknown", b"b"], now=NOW) == account
-    assert await store.maker([b"unknown"], now=NOW) is None
-    assert await store.maker([b"b"], now=NOW + 9) is None
+    assert await store.makers([b"unknown", b"b"], now=NOW) == {b"b": account}
+    assert await store.makers([b"unknown"], now=NOW) == {}
+    assert await store.makers([b"b"], now=NOW + 9) == {}
 
 
 async def test_another_process_change_is_noticed(

@@ -8,6 +8,7 @@ import pytest
 
 from handrail.core.policy import Mode, Plan
 from handrail.engine.kept import KeptCall, KeptForeground
+from handrail.engine.ways import Held
 from handrail.errors import Code, HandrailError
 from tests.contract.runs import limits
 from tests.unit.test_journal import new_run
@@ -39,7 +40,9 @@ async def test_a_call_whose_work_is_cancelled_before_its_first_step_is_refused()
     )
     call = KeptCall(
         plan=Plan(mode=Mode.KEPT, stream=False, store=True, retention_seconds=1, reasons=()),
-        run=new_run("resp_1"),
+        id="resp_1",
+        caller="ann",
+        run=Held(new_run("resp_1")),
         limits=limits(),
         numbered_heartbeat=False,
         ways=unused,

@@ -101,6 +101,7 @@ class Gateway:
         self._on_call = on_call
         self._logger = get_logger()
         self.reload_problem: str | None = None
+        self._reloads = asyncio.Lock()
         self.draining = False
         self.exit_status = 0
         settings = load()
@@ -269,11 +270,13 @@ class Gateway:
         Requests under way and waiting runs keep what was decided for them. Unfinished runs of
         callers who are gone are cancelled. The keys of callers are read again too.
         """
+        async with self._reloads:  # in order: what was read later must not be overtaken
+            return await self._reload()
+
+    async def _reload(self) -> Reloaded:
         try:
-            settings = with_caller_key(self._load())
-            admin_digest = admin_key_digest(replace(settings, data_dir=self.settings.data_dir))
-            declare(self._accounts, settings, now=self._clock.now())
-            tell_unused(self._accounts, settings)
+            # Beside the loop: the accounts' file may be locked for a while, a keyring may ask.
+            settings, admin_digest = await asyncio.to_thread(self._read)
         except (ConfigInvalid, OSError, StoreFailed) as error:
             self.reload_problem = str(error)
             self._logger.error("reload_failed", why=str(error))
@@ -302,6 +305,14 @@ class Gateway:
         return Reloaded(
             callers=len(settings.callers), runs_revoked=revoked, needs_restart=tuple(changed)
         )
+
+    def _read(self) -> tuple[Settings, bytes]:
+        """The settings as they are now, and the digest of the admin key."""
+        settings = with_caller_key(self._load())
+        admin_digest = admin_key_digest(replace(settings, data_dir=self.settings.data_dir))
+        declare(self._accounts, settings, now=self._clock.now())
+        tell_unused(self._accounts, settings)
+        return settings, admin_digest
 
     def _tell_keyless(self) -> None:
         # Not an error, because the keys may be made next; but a caller without one cannot call.

@@ -5,7 +5,7 @@ is a 400 (codex-lb and others have that as an open issue). A conversation stays 
 because that one has its prompt cached.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -85,15 +85,18 @@ def sealed_in_request(body: Mapping[str, msgspec.Raw]) -> tuple[str, ...]:
     return sealed_in_items(bytes(body["input"])) if "input" in body else ()
 
 
-def without_reasoning(request: UpstreamRequest) -> UpstreamRequest | None:
-    """The request without its sealed reasoning; None when more is sealed in it than reasoning.
+def without_reasoning(
+    request: UpstreamRequest, *, but: Collection[str] = ()
+) -> UpstreamRequest | None:
+    """The request without its sealed reasoning, `but` for what is sealed so.
 
-    A compaction stands for what was said before, so leaving one out would change the conversation.
+    None when something else would have to go: a compaction stands for what was said before, so
+    leaving one out would change the conversation.
     """
     body: Body = dict(request.body)
     raw = _RAW_ITEMS.decode(body["input"])
     items = [msgspec.json.decode(item, type=_Item) for item in raw]
-    sealed = [bool(item.encrypted_content) for item in items]
+    sealed = [item.encrypted_content not in (None, "", *but) for item in items]
     if any(seal and item.type != "reasoning" for seal, item in zip(sealed, items, strict=True)):
         return None
     kept = [item for item, seal in zip(raw, sealed, strict=True) if not seal]

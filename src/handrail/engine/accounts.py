@@ -29,7 +29,7 @@ from handrail.engine.account_upkeep import AccountUpkeep
 from handrail.engine.clock import Clock
 from handrail.engine.endings import Endings
 from handrail.engine.exhausted import exhausted, with_wait
-from handrail.engine.memory import Memory
+from handrail.engine.memory import Memory, Reader
 from handrail.engine.meter import CallRecord, Outcome
 from handrail.engine.refresh import AccountEnded, Refresher, RefreshFailed
 from handrail.engine.single import (
@@ -48,7 +48,7 @@ from handrail.store.accounts import TARGET, Account, Accounts
 from handrail.telemetry import get_logger
 
 _SETTLE_SECONDS: Final = 10.0
-_MAX_SEALED: Final = 64
+_MAX_SEALED: Final = 1_000
 _TOO_MANY: Final = 429
 _WAITS: Final = frozenset({429, 503})
 _WELL: Final = frozenset({Outcome.COMPLETED, Outcome.INCOMPLETE, Outcome.ACCEPTED})
@@ -227,24 +227,33 @@ class Pool:
 
     async def bound(
         self, target: Target, wants: Wants, request: UpstreamRequest, *, headers: Mapping[str, str]
-    ) -> Wants:
+    ) -> tuple[Wants, UpstreamRequest]:
         """See the port."""
         if target.only and len(self.of(target)) < 2:
-            return wants
+            return wants, request
         named = affinity.conversation(headers, request.body)
-        bound = wants.bound
+        maker = None
         sealed = affinity.sealed_in_request(request.body)[:_MAX_SEALED]
-        if sealed and wants.pin is None:
-            homes = {account.id: account.target for account in self._accounts}
-            bound = await self._memory.maker_at(target.label, sealed, homes=homes) or bound
+        if sealed:
+            at = Reader(
+                target=target.label,
+                names={account.id: account.name for account in self._accounts},
+                homes={account.id: account.target for account in self._accounts},
+                drops=target.drops_reasoning,
+                pin=wants.pin,
+            )
+            maker, request = await self._memory.readable(request, sealed, at=at)
         last = None if named is None else self._memory.last(named)
-        return replace(wants, bound=bound, last=last, conversation=named)
+        wants = replace(wants, bound=maker or wants.bound, last=last, conversation=named)
+        return wants, request
 
     def noted(self, taken: Taken, sealed: Sequence[str], *, target: Target) -> None:
         """The answer holds what only this account can read, or this target."""
         if taken.account is not None or not target.only:
             maker = taken.account or f"{TARGET}{target.label}"
-            self._write(self._memory.made(maker, sealed))
+            new = self._memory.learnt(maker, sealed)
+            if new:
+                self._write(self._memory.keep(maker, new))
 
     def other(self, target: Target, wants: Wants, *, model: str) -> bool:
         """Whether there is an account for another call, after those that were tried."""

@@ -43,6 +43,7 @@ class Course:
         self._unreadable: list[Way] = []
         self._problems: list[HandrailError] = []
         self._strips = False
+        self._elsewhere: MadeElsewhere | None = None
         self._moved = False
         self._logger = get_logger()
 
@@ -76,9 +77,10 @@ class Course:
             try:
                 leg = self._leg(way)
                 if not self._strips:
-                    await leg.turn.read(leg.request, way.headers)
+                    leg.request = await leg.turn.read(leg.request, way.headers)
             except MadeElsewhere as error:
                 self._unreadable.append(way)
+                self._elsewhere = error
                 self._problems.append(error)
             except RequestRejected as error:  # this one cannot take it in any form
                 self._problems.append(error)
@@ -98,7 +100,10 @@ class Course:
     def _leg(self, way: Way) -> Leg:
         request = way.request()
         if self._strips:
-            request = without_reasoning(request) or request
+            stripped = without_reasoning(request)
+            if stripped is None:  # more is sealed than reasoning, and that goes nowhere else
+                raise self._elsewhere or MadeElsewhere("another account")
+            request = stripped
         if len(self._all) > 1 and way is not self._all[0]:
             step = Step(field="target", action=f"is {way.target.label}", reason=_OTHER_TARGET)
             request = replace(request, steps=(*request.steps, step))
@@ -109,14 +114,16 @@ class Course:
         request = leg.turn.without_maker(leg.request)
         if request is None:
             return None
-        leg.request, self._strips, self._left = request, True, self._unreadable
+        leg.request, self._strips = request, True
+        self._left, self._unreadable = self._unreadable, []
         return leg
 
     async def _stripped(self) -> Leg | None:
         """Where nobody is left who can read the request: one who need not, if that is allowed."""
         if self._strips or not self._unreadable or not self._all[0].target.drops_reasoning:
             return None
-        self._strips, self._left = True, self._unreadable
+        self._strips = True
+        self._left, self._unreadable = self._unreadable, []
         return await self.next()
 
     async def anew(self, leg: Leg) -> Leg:

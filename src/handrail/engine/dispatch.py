@@ -4,7 +4,7 @@ It sends, turns an error answer into an exception, mends what we ourselves added
 only where `core.retry` says so. What comes back is a reply whose body is still unread.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -25,10 +25,10 @@ from handrail.engine.meter import (
     unheard,
 )
 from handrail.engine.sending import JSON, SSE, Outgoing, Sender
-from handrail.engine.single import Accounts, Single, Taken
+from handrail.engine.single import Accounts, NoAccount, Single, Taken
 from handrail.engine.turns import Turn
 from handrail.engine.ways import Ways
-from handrail.errors import Code, HandrailError
+from handrail.errors import HandrailError
 from handrail.settings.model import Target
 from handrail.telemetry import get_logger
 from handrail.upstream.client import UpstreamClient, UpstreamReply
@@ -150,7 +150,7 @@ class Dispatcher:
 
     async def _answered(self, course: Course, journey: _Journey) -> Answered:
         """Call until there is an answer, or an error that is to stand."""
-        calls = 0
+        calls = rounds = 0
         cause = Cause.FIRST
         leg = await course.first()
         self._log.debug("rewritten", steps=leg.request.steps)
@@ -170,9 +170,10 @@ class Dispatcher:
                     cause = why if calls else Cause.FIRST
                     continue
                 shown = course.shown()
-                # A target that the caller may not use at all says nothing about the others.
-                barred = error.fault.code == Code.NO_ACCOUNT_ALLOWED
-                decision = verdict(shown if barred else error, calls=calls)
+                # Of several targets the one decides that can be asked again soonest. Rounds count
+                # as calls do: what fails before anything is sent must have an end as well.
+                rounds += not isinstance(error, NoAccount)
+                decision = verdict(shown, calls=max(calls, rounds))
                 if not journey.persistent or not decision.again:
                     if shown is error:
                         raise  # with what it came from, for the log
@@ -251,6 +252,11 @@ class Dispatcher:
         wants = Wants(bound=account, tags=frozenset(tags), question=question)
         async with self._asked(target, path, method=method, wants=wants) as reply:
             return await reply.read(limit=limit, idle_seconds=target.idle_seconds)
+
+    def noted(self, target: Target, account: str | None, sealed: Sequence[str]) -> None:
+        """What `ask` or `listen` gave holds what only that account can read, or the target."""
+        taken = Taken(account=account, name="", shown=None)
+        self._accounts.noted(taken, sealed, target=target)
 
     @asynccontextmanager
     async def listen(

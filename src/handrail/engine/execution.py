@@ -26,7 +26,7 @@ from handrail.engine.meter import Attribution
 from handrail.engine.reading import EventReader
 from handrail.engine.shield import to_the_end
 from handrail.engine.targets import Targets
-from handrail.engine.ways import Place, Ways, ways_of
+from handrail.engine.ways import Held, Place, Ways, ways_of
 from handrail.errors import (
     Code,
     HandrailError,
@@ -57,7 +57,7 @@ class RunCall:
     `answered` is told what the upstream's reply says, before its body is read.
     """
 
-    ways: Ways
+    ways: Held[Ways]
     attribution: Attribution
     before_send: BeforeSend
     persistent: bool = True
@@ -212,11 +212,8 @@ class Execution:
 
     async def _attempt(self, log: RunLog, places: Sequence[Place], *, cause: Cause) -> Outcome:
         run = log.run
-        given = Conversation.alone(wire.read_create(run.request))
         try:
-            whole = await self._histories.before(
-                given, caller=run.caller, targets=[place.target for place in places]
-            )
+            ways = Held(await self._ways(run, places))
         except RequestRejected as gone:  # it was all there when the run was accepted
             error = RunError(cause="previous_response_gone", message=gone.fault.message)
             return State.FAILED, error
@@ -225,12 +222,16 @@ class Execution:
             if not await _may_send(log, cause if why is Cause.FIRST else why):
                 raise Fenced
 
-        call = RunCall(
-            ways=ways_of(whole, places, partial(upstream_request, stream=True)),
-            attribution=attribution_of(run),
-            before_send=before_send,
-        )
+        call = RunCall(ways=ways, attribution=attribution_of(run), before_send=before_send)
         return await self._exchange(log, call)
+
+    async def _ways(self, run: Run, places: Sequence[Place]) -> Ways:
+        whole = await self._histories.before(
+            Conversation.alone(wire.read_create(run.request)),
+            caller=run.caller,
+            targets=[place.target for place in places],
+        )
+        return ways_of(whole, places, partial(upstream_request, stream=True))
 
     async def carry_out(self, log: RunLog, call: RunCall) -> Outcome:
         """Make one upstream call and take its events in; how the run is to end.
@@ -249,13 +250,12 @@ class Execution:
 
     async def _exchange(self, log: RunLog, call: RunCall) -> Outcome:
         async with self._dispatcher.create(
-            call.ways,
+            call.ways.take(),
             attribution=call.attribution,
             before_send=call.before_send,
             persistent=call.persistent,
         ) as answered:
             call.answered(answered.said)
-            del call  # a long stream must not keep a large request alive
             return await self._read(log.run, log, answered)
 
     async def _read(self, run: Run, log: RunLog, answered: Answered) -> Outcome:

@@ -38,7 +38,7 @@ class StatelessCall:
     target: Target
     attribution: Attribution
     manner: RelayManner
-    ways: Held
+    ways: Held[Ways]
 
     def number_heartbeats(self) -> None:
         """Fill silence with events: this client's idle timer does not see comments."""

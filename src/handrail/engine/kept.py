@@ -39,7 +39,7 @@ from handrail.engine.meter import Attribution
 from handrail.engine.opening import Opening
 from handrail.engine.shield import to_the_end
 from handrail.engine.tail import Tails
-from handrail.engine.ways import Held, Place, ways_of
+from handrail.engine.ways import Held, Place, Ways, ways_of
 from handrail.errors import Code, HandrailError, StoreFailed, fault
 from handrail.store.base import NewRun, Run, Store
 from handrail.telemetry import get_logger
@@ -62,10 +62,12 @@ class KeptCall:
     """
 
     plan: Plan
-    run: NewRun
+    id: str
+    caller: str
+    run: Held[NewRun]
     limits: Limits
     numbered_heartbeat: bool
-    ways: Held
+    ways: Held[Ways]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +160,9 @@ class KeptForeground:
         )
         return KeptCall(
             plan=plan,
-            run=opening.run(conversation.own, plan),
+            id=attribution.response_id,
+            caller=attribution.caller,
+            run=Held(opening.run(conversation.own, plan)),
             limits=limits,
             numbered_heartbeat=numbered_heartbeat,
             ways=Held(ways),
@@ -173,7 +177,7 @@ class KeptForeground:
         """
         waiting = _Waiting(stream=call.plan.stream)
         work = partial(self._carry_out, call, waiting)
-        task = self._executor.adopt(call.run.id, work)
+        task = self._executor.adopt(call.id, work)
         # A task that is cancelled before its first step tells nobody.
         task.add_done_callback(lambda _: waiting.failed(_stopped()))
         try:
@@ -189,8 +193,8 @@ class KeptForeground:
     def events(self, call: KeptCall) -> AsyncGenerator[bytes, None]:
         """The events of a stream from its beginning, each once it is durable."""
         return self._tails.follow(
-            call.run.id,
-            caller=call.run.caller,
+            call.id,
+            caller=call.caller,
             after=-1,
             numbered_heartbeat=call.numbered_heartbeat,
         )
@@ -198,7 +202,7 @@ class KeptForeground:
     def _leave(self, call: KeptCall, waiting: _Waiting, task: asyncio.Task[None]) -> None:
         if task.done():
             return
-        caller = call.run.caller
+        caller = call.caller
         # Nobody holds a connection for it any more, so something else must bound how many go on.
         room = min(
             call.limits.running(caller) - self._left[caller],
@@ -207,7 +211,7 @@ class KeptForeground:
         if waiting.shown and call.plan.outlives_reader and room > 0:
             self._left[caller] += 1
             task.add_done_callback(lambda _: self._left.subtract([caller]))
-            self._logger.info("run_goes_on", run=call.run.id, caller=caller)
+            self._logger.info("run_goes_on", run=call.id, caller=caller)
             return
         waiting.left = True
         if not waiting.decided:
@@ -238,7 +242,9 @@ class KeptForeground:
         return await to_the_end(self._end(log, waiting, outcome=outcome))
 
     async def _begin(self, call: KeptCall, waiting: _Waiting) -> Run | None:
-        keeping = asyncio.ensure_future(self._store.keep(call.run, owner=self._executor.owner))
+        keeping = asyncio.ensure_future(
+            self._store.keep(call.run.take(), owner=self._executor.owner)
+        )
         try:
             run = await asyncio.shield(keeping)
         except asyncio.CancelledError:
@@ -252,7 +258,7 @@ class KeptForeground:
             waiting.failed(error)
             return None
         except Exception as error:
-            self._logger.error("run_not_kept", run=call.run.id, exc_info=error)
+            self._logger.error("run_not_kept", run=call.id, exc_info=error)
             message = "The gateway failed on this request."
             waiting.failed(HandrailError(fault(Code.INTERNAL_ERROR, message)))
             return None
@@ -273,7 +279,7 @@ class KeptForeground:
             first = False  # the first call was counted when the run was kept
 
         return RunCall(
-            ways=call.ways.take(),
+            ways=call.ways,
             attribution=attribution_of(run),
             before_send=before_send,
             persistent=False,  # whoever waits decides itself whether to try again

@@ -2,8 +2,11 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from handrail.core.affinity import without_reasoning
+from handrail.core.rewrite import UpstreamRequest
 from handrail.engine.clock import Clock
 from handrail.engine.single import MadeElsewhere
 from handrail.store.accounts import TARGET, Accounts
@@ -39,6 +42,37 @@ class _Recent(Generic[K]):
         return account if until > now else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """Who would read a request: the accounts of `target`, or only the one named `pin`.
+
+    `names` and `homes` have the names and the targets of all accounts by their ids. `drops`:
+    reasoning that others have made may be left out.
+    """
+
+    target: str
+    names: Mapping[str, str]
+    homes: Mapping[str, str]
+    drops: bool
+    pin: str | None = None
+
+    def is_one(self, maker: str) -> bool:
+        """Whether the maker is among them."""
+        if maker.startswith(TARGET):
+            return self.pin is None and maker.removeprefix(TARGET) == self.target
+        here = self.homes.get(maker) == self.target
+        return here and self.pin in (None, self.names.get(maker))
+
+    def words(self, maker: str) -> str:
+        """What a caller is told of a maker; no name of an account is any of its business."""
+        home = self.homes.get(maker, "")
+        if maker.startswith(TARGET):
+            home = maker.removeprefix(TARGET)
+        if not home:
+            return "an account that is no longer here"
+        return "another account" if home == self.target else f"the target '{home}'"
+
+
 class Memory:
     """Both, of one process; who made what is kept in the store as well, as keyed digests."""
 
@@ -57,40 +91,51 @@ class Memory:
         """The account that a conversation used last, if that is not long ago."""
         return self._conversations.get(conversation, now=self._clock.monotonic())
 
-    async def made(self, maker: str, sealed: Sequence[str]) -> None:
-        """These can be read by their maker alone. Raises StoreFailed."""
-        until = self._clock.now() + MADE_SECONDS
+    def learnt(self, maker: str, sealed: Sequence[str]) -> list[bytes]:
+        """These can be read by their maker alone; what of it is new, and to be kept.
+
+        At once, so that whoever asks next knows it: writing takes a while.
+        """
+        now = self._clock.now()
         new = []
         for digest in map(self._store.digest, sealed):
-            if self._makers.get(digest, now=self._clock.now()) != maker:
-                self._makers.put(digest, maker, until=until)
+            if self._makers.get(digest, now=now) != maker:
+                self._makers.put(digest, maker, until=now + MADE_SECONDS)
                 new.append(digest)
-        if new:
-            await self._store.made(maker, new, until=until)
+        return new
 
-    async def maker(self, sealed: Sequence[str]) -> str | None:
-        """Who made the newest of these that is known. Raises StoreFailed."""
+    async def keep(self, maker: str, digests: Sequence[bytes]) -> None:
+        """Keep what was learnt. Raises StoreFailed."""
+        await self._store.made(maker, digests, until=self._clock.now() + MADE_SECONDS)
+
+    async def makers(self, sealed: Sequence[str]) -> dict[str, str]:
+        """Who made each of these, as far as that is known. Raises StoreFailed."""
         now = self._clock.now()
-        digests = [self._store.digest(each) for each in sealed]
-        for digest in digests:
-            known = self._makers.get(digest, now=now)
-            if known is not None:
-                return known
-        found = await self._store.maker(digests, now=now)
-        return found
+        digests = {each: self._store.digest(each) for each in sealed}
+        known = {each: self._makers.get(digest, now=now) for each, digest in digests.items()}
+        missing = [digests[each] for each, maker in known.items() if maker is None]
+        kept = await self._store.makers(missing, now=now) if missing else {}
+        found = {each: maker or kept.get(digests[each]) for each, maker in known.items()}
+        return {each: maker for each, maker in found.items() if maker is not None}
 
-    async def maker_at(
-        self, target: str, sealed: Sequence[str], *, homes: Mapping[str, str]
-    ) -> str | None:
-        """The account of `target` that alone can read these, None for any or nobody knows whose.
+    async def readable(
+        self, request: UpstreamRequest, sealed: Sequence[str], *, at: Reader
+    ) -> tuple[str | None, UpstreamRequest]:
+        """The account that alone can read these (newest first), and the request as it can.
 
-        `homes` has the targets of all accounts. Raises MadeElsewhere, and StoreFailed.
+        None for any account. Raises MadeElsewhere when it is not one of `at`, and StoreFailed.
         """
-        maker = await self.maker(sealed)
-        if maker is None:
-            return None
-        alone = maker.startswith(TARGET)
-        home = maker.removeprefix(TARGET) if alone else homes.get(maker, target)
-        if home != target:
-            raise MadeElsewhere(home, target)
-        return None if alone else maker
+        makers = await self.makers(sealed)
+        newest = next((makers[each] for each in sealed if each in makers), None)
+        if newest is None:
+            return None, request
+        if not at.is_one(newest):
+            raise MadeElsewhere(at.words(newest))
+        others = {maker for maker in makers.values() if maker != newest}
+        if others:
+            own = [each for each in sealed if makers.get(each, newest) == newest]
+            stripped = without_reasoning(request, but=own) if at.drops else None
+            if stripped is None:
+                raise MadeElsewhere(at.words(min(others)))
+            request = stripped
+        return None if newest.startswith(TARGET) else newest, request

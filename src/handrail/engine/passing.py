@@ -23,6 +23,7 @@ from handrail.engine.meter import (
 from handrail.engine.sending import Outgoing, Sender
 from handrail.engine.single import Accounts, Taken
 from handrail.engine.turns import Turn
+from handrail.engine.ways import Held
 from handrail.errors import HandrailError
 from handrail.settings.model import Target
 from handrail.upstream.client import UpstreamReply
@@ -32,11 +33,13 @@ from handrail.upstream.client import UpstreamReply
 class PassedCall:
     """One call of another route. `model` is the one that it names, "" for none.
 
-    `counts`: it may cost something, so it has a row in the ledger.
+    `path` is the one below the base URL. `counts`: it may cost something, so it has a row in the
+    ledger.
     """
 
     target: Target
-    outgoing: Outgoing
+    path: str
+    outgoing: Held[Outgoing]
     attribution: Attribution
     model: str = ""
     counts: bool = True
@@ -67,19 +70,20 @@ class Passing:
         attribution = call.attribution
         wants = Wants(pin=attribution.account, tags=frozenset(attribution.account_tags))
         turn = Turn(self._accounts, call.target, wants, model=call.model)
-        passed = await self._answered(call, turn)
+        passed = await self._answered(call, call.outgoing.take(), turn)
         with passed.meter:
             try:
                 yield passed
             finally:
                 passed.reply.close()
 
-    async def _answered(self, call: PassedCall, turn: Turn) -> PassedBack:
+    async def _answered(self, call: PassedCall, outgoing: Outgoing, turn: Turn) -> PassedBack:
         cause = Cause.FIRST
         while True:
             try:
                 taken = await turn.take()
-                return await self._metered(call, turn, taken=taken, cause=cause)
+                meter = self._meter(call, turn, taken=taken, cause=cause)
+                return await self._sent(call.target, outgoing, turn, taken=taken, meter=meter)
             except HandrailError as error:
                 if not await turn.after(error):
                     shown = turn.shown(error)
@@ -91,24 +95,26 @@ class Passing:
                 turn.over()
                 raise
 
-    async def _metered(
-        self, call: PassedCall, turn: Turn, *, taken: Taken, cause: Cause
-    ) -> PassedBack:
-        target, path = call.target, call.outgoing.path.partition("?")[0]
-        found = target.catalogue.find(call.model)
+    def _meter(self, call: PassedCall, turn: Turn, *, taken: Taken, cause: Cause) -> Meter:
         made = CallMade(
             attribution=call.attribution,
-            target=target.name,
+            target=call.target.name,
             model=call.model,
-            sent_models=(call.model,) if found is None else (call.model, found.sends),
-            endpoint=path.split("/")[1],
+            sent_models=(call.model,),  # the body goes out as it came
+            endpoint=call.path.split("/")[1],
             cause=cause,
         )
-        meter = Meter(made, listener=self._heard_by(call, turn), clock=self._clock)
+        listener = self._listener if call.counts else unheard
+        meter = Meter(made, listener=_heard_by(listener, turn), clock=self._clock)
         if taken.account is not None:
             meter.account = taken.name
+        return meter
+
+    async def _sent(
+        self, target: Target, outgoing: Outgoing, turn: Turn, *, taken: Taken, meter: Meter
+    ) -> PassedBack:
         try:
-            reply = await self._sender.send(target, call.outgoing, taken)
+            reply = await self._sender.send(target, outgoing, taken)
         except BaseException as error:  # the caller's leaving too
             meter.over(error)
             raise
@@ -116,12 +122,11 @@ class Passing:
         turn.answered(reply.headers)
         return PassedBack(reply=reply, meter=meter)
 
-    def _heard_by(self, call: PassedCall, turn: Turn) -> CallListener:
-        listener = self._listener if call.counts else unheard
 
-        def over(record: CallRecord) -> None:
-            listener(record)
-            if record.status is not None and record.outcome is not Outcome.REFUSED:
-                turn.over(record)
+def _heard_by(listener: CallListener, turn: Turn) -> CallListener:
+    def over(record: CallRecord) -> None:
+        listener(record)
+        if record.status is not None and record.outcome is not Outcome.REFUSED:
+            turn.over(record)
 
-        return over
+    return over

@@ -58,13 +58,13 @@ class NoAccount(HandrailError):
 
 
 class MadeElsewhere(RequestRejected):
-    """The request holds what only another target can read."""
+    """The request holds what nobody can read to whom it may go; `maker` says who alone can."""
 
-    def __init__(self, maker: str, target: str) -> None:
+    def __init__(self, maker: str) -> None:
         super().__init__(
             Code.ENCRYPTED_CONTENT_ELSEWHERE,
-            f"The input holds encrypted content that only the target '{maker}' can read, and this "
-            f"request goes to '{target}'. Leave it out, or ask for a model that '{maker}' serves.",
+            f"The input holds encrypted content that only {maker} can read, and this request "
+            "cannot go there. Leave those items out of 'input'.",
             param="input",
         )
 
@@ -83,10 +83,11 @@ class Accounts(Protocol):
 
     async def bound(
         self, target: Target, wants: Wants, request: UpstreamRequest, *, headers: Mapping[str, str]
-    ) -> Wants:
+    ) -> tuple[Wants, UpstreamRequest]:
         """What `request` wants beside: the account that alone can read it, or the last one.
 
-        Raises MadeElsewhere when no account of the target can.
+        And the request as that account can read it: where the settings allow it, without reasoning
+        that another has made. Raises MadeElsewhere when no account of the target can read it.
         """
 
     def noted(self, taken: Taken, sealed: Sequence[str], *, target: Target) -> None:
@@ -138,9 +139,9 @@ class Single:
 
     async def bound(
         self, target: Target, wants: Wants, request: UpstreamRequest, *, headers: Mapping[str, str]
-    ) -> Wants:
+    ) -> tuple[Wants, UpstreamRequest]:
         """See the port."""
-        return wants
+        return wants, request
 
     def noted(self, taken: Taken, sealed: Sequence[str], *, target: Target) -> None:
         """See the port."""

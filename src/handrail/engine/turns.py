@@ -30,11 +30,15 @@ class Turn:
         self.did_not_run = False
         """Whether the last call is proven not to have run, or was never made."""
 
-    async def read(self, request: UpstreamRequest, headers: Mapping[str, str]) -> None:
-        """See which account the request belongs to. Raises StoreFailed and MadeElsewhere."""
-        self._wants = await self._accounts.bound(
+    async def read(self, request: UpstreamRequest, headers: Mapping[str, str]) -> UpstreamRequest:
+        """See which account the request belongs to; the request as that one can read it.
+
+        Raises StoreFailed and MadeElsewhere.
+        """
+        self._wants, readable = await self._accounts.bound(
             self._target, self._wants, request, headers=headers
         )
+        return readable
 
     def without_maker(self, request: UpstreamRequest) -> UpstreamRequest | None:
         """The request as any account can read it, if that is allowed and can be done.
@@ -44,8 +48,10 @@ class Turn:
         bound = self._wants.bound is not None and self.did_not_run
         if not bound or not self._target.drops_reasoning:
             return None
-        self._wants = replace(self._wants, bound=None)
-        return without_reasoning(request)
+        stripped = without_reasoning(request)
+        if stripped is not None:
+            self._wants = replace(self._wants, bound=None)
+        return stripped
 
     async def take(self) -> Taken:
         """The account for the next call. Raises HandrailError when there is none."""

@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import urlencode
 
 from handrail.core import items, responses, wire
+from handrail.core.affinity import ITEM_DONE, sealed_in_event, sealed_in_items
 from handrail.core.complete import Completer
 from handrail.core.events import Event, MalformedEvent
 from handrail.core.policy import Plan
@@ -26,7 +27,7 @@ from handrail.engine.history import Conversation
 from handrail.engine.meter import Attribution
 from handrail.engine.reading import MAX_REPLY_BYTES, EventReader, read_response
 from handrail.engine.targets import Targets
-from handrail.engine.ways import Place, Ways, ways_of
+from handrail.engine.ways import Held, Place, Ways, ways_of
 from handrail.errors import (
     Code,
     HandrailError,
@@ -55,7 +56,7 @@ class UpstreamRun:
     """One create to be run by the upstream, ready to leave."""
 
     attribution: Attribution
-    ways: Ways
+    ways: Held[Ways]
 
 
 class UpstreamRuns:
@@ -87,7 +88,8 @@ class UpstreamRuns:
     ) -> UpstreamRun:
         """The create for a conversation. Raises RequestRejected for what cannot be sent."""
         rewrite = partial(upstream_run_request, stream=plan.stream)
-        return UpstreamRun(attribution=attribution, ways=ways_of(conversation, places, rewrite))
+        ways = Held(ways_of(conversation, places, rewrite))
+        return UpstreamRun(attribution=attribution, ways=ways)
 
     async def create(self, run: UpstreamRun) -> tuple[bytes, Said]:
         """The response as the upstream gave it, as JSON; its place is durable by then."""
@@ -105,7 +107,9 @@ class UpstreamRuns:
 
     @asynccontextmanager
     async def _opened(self, run: UpstreamRun) -> AsyncIterator[Answered]:
-        async with self._dispatcher.create(run.ways, attribution=run.attribution) as answered:
+        async with self._dispatcher.create(
+            run.ways.take(), attribution=run.attribution
+        ) as answered:
             yield answered
 
     async def _remember(self, body: Body, run: UpstreamRun, answered: Answered) -> None:
@@ -179,7 +183,7 @@ class UpstreamRuns:
             async with self._dispatcher.listen(
                 target, _path(remote, query=query), account=remote.account
             ) as reply:
-                yield self._events(reply, target, run=None)
+                yield self._events(reply, target, run=None, remote=remote)
         except UpstreamRefused as error:
             raise _said_of(remote, error) from error
 
@@ -202,8 +206,15 @@ class UpstreamRuns:
             # A part that is not found may only be a route that the server does not have.
             raise (error if part else _said_of(remote, error)) from error
         body = read_response(said)
+        if "output" in body:
+            self._note(remote, target, sealed_in_items(bytes(body["output"])))
         completer = self._completer(target) if completes else None
         return wire.encode(completer.response(body) if completer else body)
+
+    def _note(self, remote: Remote, target: Target, sealed: Sequence[str]) -> None:
+        """What a caller may send back, only its maker can read."""
+        if sealed:
+            self._dispatcher.noted(target, remote.account, sealed)
 
     def _target(self, remote: Remote) -> Target:
         target = self._targets.find(remote.target)
@@ -238,6 +249,7 @@ class UpstreamRuns:
         *,
         run: UpstreamRun | None,
         answered: Answered | None = None,
+        remote: Remote | None = None,
     ) -> AsyncGenerator[bytes]:
         """The frames of a stream as they come. `run`: a new one, to be remembered first.
 
@@ -258,6 +270,10 @@ class UpstreamRuns:
             if run is not None and answered is not None and batch:
                 await self._remember(_opening(batch[0]), run, answered)
                 run = None
+            if remote is not None:
+                for event in batch:
+                    if event.type == ITEM_DONE:
+                        self._note(remote, target, sealed_in_event(event.data))
             yield b"".join(event.frame for event in batch) or COMMENT
 
 

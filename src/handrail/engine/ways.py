@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol, Self
+from typing import Generic, Protocol, Self, TypeVar
 
 from handrail.core.catalogue import Catalogue
 from handrail.core.profiles import Profile
@@ -11,6 +11,8 @@ from handrail.core.rewrite import UpstreamRequest
 from handrail.core.wire import CreateRequest
 from handrail.engine.history import Conversation
 from handrail.settings.model import Target
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,20 +61,20 @@ class Ways:
         return [first, *self.others]
 
 
-class Held:
-    """Ways that are let go when they are taken."""
+class Held(Generic[T]):
+    """Something that is let go when it is taken: whoever streams for hours must not keep it."""
 
-    __slots__ = ("_ways",)
+    __slots__ = ("_held",)
 
-    def __init__(self, ways: Ways) -> None:
-        self._ways: Ways | None = ways
+    def __init__(self, held: T) -> None:
+        self._held: T | None = held
 
-    def take(self) -> Ways:
-        """The ways, once."""
-        ways, self._ways = self._ways, None
-        if ways is None:
+    def take(self) -> T:
+        """What was held, once."""
+        held, self._held = self._held, None
+        if held is None:
             raise RuntimeError("a call is made once")
-        return ways
+        return held
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -251,4 +251,8 @@ def require_json(exchange: Exchange) -> None:
 
 
 def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    # As the upstream's were decoded: what it says of a file may be in any letters.
+    return [
+        (name.encode("latin-1"), value.encode("utf-8", "surrogateescape"))
+        for name, value in headers.items()
+    ]

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from handrail.core import sse, wire
-from handrail.core.caller_policy import CallerPolicy
+from handrail.core.caller_policy import CallerPolicy, StorePolicy
 from handrail.core.model_access import check_model
 from handrail.core.passing import METHODS, listed
 from handrail.core.request_options import read_options, read_project
@@ -24,6 +24,7 @@ from handrail.engine.meter import Attribution
 from handrail.engine.passing import PassedBack, PassedCall, Passing
 from handrail.engine.reading import MAX_REPLY_BYTES
 from handrail.engine.sending import JSON, SSE, Outgoing
+from handrail.engine.ways import Held
 from handrail.errors import Code, MethodNotAllowed, RequestRejected, UpstreamFailed
 from handrail.server.exchange import Exchange
 from handrail.server.passing import forwarded, passed_headers
@@ -34,7 +35,13 @@ MODE: Final = "passed-through"
 
 _BASE: Final = b"/v1"
 _MAX_EVENT: Final = 1 << 20
-_KIND: Final = re.compile(r"[\x20-\x7e]{1,256}")
+_PLAIN: Final = re.compile(r"[\x20-\x7e]{1,256}")
+_KINDS: Final = (JSON, "multipart/form-data")
+_FIELDS: Final = {
+    "model": (wire.Kind.STRING,),
+    "store": (wire.Kind.BOOLEAN,),
+    "background": (wire.Kind.BOOLEAN,),
+}
 _USAGE: Final = b'"usage"'
 
 
@@ -61,15 +68,17 @@ class Through:
         """Any method of METHODS, on any path that a target of the caller lists."""
         if exchange.method not in METHODS:
             raise MethodNotAllowed(exchange.method, allow=METHODS)
+        exchange.require_streaming()  # how long the answer will be, nobody knows beforehand
         path, policy = path_of(exchange.path), caller.policy
         body = await exchange.body(limit=settings.max_body_bytes, inflating=self._inflating)
-        model = _model(exchange, body)
+        model = _model(exchange, body, policy)
         if exchange.method == "POST":
             check_model(model, policy.models)
         target = _target(exchange, settings, path=path, model=model, policy=policy)
         call = PassedCall(
             target=target,
-            outgoing=_outgoing(exchange, target, path=path, body=body),
+            path=path,
+            outgoing=Held(_outgoing(exchange, target, path=path, body=body)),
             attribution=self._attribution(exchange, policy),
             model=model,
             counts=exchange.method == "POST",
@@ -92,13 +101,40 @@ class Through:
         return replace(charged, account=account, account_tags=policy.account_tags)
 
 
-def _model(exchange: Exchange, body: bytes) -> str:
-    """The model that a body names, "" for none. Raises RequestRejected for JSON that is none."""
-    if exchange.header(b"content-type").partition(";")[0].strip().lower() != JSON or not body:
+def _model(exchange: Exchange, body: bytes, policy: CallerPolicy) -> str:
+    """The model that a body names, "" for none. Raises RequestRejected for what may not leave."""
+    if exchange.method != "POST" or not body:
+        return ""
+    kind = exchange.header(b"content-type").partition(";")[0].strip().lower()
+    if kind not in _KINDS:
+        raise RequestRejected(
+            Code.UNSUPPORTED_MEDIA_TYPE,
+            f"Content-Type must be one of {', '.join(_KINDS)}.",
+            param="content-type",
+        )
+    if kind != JSON:
         return ""
     given = wire.parse_object(body)
-    wire.check_kinds(given, {"model": (wire.Kind.STRING,)})
+    wire.check_kinds(given, _FIELDS)
+    _check_promises(given, policy)
     return wire.string(given, "model") or ""
+
+
+def _check_promises(given: wire.Body, policy: CallerPolicy) -> None:
+    """What the rules of responses forbid is not to be had under another address."""
+    if wire.boolean(given, "background"):
+        raise RequestRejected(
+            Code.UNSUPPORTED_PARAMETER,
+            "Unsupported parameter: 'background'. Background mode is a matter of /v1/responses.",
+            param="background",
+        )
+    if wire.boolean(given, "store") and policy.store is StorePolicy.REFUSE:
+        raise RequestRejected(
+            Code.STORE_NOT_ALLOWED,
+            f"store=true is refused for the caller '{policy.name}' "
+            f'(callers.{policy.name}.store = "refuse").',
+            param="store",
+        )
 
 
 def _target(
@@ -118,7 +154,7 @@ def _target(
                 f"'{TARGET}' names no target that has this route for this caller.",
                 param=TARGET,
             )
-    elif model:
+    if model:
         able = [target for target in settings.targets_for(model, policy) if target in able]
         if not able:
             raise no_route(model)
@@ -129,12 +165,6 @@ def _target(
 
 def _outgoing(exchange: Exchange, target: Target, *, path: str, body: bytes) -> Outgoing:
     kind, accept = exchange.header(b"content-type"), exchange.header(b"accept")
-    if body and not _KIND.fullmatch(kind):
-        raise RequestRejected(
-            Code.UNSUPPORTED_MEDIA_TYPE,
-            "Content-Type must say what the body is.",
-            param="content-type",
-        )
     query = exchange.query_string.decode("latin-1")
     exchange.query_pairs()  # which says what is wrong with it
     return Outgoing(
@@ -143,7 +173,7 @@ def _outgoing(exchange: Exchange, target: Target, *, path: str, body: bytes) -> 
         headers=forwarded(exchange, target.profile.headers),
         body=body if exchange.method == "POST" else None,
         kind=kind,
-        accept=accept if _KIND.fullmatch(accept) else "*/*",
+        accept=accept if _PLAIN.fullmatch(accept) else "*/*",
     )
 
 

@@ -5,7 +5,7 @@ exchange) is guarded by a lease and by the version of the credential: whoever co
 either the lease or the new version, and reads instead of asking the issuer again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Protocol
@@ -174,8 +174,8 @@ class Accounts(Protocol):
     async def made(self, maker: str, digests: Sequence[bytes], *, until: float) -> None:
         """Who made these: the id of an account, or TARGET and the name of a target."""
 
-    async def maker(self, digests: Sequence[bytes], *, now: float) -> str | None:
-        """Who made the first of these that is known."""
+    async def makers(self, digests: Sequence[bytes], *, now: float) -> Mapping[bytes, str]:
+        """Who made each of these, as far as that is known."""
 
     async def sweep(self, *, now: float) -> None:
         """Forget what is over."""

@@ -13,7 +13,6 @@ from handrail.core.limits import Cooldown, Told, Window
 from handrail.core.select import State
 from handrail.errors import ConfigInvalid
 from handrail.store.accounts import (
-    TARGET,
     Account,
     Busy,
     Kept,
@@ -130,19 +129,12 @@ class SqliteAccounts:
 
     async def made(self, maker: str, digests: Sequence[bytes], *, until: float) -> None:
         rows = [{"digest": digest, "maker": maker, "until": until} for digest in digests]
+        await self.file.run(lambda connection: _many(connection, "made", rows))
 
-        def work(connection: sqlite3.Connection) -> None:
-            account = not maker.startswith(TARGET)
-            if account and _one(connection, "credential", id=maker) is None:
-                return  # it was removed just now
-            connection.executemany(SQL["made"], rows)
-
-        await self.file.run(work)
-
-    async def maker(self, digests: Sequence[bytes], *, now: float) -> str | None:
-        def work(connection: sqlite3.Connection) -> str | None:
-            rows = (_one(connection, "maker", digest=digest, now=now) for digest in digests)
-            return next((str(row["maker"]) for row in rows if row is not None), None)
+    async def makers(self, digests: Sequence[bytes], *, now: float) -> Mapping[bytes, str]:
+        def work(connection: sqlite3.Connection) -> Mapping[bytes, str]:
+            rows = {each: _one(connection, "maker", digest=each, now=now) for each in digests}
+            return {each: str(row["maker"]) for each, row in rows.items() if row is not None}
 
         return await self.file.run(work)
 
@@ -236,6 +228,7 @@ class SqliteAccounts:
                 gone = row.kind == SETTINGS and targets.get(row.name) != row.target
                 if gone and forget:
                     connection.execute(SQL["remove"], {"id": row.id})
+                    connection.execute(SQL["forget_made"], {"id": row.id})
                 elif row.kind != SETTINGS and row.name in targets:
                     raise ConfigInvalid(
                         f"accounts.{row.name}: the settings have an account of a name that is in "
@@ -300,6 +293,10 @@ def sealed_in(file: SharedFile) -> bool:
 
 def _place(account: str) -> str:
     return f"accounts/{account}/credential"
+
+
+def _many(connection: sqlite3.Connection, query: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    connection.executemany(SQL[query], rows)
 
 
 def _one(connection: sqlite3.Connection, query: str, **values: Any) -> Any:

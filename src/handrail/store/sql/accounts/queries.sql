@@ -120,6 +120,10 @@ on conflict (digest) do update set maker = excluded.maker, until = excluded.unti
 -- Who made it, if that is still known.
 select maker from made_by where digest = :digest and until > :now;
 
+-- name: forget_made
+-- Of an account whose key may come back under another name.
+delete from made_by where maker = :id;
+
 -- name: forget_makers
 -- What is over, a few at a time.
 delete from made_by where digest in (select digest from made_by where until <= :now limit 10000);

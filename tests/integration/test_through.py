@@ -46,7 +46,7 @@ class Others:
             return web.Response(
                 body=b"\x00\x01bytes",
                 content_type="application/octet-stream",
-                headers={"content-disposition": "attachment"},
+                headers={"content-disposition": 'attachment; filename="\u043e\u0442.jsonl"'},
             )
         if request.method == "DELETE":
             return web.json_response({"id": "f-1", "object": "file", "deleted": True})
@@ -134,7 +134,10 @@ async def test_the_sdk_uses_other_routes_of_the_upstream(
         assert [part.choices[0].delta.content async for part in stream if part.choices] == ["hi"]
         made = await client.files.create(file=("a.jsonl", b"{}\n"), purpose="batch")
         assert made.id == "f-1"
-        assert (await client.files.content("f-1")).content == b"\x00\x01bytes"
+        content = await client.files.content("f-1")
+        assert content.content == b"\x00\x01bytes"
+        named = content.response.headers["content-disposition"].encode("utf-8", "replace")
+        assert b"jsonl" in named
         await client.files.delete("f-1")
     assert [(method, path) for method, path, _, _ in server.seen] == [
         ("POST", "/v1/embeddings"),
@@ -294,3 +297,60 @@ async def test_the_target_is_that_of_the_model_or_the_one_that_is_named(
         "/one/files",
         "/two/files",
     ]
+
+
+@pytest.mark.parametrize(
+    ("field", "toml", "code"),
+    [
+        ("background", "", "unsupported_parameter"),
+        ("store", 'store = "refuse"\n', "store_not_allowed"),
+    ],
+)
+async def test_what_the_rules_of_responses_forbid_is_not_to_be_had_here(
+    start: Start, others: tuple[Others, str], field: str, toml: str, code: str
+) -> None:
+    server, url = others
+    text = LISTED + f"[callers.default]\n{toml}"
+    async with start(**options(url, toml=text)) as gateway, gateway.client() as client:
+        messages: Any = [{"role": "user", "content": "hi"}]
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.chat.completions.create(
+                model="c", messages=messages, extra_body={field: True}
+            )
+        assert (caught.value.code, caught.value.param) == (code, field)
+    assert server.seen == []
+
+
+async def test_a_body_whose_kind_is_not_known_is_refused(
+    start: Start, others: tuple[Others, str]
+) -> None:
+    server, url = others
+    async with start(**options(url)) as gateway:
+        request = post(b'{"model": "m"}', line=b"POST /v1/embeddings HTTP/1.1", kind=b"text/plain")
+        reply = await ask(gateway.port, request)
+        assert reply is not None
+        assert reply.status == 415
+        old = post(b'{"model": "m"}', line=b"POST /v1/embeddings HTTP/1.0")
+        reply = await ask(gateway.port, old)
+        assert reply is not None
+        assert reply.status == 505
+    assert server.seen == []
+
+
+async def test_a_target_that_is_named_must_be_one_for_the_model(
+    start: Start, others: tuple[Others, str]
+) -> None:
+    server, url = others
+    text = "".join(
+        f'[targets.{name}]\nurl = "{url}"\nprofile = "compatible"\npass_through = ["/embeddings"]\n'
+        for name in ("one", "two")
+    )
+    text += '[[routes]]\nmodel = "e*"\ntargets = ["two"]\n'
+    given = options(url, toml=text, HANDRAIL_UPSTREAM_API_KEY="")
+    given["flags"] = {"upstream.url": None, "upstream.profile": None}
+    async with start(**given) as gateway, gateway.client() as client:
+        with pytest.raises(openai.NotFoundError):
+            await client.embeddings.create(
+                model="e", input="hi", extra_headers={"handrail-target": "one"}
+            )
+    assert server.seen == []

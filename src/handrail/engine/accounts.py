@@ -21,6 +21,7 @@ from handrail.core.select import (
     Obstacle,
     Strategy,
     Wants,
+    after_wait,
     choose,
     credits_after,
 )
@@ -195,7 +196,8 @@ class Pool:
             choice = self.choice(target, wants, model=model)
             account = self._found(choice, wants, sick=sick)
             try:
-                taken = await self._credentials.of(target, account)
+                with self._live[account.id].reserved():  # the wait may be for a whole refresh
+                    taken = await self._credentials.of(target, account)
                 if self._credentials.renewed(account):
                     self._follow_soon()
             except (AccountEnded, RefreshFailed) as error:
@@ -206,12 +208,19 @@ class Pool:
                 sick = error
                 wants = replace(wants, tried=wants.tried | {account.id})
                 continue
-            if wants.conversation is not None:
-                self._memory.used(wants.conversation, account.id)
-            self._live[account.id].taken(now=self._clock.now())
-            for earned, change in credits_after(choice).items():
-                self._live[earned].credit += change
-            return replace(taken, reason=choice.reason, model=model, question=wants.question)
+            still = after_wait(choice, self.choice(target, wants, model=model))
+            if still is not None:
+                return self._used(taken, still, wants, model=model)
+            wants = replace(wants, tried=wants.tried | {account.id})
+
+    def _used(self, taken: Taken, choice: Choice, wants: Wants, *, model: str) -> Taken:
+        account = str(choice.account)
+        if wants.conversation is not None:
+            self._memory.used(wants.conversation, account)
+        self._live[account].taken(now=self._clock.now())
+        for earned, change in credits_after(choice).items():
+            self._live[earned].credit += change
+        return replace(taken, reason=choice.reason, model=model, question=wants.question)
 
     def _found(self, choice: Choice, wants: Wants, *, sick: StoreFailed | None) -> Account:
         for account in self._accounts:

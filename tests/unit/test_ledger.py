@@ -293,16 +293,60 @@ async def test_a_budget_that_stays_keeps_its_sums_over_a_reload(kept: Kept) -> N
     kept.keeper.budgets.admit("three", WORK)
 
 
-async def test_a_clock_that_is_set_back_brings_no_window_back(kept: Kept) -> None:
+async def past_is_known(kept: Kept) -> None:
+    """What the keeper's loop does until every budget is known again."""
+    loop = asyncio.create_task(kept.keeper.loop())
+    await eventually(lambda: all(sums.sound for sums in kept.keeper.budgets.in_force))
+    loop.cancel()
+    await asyncio.wait([loop])
+
+
+async def test_a_clock_that_is_set_back_forgives_nothing(kept: Kept) -> None:
     await kept.keeper.use(accounting(calls(1)))
     kept.hears(1)
     with pytest.raises(BudgetExceeded):
         kept.keeper.budgets.admit("one", WORK)
     kept.clock.wall -= 3 * DAY
+    with pytest.raises(StoreFailed):  # never a yes before it has been summed up again
+        kept.keeper.budgets.admit("one", WORK)
+    await past_is_known(kept)
     with pytest.raises(BudgetExceeded):
         kept.keeper.budgets.admit("one", WORK)
     kept.clock.wall += 4 * DAY
     kept.keeper.budgets.admit("one", WORK)
+
+
+async def test_a_clock_that_is_corrected_over_the_edge_of_a_window_keeps_the_window(
+    kept: Kept,
+) -> None:
+    kept.clock.wall = kept.clock.wall // DAY * DAY + 1.0
+    await kept.keeper.use(accounting(calls(1)))
+    kept.hears(1)
+    kept.clock.wall -= 30.0
+    with pytest.raises(BudgetExceeded):
+        kept.keeper.budgets.admit("one", WORK)
+
+
+async def test_a_clock_that_was_far_ahead_closes_no_budget_for_as_long(kept: Kept) -> None:
+    kept.hears(1)
+    await kept.keeper.flush()
+    loop = asyncio.create_task(kept.keeper.loop())
+    kept.clock.wall += 365 * DAY
+    await kept.keeper.use(accounting(calls(3)))
+    kept.hears(1, response_id="ahead")
+    await eventually(lambda: len(kept.rows()) == 2)
+    kept.clock.wall -= 365 * DAY
+    kept.keeper.budgets.shown()  # whoever looks first
+    await eventually(lambda: all(sums.sound for sums in kept.keeper.budgets.in_force))
+    (sums,) = kept.keeper.budgets.in_force
+    assert sums.window.start <= kept.clock.now() < sums.window.end
+    assert sums.used.requests == 2  # also the call of before, in this very window
+    kept.keeper.budgets.admit("one", WORK)
+    with pytest.raises(BudgetExceeded) as caught:
+        kept.keeper.budgets.admit("two", WORK)
+    assert (caught.value.fault.retry_after or DAY) < DAY
+    loop.cancel()
+    await asyncio.wait([loop])
 
 
 async def test_a_warning_is_logged_once_a_window(tmp_path: Path) -> None:

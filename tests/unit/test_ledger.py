@@ -17,6 +17,7 @@ from handrail.core.prices import PriceTable
 from handrail.core.retry import Cause
 from handrail.core.usage import Usage
 from handrail.engine import ledger
+from handrail.engine.budgets import PASSING_SECONDS
 from handrail.engine.ledger import LedgerKeeper
 from handrail.engine.meter import Attribution, CallRecord, Outcome
 from handrail.errors import BudgetExceeded, Code, ConfigInvalid, StoreFailed
@@ -291,6 +292,27 @@ async def test_a_budget_that_stays_keeps_its_sums_over_a_reload(kept: Kept) -> N
     kept.keeper.budgets.release("one")
     kept.keeper.budgets.release("one")
     kept.keeper.budgets.admit("three", WORK)
+
+
+async def test_an_accounts_budget_says_when_to_come_back(kept: Kept) -> None:
+    budgets, now = kept.keeper.budgets, kept.clock.now()
+
+    def wait(running: int) -> float:
+        (found,) = budgets.of_account("work", model="gpt-5.4", running=running)
+        assert not found.guessed  # or the last account would be used all the same
+        assert found.until is not None
+        return found.until - now
+
+    kept.store.fails = True
+    await kept.keeper.use(accounting(calls(1, account="work", window=Window.MONTH)))
+    assert wait(0) == PASSING_SECONDS  # of a month nobody knows anything yet
+    kept.store.fails = False
+    await kept.keeper.flush()
+    await kept.keeper.use(accounting(calls(1, account="work", window=Window.MONTH)))
+    assert wait(1) == PASSING_SECONDS
+    kept.hears(1, account="work")
+    (sums,) = budgets.in_force
+    assert wait(0) == sums.window.end - now > DAY
 
 
 async def past_is_known(kept: Kept) -> None:

@@ -18,7 +18,7 @@ from handrail.errors import BudgetExceeded, Code, StoreFailed
 from handrail.telemetry import get_logger
 
 PASSING_SECONDS: Final = 5.0
-"""When to come back if only work under way stands in the way."""
+"""When to come back if only work under way stands in the way, or the ledger cannot be used."""
 
 
 AHEAD_SECONDS: Final = 60.0
@@ -177,14 +177,18 @@ class Budgets:
             budget = sums.budget
             if budget.account is None or not budget.covers(work):
                 continue
-            reason = f"its budget '{budget.name}' cannot be counted now"
+            reason, until = (
+                f"its budget '{budget.name}' cannot be counted now",
+                now + PASSING_SECONDS,
+            )
             self._roll(sums, now)
             if sums.sound and self.problem is None:
                 verdict = judge(budget, used=sums.used, reserved=budget.reserve.times(running))
                 if verdict.state is not State.STOP:
                     continue
                 reason = f"its budget '{budget.name}' is reached: {verdict.reason}"
-            yield Obstacle(reason=reason, until=sums.window.end)
+                until = until if verdict.passes else sums.window.end
+            yield Obstacle(reason=reason, until=until)
 
     def resume(self, work_id: str, work: Work) -> None:
         """Reserve for work that was let in before this process began."""

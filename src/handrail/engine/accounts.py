@@ -259,11 +259,11 @@ class Pool:
         """Whether there is an account for another call, after those that were tried."""
         return self.choice(target, wants, model=model).account is not None
 
-    def free(self, target: Target, *, model: str) -> bool:
-        """Whether nothing at all stands against a call to the target now."""
+    def free(self, target: Target, *, model: str, tags: frozenset[str]) -> bool:
+        """See the port."""
         if not self.of(target):
-            return self._single.free(target, model=model)
-        seen = self.choice(target, Wants(), model=model).considered
+            return self._single.free(target, model=model, tags=tags)
+        seen = self.choice(target, Wants(tags=tags), model=model).considered
         return any(each.obstacle is None for each in seen)
 
     async def refresh(self, account: Account) -> None:

@@ -43,6 +43,7 @@ from handrail.engine.single import (
     nothing_spent,
 )
 from handrail.engine.standing import Standing
+from handrail.engine.told import with_told
 from handrail.errors import HandrailError, StoreFailed, UpstreamRefused
 from handrail.settings.model import Target
 from handrail.store.accounts import TARGET, Account, Accounts
@@ -336,7 +337,7 @@ class Pool:
             return
         live.quota_noted = noted
         self._accounts = [
-            _with(each, told) if each.id == account else each for each in self._accounts
+            with_told(each, told) if each.id == account else each for each in self._accounts
         ]
         self._write(self._store.saw_quota(account, told, now=self._clock.now()))
 
@@ -433,14 +434,3 @@ class Pool:
         """Finish refreshes and notes that are under way: a login that is not kept is lost."""
         await self._refresher.settle(seconds=_SETTLE_SECONDS)
         await asyncio.gather(*self._writing, return_exceptions=True)
-
-
-def _with(account: Account, told: Told) -> Account:
-    """The account with what was told; a window that was not told again stays as it was."""
-    windows = {each.name: each for each in (*account.quota, *told.windows)}
-    return replace(
-        account,
-        quota=tuple(windows.values()),
-        plan=told.plan or account.plan,
-        credits=told.credits or account.credits,
-    )

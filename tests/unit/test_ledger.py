@@ -17,6 +17,7 @@ from handrail.core.prices import PriceTable
 from handrail.core.retry import Cause
 from handrail.core.usage import Usage
 from handrail.engine import ledger
+from handrail.engine.budgets import PASSING_SECONDS
 from handrail.engine.ledger import LedgerKeeper
 from handrail.engine.meter import Attribution, CallRecord, Outcome
 from handrail.errors import BudgetExceeded, Code, ConfigInvalid, StoreFailed
@@ -293,16 +294,81 @@ async def test_a_budget_that_stays_keeps_its_sums_over_a_reload(kept: Kept) -> N
     kept.keeper.budgets.admit("three", WORK)
 
 
-async def test_a_clock_that_is_set_back_brings_no_window_back(kept: Kept) -> None:
+async def test_an_accounts_budget_says_when_to_come_back(kept: Kept) -> None:
+    budgets, now = kept.keeper.budgets, kept.clock.now()
+
+    def wait(running: int) -> float:
+        (found,) = budgets.of_account("work", model="gpt-5.4", running=running)
+        assert not found.guessed  # or the last account would be used all the same
+        assert found.until is not None
+        return found.until - now
+
+    kept.store.fails = True
+    await kept.keeper.use(accounting(calls(1, account="work", window=Window.MONTH)))
+    assert wait(0) == PASSING_SECONDS  # of a month nobody knows anything yet
+    kept.store.fails = False
+    await kept.keeper.flush()
+    await kept.keeper.use(accounting(calls(1, account="work", window=Window.MONTH)))
+    assert wait(1) == PASSING_SECONDS
+    kept.hears(1, account="work")
+    (sums,) = budgets.in_force
+    assert wait(0) == sums.window.end - now > DAY
+
+
+async def past_is_known(kept: Kept) -> None:
+    """What the keeper's loop does until every budget is known again."""
+    loop = asyncio.create_task(kept.keeper.loop())
+    await eventually(lambda: all(sums.sound for sums in kept.keeper.budgets.in_force))
+    loop.cancel()
+    await asyncio.wait([loop])
+
+
+async def test_a_clock_that_is_set_back_forgives_nothing(kept: Kept) -> None:
     await kept.keeper.use(accounting(calls(1)))
     kept.hears(1)
     with pytest.raises(BudgetExceeded):
         kept.keeper.budgets.admit("one", WORK)
     kept.clock.wall -= 3 * DAY
+    with pytest.raises(StoreFailed):  # never a yes before it has been summed up again
+        kept.keeper.budgets.admit("one", WORK)
+    await past_is_known(kept)
     with pytest.raises(BudgetExceeded):
         kept.keeper.budgets.admit("one", WORK)
     kept.clock.wall += 4 * DAY
     kept.keeper.budgets.admit("one", WORK)
+
+
+async def test_a_clock_that_is_corrected_over_the_edge_of_a_window_keeps_the_window(
+    kept: Kept,
+) -> None:
+    kept.clock.wall = kept.clock.wall // DAY * DAY + 1.0
+    await kept.keeper.use(accounting(calls(1)))
+    kept.hears(1)
+    kept.clock.wall -= 30.0
+    with pytest.raises(BudgetExceeded):
+        kept.keeper.budgets.admit("one", WORK)
+
+
+async def test_a_clock_that_was_far_ahead_closes_no_budget_for_as_long(kept: Kept) -> None:
+    kept.hears(1)
+    await kept.keeper.flush()
+    loop = asyncio.create_task(kept.keeper.loop())
+    kept.clock.wall += 365 * DAY
+    await kept.keeper.use(accounting(calls(3)))
+    kept.hears(1, response_id="ahead")
+    await eventually(lambda: len(kept.rows()) == 2)
+    kept.clock.wall -= 365 * DAY
+    kept.keeper.budgets.shown()  # whoever looks first
+    await eventually(lambda: all(sums.sound for sums in kept.keeper.budgets.in_force))
+    (sums,) = kept.keeper.budgets.in_force
+    assert sums.window.start <= kept.clock.now() < sums.window.end
+    assert sums.used.requests == 2  # also the call of before, in this very window
+    kept.keeper.budgets.admit("one", WORK)
+    with pytest.raises(BudgetExceeded) as caught:
+        kept.keeper.budgets.admit("two", WORK)
+    assert (caught.value.fault.retry_after or DAY) < DAY
+    loop.cancel()
+    await asyncio.wait([loop])
 
 
 async def test_a_warning_is_logged_once_a_window(tmp_path: Path) -> None:

@@ -147,6 +147,13 @@ def test_a_budget_that_cannot_be_meant_stops_the_start(
     assert words in refusal(read, table("budgets", **{**BUDGET, **keys}))
 
 
+@pytest.mark.parametrize("whose", ["caller", "project"])
+def test_a_budget_that_would_never_stop_a_call_stops_the_start(read: Read, whose: str) -> None:
+    toml = table("budgets", **BUDGET, account="work", **{whose: "ann"}) + "[callers.ann]\n"
+    said = refusal(read, toml)
+    assert "budgets[1]: an account's budget cannot name a caller or project too." in said
+
+
 def test_a_budget_needs_a_limit_and_a_name_of_its_own(read: Read) -> None:
     limitless = table("budgets", name="team", window="day")
     assert "needs max_cost, max_tokens or max_requests" in refusal(read, limitless)

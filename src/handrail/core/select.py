@@ -8,7 +8,7 @@ last one that is left (defect D-21 of the reference).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -204,6 +204,18 @@ def _obstacle(candidate: Candidate, wants: Wants, *, now: float, bound: bool) ->
     if candidate.id in wants.tried:
         return Obstacle(reason="its call has failed just now")
     return standing[0] if standing else None
+
+
+def after_wait(first: Choice, later: Choice) -> Choice | None:
+    """What remains of a choice whose account had to be waited for, by the snapshot of after that.
+
+    None when the account may not be used any more. It need not be the best one still.
+    """
+    if later.account == first.account:
+        return later
+    if any(seen.id == first.account and seen.obstacle is None for seen in later.considered):
+        return replace(later, account=first.account, reason=first.reason)
+    return None
 
 
 def credits_after(choice: Choice) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Follows what other processes do with accounts, and refreshes logins in good time."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
@@ -20,6 +21,9 @@ EARLY_SECONDS: Final = 300.0
 
 FOLLOW_SECONDS: Final = 1.0
 """How soon what another process has changed is known here."""
+
+AT_ONCE: Final = 4
+"""How many logins are refreshed early at the same time; an issuer may take a minute for each."""
 
 _EARLY_ROUNDS: Final = 30
 _SWEEP_ROUNDS: Final = 600
@@ -45,41 +49,56 @@ class Followed(Protocol):
 
 
 class AccountUpkeep:
-    """One loop; nothing that goes wrong with one account in a round ends it, or the gateway."""
+    """One loop; nothing that goes wrong with one account in a round ends it, or the gateway.
+
+    Refreshing goes on beside it: what the operator wants meanwhile is followed all the same.
+    """
 
     def __init__(self, accounts: Followed, *, clock: Clock, spread: Callable[[], float]) -> None:
         self._accounts = accounts
         self._clock = clock
         self._spread = spread
+        self._early: asyncio.Task[None] | None = None
         self._logger = get_logger()
 
     async def loop(self) -> None:
-        """Go on; ends by cancellation."""
+        """Go on; ends by cancellation. An exchange with an issuer that has begun goes on then."""
         rounds = 0
-        while True:
-            try:
-                await self._accounts.follow()
-                if rounds % _EARLY_ROUNDS == 0:
-                    await self.refresh_early()
-                if rounds % _SWEEP_ROUNDS == 0:
-                    await self._accounts.sweep()
-            except StoreFailed as error:
-                self._logger.error("accounts_not_followed", why=error.detail)
-            except Exception as error:  # a defect: calls go on with what is known
-                self._logger.error("accounts_loop_broke", exc_info=error)
-            rounds += 1
-            await self._clock.sleep(FOLLOW_SECONDS)
+        try:
+            while True:
+                await self._round(rounds)
+                rounds += 1
+                await self._clock.sleep(FOLLOW_SECONDS)
+        finally:
+            if self._early is not None:
+                self._early.cancel()
+
+    async def _round(self, number: int) -> None:
+        try:
+            await self._accounts.follow()
+            if number % _EARLY_ROUNDS == 0 and (self._early is None or self._early.done()):
+                self._early = asyncio.create_task(self.refresh_early(), name="early refreshes")
+            if number % _SWEEP_ROUNDS == 0:
+                await self._accounts.sweep()
+        except StoreFailed as error:
+            self._logger.error("accounts_not_followed", why=error.detail)
+        except Exception as error:  # a defect: calls go on with what is known
+            self._logger.error("accounts_loop_broke", exc_info=error)
 
     async def refresh_early(self) -> None:
         """Refresh what ends soon; the spread keeps processes from doing so all at once."""
-        for account in self._soon_over(share=0.5 + 0.5 * self._spread()):
+        places = asyncio.Semaphore(AT_ONCE)
+        soon = self._soon_over(share=0.5 + 0.5 * self._spread())
+        await asyncio.gather(*(self._in_turn(account, places) for account in soon))
+
+    async def _in_turn(self, account: Account, places: asyncio.Semaphore) -> None:
+        async with places:
             try:
                 await self._refreshed(account)
             except StoreFailed as error:
                 self._logger.error("refresh_not_begun", account=account.id, why=error.detail)
             except Exception as error:  # a defect, which must not cost the other accounts
                 self._logger.error("refresh_broke", account=account.id, exc_info=error)
-        await self._accounts.follow()
 
     async def _refreshed(self, account: Account) -> None:
         try:

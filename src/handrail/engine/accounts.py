@@ -21,6 +21,7 @@ from handrail.core.select import (
     Obstacle,
     Strategy,
     Wants,
+    after_wait,
     choose,
     credits_after,
 )
@@ -42,6 +43,7 @@ from handrail.engine.single import (
     nothing_spent,
 )
 from handrail.engine.standing import Standing
+from handrail.engine.told import with_told
 from handrail.errors import HandrailError, StoreFailed, UpstreamRefused
 from handrail.settings.model import Target
 from handrail.store.accounts import TARGET, Account, Accounts
@@ -195,7 +197,8 @@ class Pool:
             choice = self.choice(target, wants, model=model)
             account = self._found(choice, wants, sick=sick)
             try:
-                taken = await self._credentials.of(target, account)
+                with self._live[account.id].reserved():  # the wait may be for a whole refresh
+                    taken = await self._credentials.of(target, account)
                 if self._credentials.renewed(account):
                     self._follow_soon()
             except (AccountEnded, RefreshFailed) as error:
@@ -206,12 +209,19 @@ class Pool:
                 sick = error
                 wants = replace(wants, tried=wants.tried | {account.id})
                 continue
-            if wants.conversation is not None:
-                self._memory.used(wants.conversation, account.id)
-            self._live[account.id].taken(now=self._clock.now())
-            for earned, change in credits_after(choice).items():
-                self._live[earned].credit += change
-            return replace(taken, reason=choice.reason, model=model, question=wants.question)
+            still = after_wait(choice, self.choice(target, wants, model=model))
+            if still is not None:
+                return self._used(taken, still, wants, model=model)
+            wants = replace(wants, tried=wants.tried | {account.id})
+
+    def _used(self, taken: Taken, choice: Choice, wants: Wants, *, model: str) -> Taken:
+        account = str(choice.account)
+        if wants.conversation is not None:
+            self._memory.used(wants.conversation, account)
+        self._live[account].taken(now=self._clock.now())
+        for earned, change in credits_after(choice).items():
+            self._live[earned].credit += change
+        return replace(taken, reason=choice.reason, model=model, question=wants.question)
 
     def _found(self, choice: Choice, wants: Wants, *, sick: StoreFailed | None) -> Account:
         for account in self._accounts:
@@ -259,11 +269,11 @@ class Pool:
         """Whether there is an account for another call, after those that were tried."""
         return self.choice(target, wants, model=model).account is not None
 
-    def free(self, target: Target, *, model: str) -> bool:
-        """Whether nothing at all stands against a call to the target now."""
+    def free(self, target: Target, *, model: str, tags: frozenset[str]) -> bool:
+        """See the port."""
         if not self.of(target):
-            return self._single.free(target, model=model)
-        seen = self.choice(target, Wants(), model=model).considered
+            return self._single.free(target, model=model, tags=tags)
+        seen = self.choice(target, Wants(tags=tags), model=model).considered
         return any(each.obstacle is None for each in seen)
 
     async def refresh(self, account: Account) -> None:
@@ -336,7 +346,7 @@ class Pool:
             return
         live.quota_noted = noted
         self._accounts = [
-            _with(each, told) if each.id == account else each for each in self._accounts
+            with_told(each, told) if each.id == account else each for each in self._accounts
         ]
         self._write(self._store.saw_quota(account, told, now=self._clock.now()))
 
@@ -433,14 +443,3 @@ class Pool:
         """Finish refreshes and notes that are under way: a login that is not kept is lost."""
         await self._refresher.settle(seconds=_SETTLE_SECONDS)
         await asyncio.gather(*self._writing, return_exceptions=True)
-
-
-def _with(account: Account, told: Told) -> Account:
-    """The account with what was told; a window that was not told again stays as it was."""
-    windows = {each.name: each for each in (*account.quota, *told.windows)}
-    return replace(
-        account,
-        quota=tuple(windows.values()),
-        plan=told.plan or account.plan,
-        credits=told.credits or account.credits,
-    )

@@ -18,7 +18,11 @@ from handrail.errors import BudgetExceeded, Code, StoreFailed
 from handrail.telemetry import get_logger
 
 PASSING_SECONDS: Final = 5.0
-"""When to come back if only work under way stands in the way."""
+"""When to come back if only work under way stands in the way, or the ledger cannot be used."""
+
+
+AHEAD_SECONDS: Final = 60.0
+"""By how much a clock may be corrected, back over the edge of a window, that stays the window."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,11 +39,17 @@ class Sums:
     warned: bool = False
 
     def roll(self, now: float) -> None:
-        """Begin anew when the window is over. A clock that is set back does not bring one back."""
-        if now >= self.window.end:
+        """Begin anew when the window is over.
+
+        A clock that is set back brings no window back. One that was far ahead does: else the budget
+        would be closed for as long. What was used in that window is then to be summed up again.
+        """
+        ahead = now < self.window.start - AHEAD_SECONDS
+        if now >= self.window.end or ahead:
             self.window = span(self.budget.window, now, self.zone)
             self.used = Totals()
             self.warned = False
+            self.sound = self.sound and not ahead
 
     def hold(self, work_id: str) -> None:
         """Reserve for a piece of work."""
@@ -99,6 +109,8 @@ class Budgets:
         self._logger = get_logger()
         self.problem: StoreFailed | None = None
         """Why the ledger takes nothing at the moment; None while all is well."""
+        self.wants_past: Callable[[], None] = lambda: None
+        """Called when a budget needs the past of another window."""
 
     @property
     def any(self) -> bool:
@@ -139,8 +151,8 @@ class Budgets:
         covering = [sums for sums in self._sums if sums.budget.covers(work)]
         stops: list[tuple[Sums, Verdict]] = []
         for sums in covering:
+            self._roll(sums, now)
             self._require_sound(sums)
-            sums.roll(now)
             verdict = judge(sums.budget, used=sums.used, reserved=sums.reserved)
             if verdict.state is State.STOP:
                 stops.append((sums, verdict))
@@ -165,14 +177,18 @@ class Budgets:
             budget = sums.budget
             if budget.account is None or not budget.covers(work):
                 continue
-            reason = f"its budget '{budget.name}' cannot be counted now"
+            reason, until = (
+                f"its budget '{budget.name}' cannot be counted now",
+                now + PASSING_SECONDS,
+            )
+            self._roll(sums, now)
             if sums.sound and self.problem is None:
-                sums.roll(now)
                 verdict = judge(budget, used=sums.used, reserved=budget.reserve.times(running))
                 if verdict.state is not State.STOP:
                     continue
                 reason = f"its budget '{budget.name}' is reached: {verdict.reason}"
-            yield Obstacle(reason=reason, until=sums.window.end)
+                until = until if verdict.passes else sums.window.end
+            yield Obstacle(reason=reason, until=until)
 
     def resume(self, work_id: str, work: Work) -> None:
         """Reserve for work that was let in before this process began."""
@@ -196,7 +212,7 @@ class Budgets:
         now = self._now()
         for sums in self._sums:
             if sums.budget.covers(charge.work):
-                sums.roll(now)
+                self._roll(sums, now)
                 sums.charge(charge, work_id)
 
     def shown(self) -> list[dict[str, Any]]:
@@ -204,7 +220,7 @@ class Budgets:
         now = self._now()
         found = []
         for sums in self._sums:
-            sums.roll(now)
+            self._roll(sums, now)
             known = sums.sound and self.problem is None
             found.append(
                 shown(
@@ -216,6 +232,13 @@ class Budgets:
                 )
             )
         return found
+
+    def _roll(self, sums: Sums, now: float) -> None:
+        before = sums.window
+        sums.roll(now)
+        if sums.window is not before and not sums.sound:
+            self._logger.info("budget_wants_past", budget=sums.budget.name)
+            self.wants_past()
 
     def _require_sound(self, sums: Sums) -> None:
         if sums.sound and self.problem is None:

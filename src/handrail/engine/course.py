@@ -93,7 +93,7 @@ class Course:
             for place, way in enumerate(self._left):
                 found = way.target.catalogue.find(self._model)
                 model = self._model if found is None else found.sends
-                if self._accounts.free(way.target, model=model):
+                if self._accounts.free(way.target, model=model, tags=self._wants.tags):
                     return place
         return 0
 

@@ -53,6 +53,7 @@ class LedgerKeeper:
         self._new_id = new_id
         self._waiting: deque[LedgerRow] = deque()
         self._wake = asyncio.Event()
+        self.budgets.wants_past = self._wake.set
         self._writing = asyncio.Lock()
         # One thread, so that the file is never used by two, also when a wait for it is cancelled.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="handrail-ledger")

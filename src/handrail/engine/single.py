@@ -78,8 +78,11 @@ class Accounts(Protocol):
     def other(self, target: Target, wants: Wants, *, model: str) -> bool:
         """Whether there is an account for another call, after those that were tried."""
 
-    def free(self, target: Target, *, model: str) -> bool:
-        """Whether nothing at all stands against a call to the target now."""
+    def free(self, target: Target, *, model: str, tags: frozenset[str]) -> bool:
+        """Whether nothing at all stands against a call to the target now.
+
+        Its account must have one of the `tags`, if there are any.
+        """
 
     async def bound(
         self, target: Target, wants: Wants, request: UpstreamRequest, *, headers: Mapping[str, str]
@@ -132,8 +135,10 @@ class Single:
         """See the port."""
         return False
 
-    def free(self, target: Target, *, model: str) -> bool:
+    def free(self, target: Target, *, model: str, tags: frozenset[str]) -> bool:
         """See the port."""
+        if tags:  # the credential of the settings has none
+            return False
         now = self._now()
         return all(self._held.get((target.name, scope), 0.0) <= now for scope in (ALL, model))
 

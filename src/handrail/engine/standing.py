@@ -1,6 +1,7 @@
 """What only this process knows about an account: its calls, their failures, and short pauses."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -33,6 +34,15 @@ class Standing:
         self.running += 1
         self.calls += 1
         self.used_at = now
+
+    @contextmanager
+    def reserved(self) -> Iterator[None]:
+        """A call has chosen it and waits for its credential: to others that is a call under way."""
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.given_back()
 
     def given_back(self) -> None:
         """That call is over."""

@@ -177,7 +177,7 @@ class Admin:
     async def _set_account(
         self, state: State, exchange: Exchange, _: Settings, *, name: str
     ) -> None:
-        """POST /admin/accounts/{name}/pause, drain and resume: in force within a second."""
+        """POST /admin/accounts/{name}/pause, drain and resume: in force with the reply."""
         await self._no_body(exchange)
         pinned = await self._at.accounts.pinned()
         for account in await self._at.accounts.all(now=self._at.clock.now()):
@@ -188,6 +188,8 @@ class Admin:
                 )
             if account.name == name:
                 await self._at.accounts.put(account.id, state)
+                with contextlib.suppress(StoreFailed):  # it is done, and followed within a second
+                    await self._at.pool.follow()
                 changed = replace(account, state=state)
                 return await _reply(
                     exchange,

@@ -47,7 +47,7 @@ BUDGET_MEANINGS: Final[Mapping[str, str]] = MappingProxyType(
         "caller": "Whose calls it is for; by default everybody's together.",
         "project": "Only calls with this label in the header `handrail-project`.",
         "model": "Only calls of models that this pattern with `*` fits, by any of their names.",
-        "account": "Only calls made with this account.",
+        "account": "Only calls made with this account; not together with `caller` or `project`.",
         "max_cost": "Most USD within the window.",
         "max_tokens": "Most tokens, input and output together.",
         "max_requests": "Most upstream calls that may have run.",
@@ -154,6 +154,9 @@ def _price(entry: PriceEntry, place: str) -> Price:
 
 def _budget(entry: BudgetEntry, place: str) -> Budget:
     check_name(entry.name, place)
+    if entry.account is not None and (entry.caller is not None or entry.project is not None):
+        # Callers are asked about before an account is chosen, so that it would never stop a call.
+        raise ConfigInvalid(f"{place}: an account's budget cannot name a caller or project too.")
     limits = {"max_cost": entry.max_cost, "max_tokens": entry.max_tokens}
     limits["max_requests"] = entry.max_requests
     if all(limit is None for limit in limits.values()):

@@ -15,6 +15,7 @@ from handrail.core.select import (
     State,
     Strategy,
     Wants,
+    after_wait,
     choose,
     credits_after,
     score,
@@ -404,3 +405,16 @@ def test_a_question_about_an_account_is_asked_whatever_limit_stands_but_not_twic
 def test_no_question_is_asked_with_an_account_that_is_out_of_use(state: State) -> None:
     out = account("a", obstacles=(SAID,), state=state)
     assert name_of(chosen(out, wants=Wants(bound="acct_a", question=True))) is None
+
+
+def test_after_a_wait_an_account_is_used_if_it_still_may_be() -> None:
+    first = chosen(account("a"), account("b"))
+    assert first.account == "acct_a"
+    assert after_wait(first, later := chosen(account("a", calls=9))) is later
+    busy = chosen(account("a", running=3), account("b"))
+    assert busy.account == "acct_b"
+    kept = after_wait(first, busy)
+    assert kept is not None
+    assert (kept.account, kept.reason, kept.considered) == ("acct_a", first.reason, busy.considered)
+    assert after_wait(first, chosen(account("a", state=State.PAUSED), account("b"))) is None
+    assert after_wait(first, chosen(account("b"))) is None

@@ -80,15 +80,6 @@ async def test_only_one_may_refresh_at_a_time(store: SqliteAccounts, other: Sqli
     assert isinstance(await lease(other, account, "two"), Leased)
 
 
-async def test_a_lease_of_a_process_that_hangs_ends_in_time(
-    store: SqliteAccounts, other: SqliteAccounts
-) -> None:
-    account = kept(store)
-    await lease(store, account, "one")
-    assert isinstance(await lease(other, account, "two", now=NOW + 59), Busy)
-    assert isinstance(await lease(other, account, "two", now=NOW + 60), Leased)
-
-
 async def test_a_lease_of_a_process_that_died_ends_with_it(
     store: SqliteAccounts, other: SqliteAccounts
 ) -> None:

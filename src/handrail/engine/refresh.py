@@ -18,7 +18,13 @@ from handrail.store.accounts import Accounts, Busy, Kept, Leased, Renewal, Renew
 from handrail.telemetry import get_logger
 
 LEASE_SECONDS: Final = 60.0
-"""How long an exchange may take before another process may try."""
+"""How long an exchange should take at most."""
+
+BUSY_SECONDS: Final = 90.0
+"""How long another process is waited for: longer than an exchange, its repeat and its keeping take.
+
+One that hangs for longer keeps its lease all the same, for its exchange may have been sent.
+"""
 
 _POLL_SECONDS: Final = 0.1
 _TRIES: Final = 2
@@ -101,6 +107,7 @@ class Refresher:
             await asyncio.wait(list(self._under_way.values()), timeout=seconds)
 
     async def _fresh(self, asked: _Asked) -> Kept:
+        until = self._clock.monotonic() + BUSY_SECONDS
         while True:
             leased = await self._store.lease(
                 asked.account,
@@ -115,6 +122,8 @@ class Refresher:
                 return leased.kept
             if isinstance(leased, Leased):
                 return await to_the_end(self._exchanged(asked, leased.kept))
+            if self._clock.monotonic() >= until:
+                raise RefreshFailed("another process has been refreshing it for too long")
             await self._wait(leased)
 
     async def _wait(self, busy: Busy) -> None:
@@ -129,9 +138,9 @@ class Refresher:
                 "refresh_failed", account=asked.account, why=str(error), permanent=error.permanent
             )
             if error.permanent:
-                await self._noted(
-                    self._store.end(asked.account, version=asked.version, why=str(error))
-                )
+                end = self._store.end(asked.account, version=asked.version, why=str(error))
+                if not await self._noted(end):
+                    await self._noted(self._store.release(asked.account, owner=self._owner))
                 # Also when it could not be written: whoever asked remembers it.
                 raise AccountEnded(asked.account, version=asked.version, why=str(error)) from None
             await self._noted(self._store.release(asked.account, owner=self._owner))
@@ -143,12 +152,14 @@ class Refresher:
         self._logger.info("refreshed", account=asked.account)
         return Kept(credential=renewal.credential, version=asked.version + 1)
 
-    async def _noted(self, work: Awaitable[None]) -> None:
-        """Do `work`; that the store is sick must not hide what the issuer said."""
+    async def _noted(self, work: Awaitable[None]) -> bool:
+        """Do `work`, if it can be: that the store is sick must not hide what the issuer said."""
         try:
             await work
         except StoreFailed as error:
             self._logger.error("refresh_not_noted", why=error.detail)
+            return False
+        return True
 
     async def _answer(self, credential: bytes) -> Renewal:
         """An answer whose loss may have used the credential up is asked for once more.

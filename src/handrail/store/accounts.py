@@ -104,7 +104,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Busy:
-    """Somebody else refreshes, until then (unix seconds) at most."""
+    """Somebody else refreshes, until then (unix seconds) as far as anybody can tell."""
 
     until: float
 
@@ -151,7 +151,10 @@ class Accounts(Protocol):
     async def lease(
         self, account: str, *, version: int, owner: str, now: float, seconds: float
     ) -> Leased | Renewed | Busy | None:
-        """Ask to refresh what has `version`. None when the account is gone or has ended."""
+        """Ask to refresh what has `version`. None when the account is gone or has ended.
+
+        A lease is given to one at a time: its holder must have ended it, or be dead.
+        """
 
     async def renew(self, account: str, *, version: int, renewal: Renewal, now: float) -> bool:
         """Keep what a refresh gave, durably, and end the lease. False when it was too late."""

@@ -16,7 +16,7 @@ from typing import TypeVar
 from handrail.errors import ConfigInvalid, StoreFailed
 from handrail.store.faults import store_failed
 from handrail.store.migrate import Schema, migrate
-from handrail.store.opening import connect
+from handrail.store.opening import BUSY_SECONDS, connect
 
 T = TypeVar("T")
 
@@ -27,10 +27,12 @@ class SharedFile:
     """One such file, open. `now` waits for the lock and the disk; `run` does so in a thread.
 
     After an error of its disk nothing more is written by this process, as with the run store.
+    `patience` is how many seconds a piece of work waits for the lock of another process.
     """
 
     def __init__(self, path: Path, *, schema: Schema) -> None:
         self.path = path
+        self.patience = BUSY_SECONDS
         self._schema = schema
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"handrail-{path.stem}")
         self._connection: sqlite3.Connection | None = None
@@ -70,15 +72,30 @@ class SharedFile:
         """What `work` returns, durable. Raises StoreFailed, or the HandrailError of `work`."""
         return self._thread.submit(self._transact, work).result()
 
-    async def run(self, work: Work[T]) -> T:
-        """The same without holding the event loop up; goes on if nobody waits for it any more."""
-        return await asyncio.wrap_future(self._thread.submit(self._transact, work))
+    async def run(
+        self, work: Work[T], *, after: Callable[[T | None], None] = lambda result: None
+    ) -> T:
+        """The same without holding the event loop up; goes on if nobody waits for it any more.
+
+        `after` comes before any other work of this process, with what was returned once that is
+        durable, None when it is not.
+        """
+        return await asyncio.wrap_future(self._thread.submit(self._followed, work, after))
+
+    def _followed(self, work: Work[T], after: Callable[[T | None], None]) -> T:
+        result: T | None = None
+        try:
+            result = self._transact(work)
+            return result
+        finally:
+            after(result)
 
     def _transact(self, work: Work[T]) -> T:
         if self._problem is not None:
             raise self._problem
         assert self._connection is not None  # noqa: S101 - it is open
         try:
+            self._connection.execute(f"pragma busy_timeout = {round(self.patience * 1_000)}")
             self._connection.execute("begin immediate")
             try:
                 result = work(self._connection)

@@ -11,7 +11,7 @@ import msgspec
 from handrail.core.credentials import SETTINGS
 from handrail.core.limits import Cooldown, Told, Window
 from handrail.core.select import State
-from handrail.errors import ConfigInvalid
+from handrail.errors import Code, ConfigInvalid, StoreFailed
 from handrail.store.accounts import (
     TARGET,
     Account,
@@ -31,6 +31,9 @@ SQL: Final = parse(load("accounts/queries.sql"))
 
 PIN: Final = "pin"
 """The setting with the id of the account that the operator pinned."""
+
+_BUSY_SECONDS: Final = 0.1
+"""How soon it is worth asking again for a lease that should be over."""
 
 _QUOTA_SECONDS: Final = 40 * 86_400.0
 """How long a window is shown that no reply tells any more: longer than any lasts."""
@@ -71,31 +74,58 @@ class SqliteAccounts:
                 return None
             if row["version"] != version:
                 return Renewed(kept=kept)
-            alone = self._locks.take(account, owner=owner)
-            # An owner that asks again has lost its answer, and may have its lease again.
-            others = row["lease_owner"] not in (None, owner) and row["lease_until"] > now
-            if others and not alone:
-                return Busy(until=row["lease_until"])
+            if not self._alone(account, version=version, owner=owner):
+                # It lives, whatever the clock says: its exchange may be under way.
+                return Busy(until=max(row["lease_until"] or 0.0, now + _BUSY_SECONDS))
+            # Free, it was left by a process that is no more, or whose exchange is over.
             values = {"id": account, "owner": owner, "until": now + seconds}
             connection.execute(SQL["lease"], values)
             return Leased(kept=kept)
 
-        return await self.file.run(work)
+        def after(result: Leased | Renewed | Busy | None) -> None:
+            if not isinstance(result, Leased):  # nor can whoever asked have lost an earlier one
+                self._locks.give_back(account, owner=owner, version=version)
+
+        return await self.file.run(work, after=after)
+
+    def _alone(self, account: str, *, version: int, owner: str) -> bool:
+        try:
+            return self._locks.take(account, owner=owner, version=version)
+        except OSError as error:
+            raise StoreFailed(
+                Code.STORE_UNAVAILABLE,
+                "The gateway cannot lock an account to refresh it.",
+                detail=f"lock of {account}: {type(error).__name__}",
+            ) from None
+
+    # The lock is given back right after the transaction, before this process does anything else to
+    # the file: a new lease of it must not lose its lock to the end of an older one.
 
     async def renew(self, account: str, *, version: int, renewal: Renewal, now: float) -> bool:
         values = self._renewal(account, renewal, now) | {"version": version}
-        renewed = await self.file.run(lambda c: c.execute(SQL["renew"], values).rowcount == 1)
-        self._locks.give_back(account)
-        return renewed
+
+        def after(renewed: bool | None) -> None:
+            # What is not written is known to this process alone, and the others hold what is spent.
+            if renewed is not None:
+                self._locks.give_back(account, version=version)
+
+        return await self.file.run(
+            lambda c: c.execute(SQL["renew"], values).rowcount == 1, after=after
+        )
 
     async def release(self, account: str, *, owner: str) -> None:
-        values = {"id": account, "owner": owner}
-        if await self.file.run(lambda c: c.execute(SQL["release"], values).rowcount):
-            self._locks.give_back(account)
+        await self.file.run(
+            lambda c: c.execute(SQL["release"], {"id": account, "owner": owner}).rowcount,
+            after=lambda _: self._locks.give_back(account, owner=owner),
+        )
 
     async def end(self, account: str, *, version: int, why: str) -> None:
-        await self._do("end", id=account, version=version, why=why)
-        self._locks.give_back(account)
+        def after(ended: object) -> None:
+            if ended is not None:  # else an exchange that is under way goes on to need its lease
+                self._locks.give_back(account, version=version)
+
+        values = {"id": account, "version": version, "why": why}
+        await self.file.run(lambda c: c.execute(SQL["end"], values).rowcount, after=after)
 
     async def cool(self, account: str, cooldown: Cooldown) -> None:
         await self._do(

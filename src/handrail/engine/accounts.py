@@ -109,6 +109,8 @@ class Pool:
 
     async def follow(self) -> None:
         """Take in what another process has changed, if it has. Raises StoreFailed."""
+        for replaced in await self._refresher.save():
+            self._credentials.forget(replaced)
         await self._endings.write()
         if await self._store.changes() != self._seen:
             await self.load()

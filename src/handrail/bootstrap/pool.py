@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from handrail.bootstrap.accounts import declare, open_accounts, pool_of
 from handrail.core.account_files import AccountFile, Found
-from handrail.core.credentials import KEY, OAUTH, SETTINGS, pack, unpack
+from handrail.core.credentials import KEY, OAUTH, pack, unpack
 from handrail.core.oauth import Grant, is_workspace
 from handrail.core.profiles import CODEX
 from handrail.core.redact import scrub
@@ -90,13 +90,12 @@ class AccountBook:
         One of the settings may be resumed: nobody here can see that another key stands there now.
         """
         account = self.named(name)
-        again = account.kind == SETTINGS and state is State.ACTIVE
-        if account.state is State.ENDED and not again:
+        if not self._store.set_state(account.id, state):
+            account = self.named(name)  # as it is now; it may be gone
             raise ConfigInvalid(
                 f"accounts: '{name}' has ended ({account.why_ended}); sign in again with "
                 f"`handrail accounts login --name {name}`."
             )
-        self._store.set_state(account.id, state)
         return account
 
     def pin(self, name: str | None) -> None:

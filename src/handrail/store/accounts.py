@@ -183,8 +183,12 @@ class Accounts(Protocol):
     async def sweep(self, *, now: float) -> None:
         """Forget what is over."""
 
-    async def put(self, account: str, state: State) -> None:
-        """What the operator wants of it; an active one is freed of its cool-downs too."""
+    async def put(self, account: str, state: State) -> bool:
+        """What the operator wants of it; an active one is freed of its cool-downs too.
+
+        False, and nothing has changed, when it is gone, or has ended: only a new credential brings
+        it back, but one of the settings may be made active.
+        """
 
     async def changes(self) -> int:
         """Another number after another process has changed something."""

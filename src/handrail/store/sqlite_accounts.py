@@ -179,8 +179,8 @@ class SqliteAccounts:
     def digest(self, sealed: str) -> bytes:
         return hmac.digest(self._mark, sealed.encode(errors="replace"), "sha256")
 
-    async def put(self, account: str, state: State) -> None:
-        await self.file.run(lambda c: _put(c, account, state))
+    async def put(self, account: str, state: State) -> bool:
+        return await self.file.run(lambda c: _put(c, account, state))
 
     async def changes(self) -> int:
         return await self.file.changes()
@@ -278,9 +278,9 @@ class SqliteAccounts:
 
         self.file.now(work)
 
-    def set_state(self, account: str, state: State) -> None:
-        """Make it `state`; an active one is also freed of its cooldowns."""
-        self.file.now(lambda c: _put(c, account, state))
+    def set_state(self, account: str, state: State) -> bool:
+        """What `put` does."""
+        return self.file.now(lambda c: _put(c, account, state))
 
     def set_weight(self, account: str, weight: float) -> None:
         """Give it another weight."""
@@ -336,10 +336,12 @@ def _one(connection: sqlite3.Connection, query: str, **values: Any) -> Any:
     return connection.execute(SQL[query], values).fetchone()
 
 
-def _put(connection: sqlite3.Connection, account: str, state: State) -> None:
-    connection.execute(SQL["set_state"], {"id": account, "state": state.value})
-    if state is State.ACTIVE:
+def _put(connection: sqlite3.Connection, account: str, state: State) -> bool:
+    values = {"id": account, "state": state.value}
+    changed = connection.execute(SQL["set_state"], values).rowcount == 1
+    if changed and state is State.ACTIVE:
         connection.execute(SQL["warm"], {"id": account})
+    return changed
 
 
 def _pinned(connection: sqlite3.Connection) -> str | None:

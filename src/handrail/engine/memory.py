@@ -1,7 +1,8 @@
 """Which account made what, and which one a conversation used last."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 from handrail.engine.clock import Clock
@@ -57,16 +58,18 @@ class Memory:
         """The account that a conversation used last, if that is not long ago."""
         return self._conversations.get(conversation, now=self._clock.monotonic())
 
-    async def made(self, maker: str, sealed: Sequence[str]) -> None:
-        """These can be read by their maker alone. Raises StoreFailed."""
+    def made(self, maker: str, sealed: Sequence[str]) -> Callable[[], Awaitable[None]] | None:
+        """These can be read by their maker alone: what writes that down, None if it is known.
+
+        This process knows it at once. What is returned raises StoreFailed, and may be called again.
+        """
         until = self._clock.now() + MADE_SECONDS
         new = []
         for digest in map(self._store.digest, sealed):
             if self._makers.get(digest, now=self._clock.now()) != maker:
                 self._makers.put(digest, maker, until=until)
                 new.append(digest)
-        if new:
-            await self._store.made(maker, new, until=until)
+        return partial(self._store.made, maker, new, until=until) if new else None
 
     async def maker(self, sealed: Sequence[str]) -> str | None:
         """Who made the newest of these that is known. Raises StoreFailed."""

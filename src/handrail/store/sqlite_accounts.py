@@ -56,13 +56,15 @@ class SqliteAccounts:
     # --- for the engine --------------------------------------------------------------------
 
     async def all(self, *, now: float) -> Sequence[Account]:
-        return await self.file.run(lambda c: _all(c, now))
+        return await self.file.read(lambda c: _all(c, now))
 
     async def pinned(self) -> str | None:
-        return await self.file.run(_pinned)
+        return await self.file.read(_pinned)
 
     async def credential(self, account: str) -> Kept | None:
-        return await self.file.run(lambda c: self._kept(account, _one(c, "credential", id=account)))
+        return await self.file.read(
+            lambda c: self._kept(account, _one(c, "credential", id=account))
+        )
 
     async def lease(
         self, account: str, *, version: int, owner: str, now: float, seconds: float
@@ -174,7 +176,7 @@ class SqliteAccounts:
             rows = (_one(connection, "maker", digest=digest, now=now) for digest in digests)
             return next((str(row["maker"]) for row in rows if row is not None), None)
 
-        return await self.file.run(work)
+        return await self.file.read(work)
 
     def digest(self, sealed: str) -> bytes:
         return hmac.digest(self._mark, sealed.encode(errors="replace"), "sha256")
@@ -199,7 +201,7 @@ class SqliteAccounts:
 
     def listed(self, *, now: float) -> Sequence[Account]:
         """What `all` gives."""
-        return self.file.now(lambda c: _all(c, now))
+        return self.file.read_now(lambda c: _all(c, now))
 
     def pin(self, account: str | None) -> None:
         """Pin an account, or none."""
@@ -213,11 +215,11 @@ class SqliteAccounts:
 
     def pinned_now(self) -> str | None:
         """What `pinned` gives."""
-        return self.file.now(_pinned)
+        return self.file.read_now(_pinned)
 
     def credential_now(self, account: str) -> Kept | None:
         """What `credential` gives."""
-        return self.file.now(lambda c: self._kept(account, _one(c, "credential", id=account)))
+        return self.file.read_now(lambda c: self._kept(account, _one(c, "credential", id=account)))
 
     def keep(self, account: NewAccount, *, now: float) -> str:
         """Keep a new account, or put its credential into the one of that name; the id.
@@ -325,7 +327,7 @@ class SqliteAccounts:
 
 def sealed_in(file: SharedFile) -> bool:
     """Whether there is a credential in the file."""
-    return bool(file.now(lambda c: c.execute(SQL["sealed"]).fetchone()[0]))
+    return bool(file.read_now(lambda c: c.execute(SQL["sealed"]).fetchone()[0]))
 
 
 def _place(account: str) -> str:

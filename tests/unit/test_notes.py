@@ -163,3 +163,15 @@ async def test_an_end_does_not_wait_for_notes_for_ever() -> None:
     waiting.set()
     await notes.settle(seconds=5.0)
     assert len(notes) == 0
+
+
+async def test_what_only_the_earlier_of_two_notes_says_is_written_too(house: House) -> None:
+    (a, _) = house.pool.known()
+    windows = tuple(Window(name="p", used_percent=float(percent)) for percent in (5, 9))
+    with Locked(house.store):
+        house.pool.told(a.id, Told(windows=windows[:1], plan="pro"))
+        house.pool.told(a.id, Told(windows=windows[1:]))
+    await house.pool.settle()
+    await house.pool.settle()
+    (row, _) = house.other.listed(now=0.0)
+    assert (row.plan, row.quota[0].used_percent) == ("pro", 9.0)

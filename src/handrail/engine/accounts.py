@@ -337,7 +337,8 @@ class Pool:
             _with(each, told) if each.id == account else each for each in self._accounts
         ]
         write = partial(self._store.saw_quota, account, told, now=self._clock.now())
-        self._notes.add(write, instead=(account, *(each.name for each in told.windows)))
+        says = (told.plan is None, told.credits is None, *(each.name for each in told.windows))
+        self._notes.add(write, instead=(account, says))
 
     async def failed(
         self, taken: Taken, error: HandrailError, *, target: Target, model: str

@@ -80,15 +80,6 @@ async def test_only_one_may_refresh_at_a_time(store: SqliteAccounts, other: Sqli
     assert isinstance(await lease(other, account, "two"), Leased)
 
 
-async def test_a_lease_of_a_process_that_hangs_ends_in_time(
-    store: SqliteAccounts, other: SqliteAccounts
-) -> None:
-    account = kept(store)
-    await lease(store, account, "one")
-    assert isinstance(await lease(other, account, "two", now=NOW + 59), Busy)
-    assert isinstance(await lease(other, account, "two", now=NOW + 60), Leased)
-
-
 async def test_a_lease_of_a_process_that_died_ends_with_it(
     store: SqliteAccounts, other: SqliteAccounts
 ) -> None:
@@ -289,3 +280,34 @@ async def test_how_often_an_account_was_resumed_is_counted(store: SqliteAccounts
     assert store.listed(now=NOW)[0].resumed == before + 2
     kept(store)
     assert store.listed(now=NOW)[0].resumed == before + 3
+
+
+@pytest.mark.parametrize("state", [State.PAUSED, State.DRAINING, State.ACTIVE])
+async def test_no_word_of_an_operator_brings_an_ended_login_back(
+    store: SqliteAccounts, other: SqliteAccounts, state: State
+) -> None:
+    """Whoever asks has looked a moment ago, when it had not ended yet."""
+    account = kept(store)
+    cooldown = Cooldown(scope="", until=NOW + 9, reason="limit")
+    await store.cool(account, cooldown)
+    await other.end(account, version=1, why="withdrawn")
+    assert not await store.put(account, state)
+    assert not store.set_state(account, state)
+    (row,) = store.listed(now=NOW)
+    assert (row.state, row.why_ended, row.resumed) == (State.ENDED, "withdrawn", 0)
+    assert row.cooldowns == (cooldown,)
+    store.remove(account)
+    assert not await store.put(account, state)
+
+
+async def test_a_key_of_the_settings_that_has_ended_is_resumed_and_nothing_else(
+    store: SqliteAccounts,
+) -> None:
+    store.declare({"a": "upstream"}, now=NOW)
+    (a,) = store.listed(now=NOW)
+    await store.end(a.id, version=1, why="withdrawn")
+    assert not await store.put(a.id, State.PAUSED)
+    assert store.listed(now=NOW)[0].why_ended == "withdrawn"
+    assert await store.put(a.id, State.ACTIVE)
+    (row,) = store.listed(now=NOW)
+    assert (row.state, row.why_ended) == (State.ACTIVE, None)

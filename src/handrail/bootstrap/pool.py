@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from handrail.bootstrap.accounts import declare, open_accounts, pool_of
 from handrail.core.account_files import AccountFile, Found
-from handrail.core.credentials import KEY, OAUTH, SETTINGS, pack, unpack
+from handrail.core.credentials import KEY, OAUTH, pack, unpack
 from handrail.core.oauth import Grant, is_workspace
 from handrail.core.profiles import CODEX
 from handrail.core.redact import scrub
@@ -21,6 +21,7 @@ from handrail.engine.accounts import Pool
 from handrail.engine.asked_usage import asked_usage
 from handrail.engine.clock import SystemClock
 from handrail.engine.dispatch import Dispatcher
+from handrail.engine.refresh import BUSY_SECONDS
 from handrail.errors import ConfigInvalid, HandrailError
 from handrail.settings.model import Settings
 from handrail.settings.readers import tags as read_tags
@@ -31,7 +32,7 @@ from handrail.upstream.client import AiohttpClient
 NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MAX_MODELS: Final = 4 << 20
 _WRITING_SECONDS: Final = 10.0
-_BUSY_SECONDS: Final = 0.1
+_POLL_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,13 +91,12 @@ class AccountBook:
         One of the settings may be resumed: nobody here can see that another key stands there now.
         """
         account = self.named(name)
-        again = account.kind == SETTINGS and state is State.ACTIVE
-        if account.state is State.ENDED and not again:
+        if not self._store.set_state(account.id, state):
+            account = self.named(name)  # as it is now; it may be gone
             raise ConfigInvalid(
                 f"accounts: '{name}' has ended ({account.why_ended}); sign in again with "
                 f"`handrail accounts login --name {name}`."
             )
-        self._store.set_state(account.id, state)
         return account
 
     def pin(self, name: str | None) -> None:
@@ -254,13 +254,15 @@ class AccountBook:
         leased = await self._leased(account)
         grant = replace(unpack(leased.kept.credential), workspace=workspace)
         renewal = Renewal(credential=pack(grant), expires_at=grant.expires_at)
-        await self._store.renew(
+        if not await self._store.renew(
             account.id, version=leased.kept.version, renewal=renewal, now=self._clock.now()
-        )
+        ):
+            raise ConfigInvalid(f"accounts: somebody has just signed in to '{name}'; ask again.")
 
     async def _leased(self, account: Account) -> Leased:
         owner, version = secrets.token_hex(8), account.version
-        while True:
+        until = self._clock.monotonic() + BUSY_SECONDS
+        while self._clock.monotonic() < until:
             leased = await self._store.lease(
                 account.id,
                 version=version,
@@ -278,7 +280,10 @@ class AccountBook:
             if isinstance(leased, Renewed):
                 version = leased.kept.version
             else:
-                await self._clock.sleep(_BUSY_SECONDS)
+                await self._clock.sleep(_POLL_SECONDS)
+        raise ConfigInvalid(
+            f"accounts: another process has been refreshing '{account.name}' for long."
+        )
 
     def _free_name(self) -> str:
         # No address and no number of the account: names stand in logs and listings.

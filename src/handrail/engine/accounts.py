@@ -6,9 +6,10 @@ calls under way, failures, and what was learnt a moment ago and is still being w
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 from handrail.core import affinity, limits
 from handrail.core.credentials import OAUTH
@@ -32,6 +33,7 @@ from handrail.engine.endings import Endings
 from handrail.engine.exhausted import exhausted, with_wait
 from handrail.engine.memory import Memory, Reader
 from handrail.engine.meter import CallRecord, Outcome
+from handrail.engine.notes import Notes
 from handrail.engine.refresh import AccountEnded, Refresher, RefreshFailed
 from handrail.engine.single import (
     NoAccount,
@@ -88,7 +90,7 @@ class Pool:
         self._spent: Spent = nothing_spent
         self._live: defaultdict[str, Standing] = defaultdict(Standing)
         self._seen = -1
-        self._writing: set[asyncio.Task[None]] = set()
+        self._notes = Notes()
         self._following: asyncio.Task[None] | None = None
         self._logger = get_logger()
 
@@ -111,6 +113,9 @@ class Pool:
 
     async def follow(self) -> None:
         """Take in what another process has changed, if it has. Raises StoreFailed."""
+        for replaced in await self._refresher.save():
+            self._credentials.forget(replaced)
+        self._notes.write()
         await self._endings.write()
         if await self._store.changes() != self._seen:
             await self.load()
@@ -118,7 +123,7 @@ class Pool:
     def _follow_soon(self) -> None:
         """The same beside the call: a store that is slow or sick must not hold its answer up."""
         if self._following is None or self._following.done():
-            self._following = self._write(self.follow())
+            self._following = asyncio.create_task(self._followed(), name="accounts followed")
 
     def known(self) -> Sequence[Account]:
         """All accounts, by name."""
@@ -261,9 +266,9 @@ class Pool:
         """The answer holds what only this account can read, or this target."""
         if taken.account is not None or not target.only:
             maker = taken.account or f"{TARGET}{target.label}"
-            new = self._memory.learnt(maker, sealed)
-            if new:
-                self._write(self._memory.keep(maker, new))
+            write = self._memory.made(maker, sealed)
+            if write is not None:
+                self._notes.add(write)
 
     def other(self, target: Target, wants: Wants, *, model: str) -> bool:
         """Whether there is an account for another call, after those that were tried."""
@@ -348,7 +353,9 @@ class Pool:
         self._accounts = [
             with_told(each, told) if each.id == account else each for each in self._accounts
         ]
-        self._write(self._store.saw_quota(account, told, now=self._clock.now()))
+        write = partial(self._store.saw_quota, account, told, now=self._clock.now())
+        says = (told.plan is None, told.credits is None, *(each.name for each in told.windows))
+        self._notes.add(write, instead=(account, says))
 
     async def failed(
         self, taken: Taken, error: HandrailError, *, target: Target, model: str
@@ -414,20 +421,13 @@ class Pool:
         )
         self._live[account].cool(cooldown, now=now)
         if means.kept or not means.guessed:  # what we only guess is not worth keeping
-            self._write(self._store.cool(account, cooldown))
+            self._notes.add(partial(self._store.cool, account, cooldown))
 
-    def _write(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        # Beside the call: nobody should wait for what is already known here.
-        task = asyncio.create_task(self._written(work), name="account note")
-        self._writing.add(task)
-        task.add_done_callback(self._writing.discard)
-        return task
-
-    async def _written(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _followed(self) -> None:
         try:
-            await work
+            await self.follow()
         except StoreFailed as error:
-            self._logger.error("account_not_noted", why=error.detail)
+            self._logger.error("accounts_not_followed", why=error.detail)
 
     # --- upkeep ----------------------------------------------------------------------------
 
@@ -442,4 +442,6 @@ class Pool:
     async def settle(self) -> None:
         """Finish refreshes and notes that are under way: a login that is not kept is lost."""
         await self._refresher.settle(seconds=_SETTLE_SECONDS)
-        await asyncio.gather(*self._writing, return_exceptions=True)
+        await self._notes.settle(seconds=_SETTLE_SECONDS)
+        if self._following is not None:
+            await asyncio.wait([self._following], timeout=_SETTLE_SECONDS)

@@ -1,8 +1,9 @@
 """Which account made what, and which one a conversation used last."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 from handrail.core.affinity import without_reasoning
@@ -91,22 +92,19 @@ class Memory:
         """The account that a conversation used last, if that is not long ago."""
         return self._conversations.get(conversation, now=self._clock.monotonic())
 
-    def learnt(self, maker: str, sealed: Sequence[str]) -> list[bytes]:
-        """These can be read by their maker alone; what of it is new, and to be kept.
+    def made(self, maker: str, sealed: Sequence[str]) -> Callable[[], Awaitable[None]] | None:
+        """These can be read by their maker alone: what writes that down, None if it is known.
 
-        At once, so that whoever asks next knows it: writing takes a while.
+        This process knows it at once. What is returned raises StoreFailed, and may be called again.
         """
         now = self._clock.now()
+        until = now + MADE_SECONDS
         new = []
         for digest in map(self._store.digest, sealed):
             if self._makers.get(digest, now=now) != maker:
-                self._makers.put(digest, maker, until=now + MADE_SECONDS)
+                self._makers.put(digest, maker, until=until)
                 new.append(digest)
-        return new
-
-    async def keep(self, maker: str, digests: Sequence[bytes]) -> None:
-        """Keep what was learnt. Raises StoreFailed."""
-        await self._store.made(maker, digests, until=self._clock.now() + MADE_SECONDS)
+        return partial(self._store.made, maker, new, until=until) if new else None
 
     async def makers(self, sealed: Sequence[str]) -> dict[str, str]:
         """Who made each of these, as far as that is known. Raises StoreFailed."""

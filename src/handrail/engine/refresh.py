@@ -3,11 +3,14 @@
 A refresh credential is good for one exchange, and an issuer that sees it twice may end the whole
 account. So inside a process everybody waits for one task; between processes the store gives out one
 lease, and whoever comes second reads what the first has kept. An exchange that has begun goes on
-although nobody waits for it any more, and its result is durable before anybody uses it.
+although nobody waits for it any more, and its result is durable before anybody uses it. Only when
+the store does not take it for a while does this process go on with it, and it alone: it keeps the
+lease, and writes until the store does.
 """
 
 import asyncio
-from collections.abc import Awaitable
+import contextlib
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -18,7 +21,13 @@ from handrail.store.accounts import Accounts, Busy, Kept, Leased, Renewal, Renew
 from handrail.telemetry import get_logger
 
 LEASE_SECONDS: Final = 60.0
-"""How long an exchange may take before another process may try."""
+"""How long an exchange should take at most."""
+
+BUSY_SECONDS: Final = 90.0
+"""How long another process is waited for: longer than an exchange, its repeat and its keeping take.
+
+One that hangs for longer keeps its lease all the same, for its exchange may have been sent.
+"""
 
 _POLL_SECONDS: Final = 0.1
 _TRIES: Final = 2
@@ -74,6 +83,8 @@ class Refresher:
         self._clock = clock
         self._owner = owner
         self._under_way: dict[_Asked, asyncio.Task[Kept]] = {}
+        # What was granted and is not in the store yet; nobody else has it.
+        self._unsaved: dict[_Asked, Renewal] = {}
         self._logger = get_logger()
 
     async def fresh(self, account: str, *, version: int) -> Kept:
@@ -95,12 +106,53 @@ class Refresher:
         if not task.cancelled():
             task.exception()  # whoever waited has it; nobody may have
 
+    async def save(self) -> Sequence[str]:
+        """Keep what could not be kept before, as far as the store takes it now.
+
+        The accounts of which somebody else has signed in meanwhile: what was granted is not theirs.
+        """
+        replaced = []
+        for asked, renewal in list(self._unsaved.items()):
+            if asked in self._under_way:
+                continue  # it is being written
+            try:
+                kept = await self._saved(asked, renewal)
+            except AccountEnded:
+                replaced.append(asked.account)
+            except Exception as error:
+                self._not_kept(asked, error)
+            else:
+                if kept.credential != renewal.credential:
+                    replaced.append(asked.account)
+        return replaced
+
     async def settle(self, *, seconds: float) -> None:
-        """Wait so long at most for the exchanges that are under way."""
-        if self._under_way:
-            await asyncio.wait(list(self._under_way.values()), timeout=seconds)
+        """Wait so long at most for the exchanges that are under way, and until they are kept."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                if self._under_way:
+                    await asyncio.wait(list(self._under_way.values()))
+                await self.save()
+                while self._unsaved:
+                    await self._clock.sleep(_POLL_SECONDS)
+                    await self.save()
+        for asked in self._unsaved:
+            self._logger.error("refresh_lost", account=asked.account)
 
     async def _fresh(self, asked: _Asked) -> Kept:
+        for earlier, renewal in list(self._unsaved.items()):
+            if earlier == asked:
+                try:
+                    return await self._saved(earlier, renewal)
+                except StoreFailed:
+                    return _kept(earlier, renewal)
+            if earlier.account == asked.account:
+                # What the store has is spent, and must not be shown to the issuer again.
+                await self._saved(earlier, renewal)
+        return await self._refreshed(asked)
+
+    async def _refreshed(self, asked: _Asked) -> Kept:
+        until = self._clock.monotonic() + BUSY_SECONDS
         while True:
             leased = await self._store.lease(
                 asked.account,
@@ -115,6 +167,8 @@ class Refresher:
                 return leased.kept
             if isinstance(leased, Leased):
                 return await to_the_end(self._exchanged(asked, leased.kept))
+            if self._clock.monotonic() >= until:
+                raise RefreshFailed("another process has been refreshing it for too long")
             await self._wait(leased)
 
     async def _wait(self, busy: Busy) -> None:
@@ -129,9 +183,9 @@ class Refresher:
                 "refresh_failed", account=asked.account, why=str(error), permanent=error.permanent
             )
             if error.permanent:
-                await self._noted(
-                    self._store.end(asked.account, version=asked.version, why=str(error))
-                )
+                end = self._store.end(asked.account, version=asked.version, why=str(error))
+                if not await self._noted(end):
+                    await self._noted(self._store.release(asked.account, owner=self._owner))
                 # Also when it could not be written: whoever asked remembers it.
                 raise AccountEnded(asked.account, version=asked.version, why=str(error)) from None
             await self._noted(self._store.release(asked.account, owner=self._owner))
@@ -139,16 +193,17 @@ class Refresher:
         except BaseException:
             await self._noted(self._store.release(asked.account, owner=self._owner))
             raise
-        await self._keep(asked, renewal)
-        self._logger.info("refreshed", account=asked.account)
-        return Kept(credential=renewal.credential, version=asked.version + 1)
+        self._unsaved[asked] = renewal
+        return await self._keep(asked, renewal)
 
-    async def _noted(self, work: Awaitable[None]) -> None:
-        """Do `work`; that the store is sick must not hide what the issuer said."""
+    async def _noted(self, work: Awaitable[None]) -> bool:
+        """Do `work`, if it can be: that the store is sick must not hide what the issuer said."""
         try:
             await work
         except StoreFailed as error:
             self._logger.error("refresh_not_noted", why=error.detail)
+            return False
+        return True
 
     async def _answer(self, credential: bytes) -> Renewal:
         """An answer whose loss may have used the credential up is asked for once more.
@@ -164,21 +219,46 @@ class Refresher:
                 if not error.lost or tries == _TRIES:
                     raise
 
-    async def _keep(self, asked: _Asked, renewal: Renewal) -> None:
-        # What is not kept is lost for good: a store that cannot be written now is tried again
-        # for as long as the lease keeps the others away.
+    async def _keep(self, asked: _Asked, renewal: Renewal) -> Kept:
+        # What is not kept is lost for good with this process: a store that cannot be written now is
+        # tried again while the caller waits, then by `save`. The lease stays ours until then.
         until = self._clock.monotonic() + LEASE_SECONDS / 2
         while True:
             try:
-                await self._store.renew(
-                    asked.account,
-                    version=asked.version,
-                    renewal=renewal,
-                    now=self._clock.now(),
-                )
-                return
+                return await self._saved(asked, renewal)
+            except AccountEnded:
+                raise
             except Exception as error:
-                self._logger.error("refresh_not_kept", account=asked.account, exc_info=error)
+                self._not_kept(asked, error)
                 if self._clock.monotonic() > until:
-                    raise
+                    return _kept(asked, renewal)
                 await self._clock.sleep(_POLL_SECONDS)
+
+    def _not_kept(self, asked: _Asked, error: Exception) -> None:
+        why = error.detail if isinstance(error, StoreFailed) else None
+        self._logger.error(
+            "refresh_not_kept", account=asked.account, why=why, exc_info=error if not why else None
+        )
+
+    async def _saved(self, asked: _Asked, renewal: Renewal) -> Kept:
+        """What the account has from now on. Raises AccountEnded when it is gone, and StoreFailed.
+
+        It is not what was granted when somebody has signed in while the exchange was under way.
+        """
+        renewed = await self._store.renew(
+            asked.account, version=asked.version, renewal=renewal, now=self._clock.now()
+        )
+        if renewed:
+            kept: Kept | None = _kept(asked, renewal)
+            self._logger.info("refreshed", account=asked.account)
+        else:
+            kept = await self._store.credential(asked.account)
+            self._logger.warning("refresh_too_late", account=asked.account)
+        self._unsaved.pop(asked, None)
+        if kept is None:
+            raise AccountEnded(asked.account)
+        return kept
+
+
+def _kept(asked: _Asked, renewal: Renewal) -> Kept:
+    return Kept(credential=renewal.credential, version=asked.version + 1)

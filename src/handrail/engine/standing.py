@@ -74,6 +74,7 @@ class Standing:
         if resumed != self.resumed:
             self.resumed = resumed
             self.failures, self.limited, self.cooldowns = (), 0, {}
+            self.credit = 0.0
 
     def with_cooldowns(self, kept: Iterable[Cooldown], *, now: float) -> tuple[Cooldown, ...]:
         """Those that are kept and those of this process, once each and not over yet."""

@@ -17,7 +17,6 @@ import msgspec
 
 from handrail.core.admin import check_query, read_new_key, read_nothing
 from handrail.core.caller_keys import CallerKey, key_digest
-from handrail.core.credentials import SETTINGS
 from handrail.core.select import State
 from handrail.engine import account_views
 from handrail.engine.accounts import Pool
@@ -181,13 +180,11 @@ class Admin:
         await self._no_body(exchange)
         pinned = await self._at.accounts.pinned()
         for account in await self._at.accounts.all(now=self._at.clock.now()):
-            again = account.kind == SETTINGS and state is State.ACTIVE
-            if account.name == name and account.state is State.ENDED and not again:
-                raise RequestRejected(
-                    Code.INVALID_VALUE, "The account has ended; sign in again.", param="name"
-                )
             if account.name == name:
-                await self._at.accounts.put(account.id, state)
+                if not await self._at.accounts.put(account.id, state):
+                    raise RequestRejected(
+                        Code.INVALID_VALUE, "The account has ended; sign in again.", param="name"
+                    )
                 with contextlib.suppress(StoreFailed):  # it is done, and followed within a second
                     await self._at.pool.follow()
                 changed = replace(account, state=state)

@@ -104,7 +104,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Busy:
-    """Somebody else refreshes, until then (unix seconds) at most."""
+    """Somebody else refreshes, until then (unix seconds) as far as anybody can tell."""
 
     until: float
 
@@ -151,7 +151,10 @@ class Accounts(Protocol):
     async def lease(
         self, account: str, *, version: int, owner: str, now: float, seconds: float
     ) -> Leased | Renewed | Busy | None:
-        """Ask to refresh what has `version`. None when the account is gone or has ended."""
+        """Ask to refresh what has `version`. None when the account is gone or has ended.
+
+        A lease is given to one at a time: its holder must have ended it, or be dead.
+        """
 
     async def renew(self, account: str, *, version: int, renewal: Renewal, now: float) -> bool:
         """Keep what a refresh gave, durably, and end the lease. False when it was too late."""
@@ -180,8 +183,12 @@ class Accounts(Protocol):
     async def sweep(self, *, now: float) -> None:
         """Forget what is over."""
 
-    async def put(self, account: str, state: State) -> None:
-        """What the operator wants of it; an active one is freed of its cool-downs too."""
+    async def put(self, account: str, state: State) -> bool:
+        """What the operator wants of it; an active one is freed of its cool-downs too.
+
+        False, and nothing has changed, when it is gone, or has ended: only a new credential brings
+        it back, but one of the settings may be made active.
+        """
 
     async def changes(self) -> int:
         """Another number after another process has changed something."""

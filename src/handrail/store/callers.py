@@ -54,7 +54,7 @@ class SqliteKeys:
 
     async def all(self) -> Sequence[CallerKey]:
         """See the port."""
-        return await self._file.run(
+        return await self._file.read(
             lambda connection: [_row(row) for row in connection.execute(SQL["keys"])]
         )
 

@@ -16,31 +16,37 @@ class ProcessLocks:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._held: dict[str, tuple[str, FileLock]] = {}
+        self._held: dict[str, tuple[str, int, FileLock]] = {}
         self._mutex = threading.Lock()
 
     def _file(self, name: str) -> Path:
         return self._path.with_name(f"{self._path.stem}.{name}.lock")
 
-    def take(self, name: str, *, owner: str) -> bool:
-        """Whether it is `owner`'s: it was before, or was free."""
+    def take(self, name: str, *, owner: str, version: int) -> bool:
+        """Whether it is this owner's for this version: it was before, or was free.
+
+        Raises OSError when nobody can tell.
+        """
         with self._mutex:
             if name in self._held:
-                return self._held[name][0] == owner
-            lock = FileLock(self._file(name), mode=0o600)
+                return self._held[name][:2] == (owner, version)
+            # Taken and given back by different threads.
+            lock = FileLock(self._file(name), mode=0o600, thread_local=False)
             try:
                 lock.acquire(timeout=0)
-            except (Timeout, OSError):
+            except Timeout:  # an OSError too, but one that says who has it
                 return False
-            self._held[name] = (owner, lock)
+            self._held[name] = (owner, version, lock)
             return True
 
-    def give_back(self, name: str) -> None:
-        """Somebody else may have it."""
+    def give_back(self, name: str, *, owner: str | None = None, version: int | None = None) -> None:
+        """Somebody else may have it; not if it is another owner's, or held for another version."""
         with self._mutex:
-            held = self._held.pop(name, None)
-        if held is not None:
-            held[1].release()
+            held = self._held.get(name)
+            if held is None or owner not in (None, held[0]) or version not in (None, held[1]):
+                return
+            del self._held[name]
+            held[2].release()
 
     def forget(self, name: str) -> None:
         """There will be no more need for it."""

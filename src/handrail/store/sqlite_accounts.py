@@ -11,7 +11,7 @@ import msgspec
 from handrail.core.credentials import SETTINGS
 from handrail.core.limits import Cooldown, Told, Window
 from handrail.core.select import State
-from handrail.errors import ConfigInvalid
+from handrail.errors import Code, ConfigInvalid, StoreFailed
 from handrail.store.accounts import (
     Account,
     Busy,
@@ -30,6 +30,9 @@ SQL: Final = parse(load("accounts/queries.sql"))
 
 PIN: Final = "pin"
 """The setting with the id of the account that the operator pinned."""
+
+_BUSY_SECONDS: Final = 0.1
+"""How soon it is worth asking again for a lease that should be over."""
 
 _QUOTA_SECONDS: Final = 40 * 86_400.0
 """How long a window is shown that no reply tells any more: longer than any lasts."""
@@ -52,13 +55,15 @@ class SqliteAccounts:
     # --- for the engine --------------------------------------------------------------------
 
     async def all(self, *, now: float) -> Sequence[Account]:
-        return await self.file.run(lambda c: _all(c, now))
+        return await self.file.read(lambda c: _all(c, now))
 
     async def pinned(self) -> str | None:
-        return await self.file.run(_pinned)
+        return await self.file.read(_pinned)
 
     async def credential(self, account: str) -> Kept | None:
-        return await self.file.run(lambda c: self._kept(account, _one(c, "credential", id=account)))
+        return await self.file.read(
+            lambda c: self._kept(account, _one(c, "credential", id=account))
+        )
 
     async def lease(
         self, account: str, *, version: int, owner: str, now: float, seconds: float
@@ -70,31 +75,58 @@ class SqliteAccounts:
                 return None
             if row["version"] != version:
                 return Renewed(kept=kept)
-            alone = self._locks.take(account, owner=owner)
-            # An owner that asks again has lost its answer, and may have its lease again.
-            others = row["lease_owner"] not in (None, owner) and row["lease_until"] > now
-            if others and not alone:
-                return Busy(until=row["lease_until"])
+            if not self._alone(account, version=version, owner=owner):
+                # It lives, whatever the clock says: its exchange may be under way.
+                return Busy(until=max(row["lease_until"] or 0.0, now + _BUSY_SECONDS))
+            # Free, it was left by a process that is no more, or whose exchange is over.
             values = {"id": account, "owner": owner, "until": now + seconds}
             connection.execute(SQL["lease"], values)
             return Leased(kept=kept)
 
-        return await self.file.run(work)
+        def after(result: Leased | Renewed | Busy | None) -> None:
+            if not isinstance(result, Leased):  # nor can whoever asked have lost an earlier one
+                self._locks.give_back(account, owner=owner, version=version)
+
+        return await self.file.run(work, after=after)
+
+    def _alone(self, account: str, *, version: int, owner: str) -> bool:
+        try:
+            return self._locks.take(account, owner=owner, version=version)
+        except OSError as error:
+            raise StoreFailed(
+                Code.STORE_UNAVAILABLE,
+                "The gateway cannot lock an account to refresh it.",
+                detail=f"lock of {account}: {type(error).__name__}",
+            ) from None
+
+    # The lock is given back right after the transaction, before this process does anything else to
+    # the file: a new lease of it must not lose its lock to the end of an older one.
 
     async def renew(self, account: str, *, version: int, renewal: Renewal, now: float) -> bool:
         values = self._renewal(account, renewal, now) | {"version": version}
-        renewed = await self.file.run(lambda c: c.execute(SQL["renew"], values).rowcount == 1)
-        self._locks.give_back(account)
-        return renewed
+
+        def after(renewed: bool | None) -> None:
+            # What is not written is known to this process alone, and the others hold what is spent.
+            if renewed is not None:
+                self._locks.give_back(account, version=version)
+
+        return await self.file.run(
+            lambda c: c.execute(SQL["renew"], values).rowcount == 1, after=after
+        )
 
     async def release(self, account: str, *, owner: str) -> None:
-        values = {"id": account, "owner": owner}
-        if await self.file.run(lambda c: c.execute(SQL["release"], values).rowcount):
-            self._locks.give_back(account)
+        await self.file.run(
+            lambda c: c.execute(SQL["release"], {"id": account, "owner": owner}).rowcount,
+            after=lambda _: self._locks.give_back(account, owner=owner),
+        )
 
     async def end(self, account: str, *, version: int, why: str) -> None:
-        await self._do("end", id=account, version=version, why=why)
-        self._locks.give_back(account)
+        def after(ended: object) -> None:
+            if ended is not None:  # else an exchange that is under way goes on to need its lease
+                self._locks.give_back(account, version=version)
+
+        values = {"id": account, "version": version, "why": why}
+        await self.file.run(lambda c: c.execute(SQL["end"], values).rowcount, after=after)
 
     async def cool(self, account: str, cooldown: Cooldown) -> None:
         await self._do(
@@ -136,13 +168,13 @@ class SqliteAccounts:
             rows = {each: _one(connection, "maker", digest=each, now=now) for each in digests}
             return {each: str(row["maker"]) for each, row in rows.items() if row is not None}
 
-        return await self.file.run(work)
+        return await self.file.read(work)
 
     def digest(self, sealed: str) -> bytes:
         return hmac.digest(self._mark, sealed.encode(errors="replace"), "sha256")
 
-    async def put(self, account: str, state: State) -> None:
-        await self.file.run(lambda c: _put(c, account, state))
+    async def put(self, account: str, state: State) -> bool:
+        return await self.file.run(lambda c: _put(c, account, state))
 
     async def changes(self) -> int:
         return await self.file.changes()
@@ -161,7 +193,7 @@ class SqliteAccounts:
 
     def listed(self, *, now: float) -> Sequence[Account]:
         """What `all` gives."""
-        return self.file.now(lambda c: _all(c, now))
+        return self.file.read_now(lambda c: _all(c, now))
 
     def pin(self, account: str | None) -> None:
         """Pin an account, or none."""
@@ -175,11 +207,11 @@ class SqliteAccounts:
 
     def pinned_now(self) -> str | None:
         """What `pinned` gives."""
-        return self.file.now(_pinned)
+        return self.file.read_now(_pinned)
 
     def credential_now(self, account: str) -> Kept | None:
         """What `credential` gives."""
-        return self.file.now(lambda c: self._kept(account, _one(c, "credential", id=account)))
+        return self.file.read_now(lambda c: self._kept(account, _one(c, "credential", id=account)))
 
     def keep(self, account: NewAccount, *, now: float) -> str:
         """Keep a new account, or put its credential into the one of that name; the id.
@@ -241,9 +273,9 @@ class SqliteAccounts:
 
         self.file.now(work)
 
-    def set_state(self, account: str, state: State) -> None:
-        """Make it `state`; an active one is also freed of its cooldowns."""
-        self.file.now(lambda c: _put(c, account, state))
+    def set_state(self, account: str, state: State) -> bool:
+        """What `put` does."""
+        return self.file.now(lambda c: _put(c, account, state))
 
     def set_weight(self, account: str, weight: float) -> None:
         """Give it another weight."""
@@ -288,7 +320,7 @@ class SqliteAccounts:
 
 def sealed_in(file: SharedFile) -> bool:
     """Whether there is a credential in the file."""
-    return bool(file.now(lambda c: c.execute(SQL["sealed"]).fetchone()[0]))
+    return bool(file.read_now(lambda c: c.execute(SQL["sealed"]).fetchone()[0]))
 
 
 def _place(account: str) -> str:
@@ -303,10 +335,12 @@ def _one(connection: sqlite3.Connection, query: str, **values: Any) -> Any:
     return connection.execute(SQL[query], values).fetchone()
 
 
-def _put(connection: sqlite3.Connection, account: str, state: State) -> None:
-    connection.execute(SQL["set_state"], {"id": account, "state": state.value})
-    if state is State.ACTIVE:
+def _put(connection: sqlite3.Connection, account: str, state: State) -> bool:
+    values = {"id": account, "state": state.value}
+    changed = connection.execute(SQL["set_state"], values).rowcount == 1
+    if changed and state is State.ACTIVE:
         connection.execute(SQL["warm"], {"id": account})
+    return changed
 
 
 def _pinned(connection: sqlite3.Connection) -> str | None:

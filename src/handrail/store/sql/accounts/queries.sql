@@ -35,10 +35,11 @@ values (:id, :name, :target, 'settings', x'', :now);
 select id, target, kind from accounts where name = :name;
 
 -- name: set_state
--- What the operator wants of it; who is active again has no past.
+-- What the operator wants of it; who is active again has no past. One that has ended needs a new
+-- credential; that of the settings may stand there already.
 update accounts
 set state = :state, why_ended = null, resumed = resumed + (:state = 'active')
-where id = :id;
+where id = :id and (state <> 'ended' or (kind = 'settings' and :state = 'active'));
 
 -- name: set_weight
 -- Its share.

@@ -19,9 +19,7 @@ from handrail.engine.meter import (
     Attribution,
     CallListener,
     CallMade,
-    CallRecord,
     Meter,
-    Outcome,
     unheard,
 )
 from handrail.engine.sending import JSON, SSE, Outgoing, Sender
@@ -205,7 +203,7 @@ class Dispatcher:
 
     async def _metered(self, leg: Leg, path: str, *, taken: Taken, made: CallMade) -> Answered:
         turn, target = leg.turn, leg.way.target
-        meter = Meter(made, listener=self._heard_by(turn), clock=self._clock)
+        meter = Meter(made, listener=turn.heard_by(self._listener), clock=self._clock)
         if taken.account is not None:
             meter.account = taken.name
         if taken.account is not None or not target.only:
@@ -224,14 +222,6 @@ class Dispatcher:
             meter=meter,
             account=taken.account,
         )
-
-    def _heard_by(self, turn: Turn) -> CallListener:
-        def over(record: CallRecord) -> None:
-            self._listener(record)
-            if record.status is not None and record.outcome is not Outcome.REFUSED:
-                turn.over(record)  # a call that failed is judged by its error, in the loop
-
-        return over
 
     async def ask(
         self,

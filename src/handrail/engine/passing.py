@@ -15,9 +15,7 @@ from handrail.engine.meter import (
     Attribution,
     CallListener,
     CallMade,
-    CallRecord,
     Meter,
-    Outcome,
     unheard,
 )
 from handrail.engine.sending import Outgoing, Sender
@@ -105,7 +103,7 @@ class Passing:
             cause=cause,
         )
         listener = self._listener if call.counts else unheard
-        meter = Meter(made, listener=_heard_by(listener, turn), clock=self._clock)
+        meter = Meter(made, listener=turn.heard_by(listener), clock=self._clock)
         if taken.account is not None:
             meter.account = taken.name
         return meter
@@ -121,12 +119,3 @@ class Passing:
         meter.answered(reply.status)
         turn.answered(reply.headers)
         return PassedBack(reply=reply, meter=meter)
-
-
-def _heard_by(listener: CallListener, turn: Turn) -> CallListener:
-    def over(record: CallRecord) -> None:
-        listener(record)
-        if record.status is not None and record.outcome is not Outcome.REFUSED:
-            turn.over(record)
-
-    return over

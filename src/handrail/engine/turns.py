@@ -7,7 +7,7 @@ from typing import Final
 from handrail.core.affinity import without_reasoning
 from handrail.core.rewrite import UpstreamRequest
 from handrail.core.select import Wants
-from handrail.engine.meter import CallRecord
+from handrail.engine.meter import CallListener, CallRecord, Outcome
 from handrail.engine.single import Accounts, Taken
 from handrail.errors import HandrailError
 from handrail.settings.model import Target
@@ -67,6 +67,16 @@ class Turn:
         """The upstream has taken the call, and said this beside it."""
         if self._taken is not None:
             self._accounts.answered(self._taken, headers)
+
+    def heard_by(self, listener: CallListener) -> CallListener:
+        """For the meter of a call with what was taken: `listener`, and what it means for that."""
+
+        def over(record: CallRecord) -> None:
+            listener(record)
+            if record.status is not None and record.outcome is not Outcome.REFUSED:
+                self.over(record)  # a call that failed is judged by its error, in the loop
+
+        return over
 
     def over(self, record: CallRecord | None = None) -> None:
         """The call that was made with what was taken is over."""

@@ -136,9 +136,9 @@ async def test_what_an_account_has_made_that_is_gone_goes_nowhere(
         store: Any = gateway.gateway._accounts
         output: Any = await reasoning(client)
         (maker,) = gate.asked
-        gone = next(row for row in store.listed(now=0.0) if row.name == maker)
-        store.remove(gone.id)
         pool: Any = gateway.gateway._pool
+        await pool.settle()  # what was learnt is on the disk
+        store.remove(next(row.id for row in store.listed(now=0.0) if row.name == maker))
         await pool.load()
         with pytest.raises(openai.BadRequestError) as caught:
             await client.responses.create(model="m", input=output)
@@ -219,3 +219,22 @@ async def test_what_fails_before_anything_is_sent_has_an_end(start: Start) -> No
         run = await client.responses.create(model="m", input="hi", background=True)
         done = await finished(client, run.id)
     assert done.status == "failed"
+
+
+async def test_what_an_account_has_made_that_is_gone_does_not_go_to_the_last_one_left(
+    start: Start, upstream: Scripted, gate: Gate
+) -> None:
+    two = THREE.rpartition("c = ")[0]
+    async with start(toml=two, environment=ENVIRONMENT) as gateway, gateway.client() as client:
+        store: Any = gateway.gateway._accounts
+        output: Any = await reasoning(client)
+        (maker,) = gate.asked
+        pool: Any = gateway.gateway._pool
+        await pool.settle()  # what was learnt is on the disk
+        store.remove(next(row.id for row in store.listed(now=0.0) if row.name == maker))
+        await pool.load()
+        assert len(pool.known()) == 1
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.responses.create(model="m", input=output)
+        assert caught.value.code == "encrypted_content_elsewhere"
+    assert gate.asked == {maker: 1}

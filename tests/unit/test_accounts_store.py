@@ -155,12 +155,12 @@ async def test_of_an_account_that_is_gone_nothing_is_kept_but_what_it_alone_coul
     account = kept(store)
     await store.cool(account, Cooldown(scope="", until=NOW + 9, reason="limit"))
     await store.saw_quota(account, Told(windows=(Window(name="p", used_percent=5),)), now=NOW)
-    await store.made(account, [b"digest"], until=NOW + 9)
+    await store.made({b"digest": account}, until=NOW + 9)
     store.pin(account)
     store.remove(account)
     await store.cool(account, Cooldown(scope="", until=NOW + 9, reason="limit"))
     await store.saw_quota(account, Told(windows=(Window(name="p", used_percent=5),)), now=NOW)
-    await store.made(account, [b"digest"], until=NOW + 9)
+    await store.made({b"digest": account}, until=NOW + 9)
     assert await store.all(now=NOW) == ()
     assert await store.pinned() is None
     assert await store.makers([b"digest"], now=NOW) == {b"digest": account}
@@ -204,7 +204,7 @@ async def test_the_last_word_about_a_quota_holds(store: SqliteAccounts) -> None:
 
 async def test_who_made_something_is_known_for_a_while(store: SqliteAccounts) -> None:
     account = kept(store)
-    await store.made(account, [b"a", b"b"], until=NOW + 9)
+    await store.made({b"a": account, b"b": account}, until=NOW + 9)
     assert await store.makers([b"unknown", b"b"], now=NOW) == {b"b": account}
     assert await store.makers([b"unknown"], now=NOW) == {}
     assert await store.makers([b"b"], now=NOW + 9) == {}

@@ -43,7 +43,7 @@ class Desk:
 
 async def test_what_is_read_does_not_wait_for_whoever_writes(house: House) -> None:
     (a, _) = house.pool.known()
-    await house.store.made(a.id, [b"digest"], until=house.clock.now() + 9)
+    await house.store.made({b"digest": a.id}, until=house.clock.now() + 9)
     with Locked(house.store):
         before = await house.store.changes()
         assert len(await house.store.all(now=house.clock.now())) == 2

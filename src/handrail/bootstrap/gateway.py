@@ -78,6 +78,10 @@ NEED_RESTART: Final = (
 )
 
 
+_RELOAD_SECONDS: Final = 10.0
+"""How long the end waits for a reload that is under way."""
+
+
 class Gateway:
     """A gateway, from its data directory to its listening socket.
 
@@ -102,6 +106,7 @@ class Gateway:
         self._logger = get_logger()
         self.reload_problem: str | None = None
         self._reloads = asyncio.Lock()
+        self._reloading: set[asyncio.Task[Reloaded]] = set()
         self.draining = False
         self.exit_status = 0
         settings = load()
@@ -230,6 +235,8 @@ class Gateway:
         self._tell_keyless()
         async with running(parts, broken=self._broken, beside={"keys": self._keys.loop}):
             yield
+        if self._reloading:
+            await asyncio.wait(self._reloading, timeout=_RELOAD_SECONDS)
         await self._keys.close()
         self._usage.close()
         await asyncio.to_thread(self._accounts.close)
@@ -262,7 +269,7 @@ class Gateway:
 
     def _reload_soon(self) -> None:
         # Kept, because a task that nobody refers to can be collected before it has run.
-        self._reloading = asyncio.get_running_loop().create_task(self.reload(), name="reload")
+        self._hangup = asyncio.get_running_loop().create_task(self.reload(), name="hangup")
 
     async def reload(self) -> Reloaded:
         """Take a new snapshot for new requests; keep the old one if the new is invalid.
@@ -270,7 +277,14 @@ class Gateway:
         Requests under way and waiting runs keep what was decided for them. Unfinished runs of
         callers who are gone are cancelled. The keys of callers are read again too.
         """
-        async with self._reloads:  # in order: what was read later must not be overtaken
+        # A task of its own: whoever asked may leave, and half a reload would be worse than none.
+        task = asyncio.create_task(self._reload_in_turn(), name="reload")
+        self._reloading.add(task)
+        task.add_done_callback(self._reloading.discard)
+        return await asyncio.shield(task)
+
+    async def _reload_in_turn(self) -> Reloaded:
+        async with self._reloads:  # what was read later must not be overtaken
             return await self._reload()
 
     async def _reload(self) -> Reloaded:

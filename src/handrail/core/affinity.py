@@ -96,7 +96,10 @@ def without_reasoning(
     body: Body = dict(request.body)
     raw = _RAW_ITEMS.decode(body["input"])
     items = [msgspec.json.decode(item, type=_Item) for item in raw]
-    sealed = [item.encrypted_content not in (None, "", *but) for item in items]
+    spared = frozenset(but)
+    sealed = [
+        bool(item.encrypted_content) and item.encrypted_content not in spared for item in items
+    ]
     if any(seal and item.type != "reasoning" for seal, item in zip(sealed, items, strict=True)):
         return None
     kept = [item for item, seal in zip(raw, sealed, strict=True) if not seal]

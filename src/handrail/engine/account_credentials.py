@@ -1,5 +1,8 @@
 """The credential that an account's call shows: kept in memory, and refreshed when it ends soon."""
 
+import asyncio
+from typing import Final
+
 from handrail.core.credentials import OAUTH, SETTINGS, Shown, shown
 from handrail.engine.account_upkeep import SKEW_SECONDS, margin
 from handrail.engine.clock import Clock
@@ -8,6 +11,9 @@ from handrail.engine.single import Taken
 from handrail.errors import StoreFailed
 from handrail.settings.model import Target
 from handrail.store.accounts import Account, Accounts, Kept
+
+_PATIENCE: Final = 3.0
+"""How long a call waits for a refresh, in seconds, while what it has is still good."""
 
 
 class AccountCredentials:
@@ -64,9 +70,12 @@ class AccountCredentials:
         return ends - margin(account, SKEW_SECONDS) <= self._clock.now()
 
     async def _renewed(self, account: Account, kept: Kept, *, ends: float) -> Kept:
+        left = ends - self._clock.now()
         try:
-            return await self._refresher.fresh(account.id, version=kept.version)
-        except (RefreshFailed, StoreFailed):
+            # It goes on when we leave; nobody need wait for it while this one can still be shown.
+            async with asyncio.timeout(min(left, _PATIENCE) if left > 0 else None):
+                return await self._refresher.fresh(account.id, version=kept.version)
+        except (RefreshFailed, StoreFailed, TimeoutError):
             if ends > self._clock.now():
                 return kept  # it is good for a while yet
             raise

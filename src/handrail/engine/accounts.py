@@ -52,7 +52,8 @@ from handrail.store.accounts import TARGET, Account, Accounts
 from handrail.telemetry import get_logger
 
 _SETTLE_SECONDS: Final = 10.0
-_MAX_SEALED: Final = 1_000
+_MAX_SEALED: Final = 10_000
+_MADE: Final = "made"
 _TOO_MANY: Final = 429
 _WAITS: Final = frozenset({429, 503})
 _WELL: Final = frozenset({Outcome.COMPLETED, Outcome.INCOMPLETE, Outcome.ACCEPTED})
@@ -105,6 +106,7 @@ class Pool:
         self._seen = await self._store.changes()
         self._pinned = await self._store.pinned()
         self._accounts = self._endings.seen(await self._store.all(now=self._clock.now()))
+        await self._memory.look(self._accounts)
         known = {account.id for account in self._accounts}
         for gone in self._live.keys() - known:
             del self._live[gone]
@@ -116,7 +118,7 @@ class Pool:
         for replaced in await self._refresher.save():
             self._credentials.forget(replaced)
         self._notes.write()
-        await self._endings.write()
+        await self._endings.write(but=self._refresher.unsaved())
         if await self._store.changes() != self._seen:
             await self.load()
 
@@ -244,7 +246,7 @@ class Pool:
         self, target: Target, wants: Wants, request: UpstreamRequest, *, headers: Mapping[str, str]
     ) -> tuple[Wants, UpstreamRequest]:
         """See the port."""
-        if target.only and len(self.of(target)) < 2:
+        if target.only and not self._accounts and not self._memory.any:
             return wants, request
         named = affinity.conversation(headers, request.body)
         maker = None
@@ -266,9 +268,8 @@ class Pool:
         """The answer holds what only this account can read, or this target."""
         if taken.account is not None or not target.only:
             maker = taken.account or f"{TARGET}{target.label}"
-            write = self._memory.made(maker, sealed)
-            if write is not None:
-                self._notes.add(write)
+            if self._memory.made(maker, sealed):
+                self._notes.add(self._memory.write, instead=_MADE)
 
     def other(self, target: Target, wants: Wants, *, model: str) -> bool:
         """Whether there is an account for another call, after those that were tried."""

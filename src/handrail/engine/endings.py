@@ -4,7 +4,7 @@ A sick store must not hold up the answer to a request, nor may it bring an accou
 issuer or upstream has ended: asking with a withdrawn credential again looks like theft.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from handrail.core.select import State
@@ -37,13 +37,19 @@ class Endings:
         """The account is over from now on, with the credential of that version."""
         self._held[account.id] = _Ending(version=version, resumed=account.resumed, why=why)
 
-    async def write(self) -> None:
-        """Have the store know; what it does not take is tried again at the next call."""
+    async def write(self, *, but: Collection[str]) -> None:
+        """Have the store know; what it does not take is tried again at the next call.
+
+        `but` are accounts whose latest credential the store does not have yet: it would take the
+        end for that of an earlier one.
+        """
         for account, ending in list(self._held.items()):
-            if ending.written:
+            if ending.written or account in but:
                 continue
             try:
-                await self._store.end(account, version=ending.version, why=ending.why)
+                await self._store.end(
+                    account, version=ending.version, why=ending.why, resumed=ending.resumed
+                )
                 ending.written = True
             except StoreFailed as error:
                 self._logger.error("end_not_kept", account=account, why=error.detail)

@@ -1,16 +1,16 @@
 """Which account made what, and which one a conversation used last."""
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Final, Generic, TypeVar
 
 from handrail.core.affinity import without_reasoning
+from handrail.core.credentials import SETTINGS
 from handrail.core.rewrite import UpstreamRequest
 from handrail.engine.clock import Clock
 from handrail.engine.single import MadeElsewhere
-from handrail.store.accounts import TARGET, Accounts
+from handrail.store.accounts import TARGET, Account, Accounts
 
 K = TypeVar("K")
 
@@ -41,6 +41,16 @@ class _Recent(Generic[K]):
     def get(self, key: K, *, now: float) -> str | None:
         account, until = self._accounts.get(key, ("", 0.0))
         return account if until > now else None
+
+    def drop(self, key: K) -> None:
+        """Forget one of them."""
+        self._accounts.pop(key, None)
+
+    def forget(self, which: Callable[[K, str], bool]) -> None:
+        """Those for which it is so."""
+        for key, (account, _) in list(self._accounts.items()):
+            if which(key, account):
+                del self._accounts[key]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +92,10 @@ class Memory:
         self._clock = clock
         self._conversations: _Recent[str] = _Recent(_CONVERSATIONS)
         self._makers: _Recent[bytes] = _Recent(_DIGESTS)
+        self._unwritten: dict[bytes, str] = {}
+        self._settings: set[str] = set()
+        self.any = False
+        """Whether it is known of anything who made it."""
 
     def used(self, conversation: str, account: str) -> None:
         """A conversation is served by an account now."""
@@ -92,19 +106,43 @@ class Memory:
         """The account that a conversation used last, if that is not long ago."""
         return self._conversations.get(conversation, now=self._clock.monotonic())
 
-    def made(self, maker: str, sealed: Sequence[str]) -> Callable[[], Awaitable[None]] | None:
-        """These can be read by their maker alone: what writes that down, None if it is known.
+    def made(self, maker: str, sealed: Sequence[str]) -> bool:
+        """These can be read by their maker alone. This process knows it at once.
 
-        This process knows it at once. What is returned raises StoreFailed, and may be called again.
+        Whether there is something to `write`.
         """
         now = self._clock.now()
-        until = now + MADE_SECONDS
-        new = []
         for digest in map(self._store.digest, sealed):
             if self._makers.get(digest, now=now) != maker:
-                self._makers.put(digest, maker, until=until)
-                new.append(digest)
-        return partial(self._store.made, maker, new, until=until) if new else None
+                self._makers.put(digest, maker, until=now + MADE_SECONDS)
+                self._unwritten[digest] = maker
+        while len(self._unwritten) > _DIGESTS:  # then it must be learnt again, and not be known
+            oldest = next(iter(self._unwritten))
+            del self._unwritten[oldest]
+            self._makers.drop(oldest)
+        self.any = self.any or bool(sealed)
+        return bool(self._unwritten)
+
+    async def write(self) -> None:
+        """Have the store know all that it does not yet, in one go. Raises StoreFailed."""
+        batch = dict(self._unwritten)
+        await self._store.made(batch, until=self._clock.now() + MADE_SECONDS)
+        for digest, maker in batch.items():
+            if self._unwritten.get(digest) == maker:
+                del self._unwritten[digest]
+
+    async def look(self, accounts: Sequence[Account]) -> None:
+        """Take in which accounts there are now. Raises StoreFailed.
+
+        One of the settings that is gone may come back under another name with the same key: what
+        it has made is nobody's then. What any other has made stays its own.
+        """
+        settings = {account.id for account in accounts if account.kind == SETTINGS}
+        gone, self._settings = self._settings - settings, settings
+        if gone:
+            self._makers.forget(lambda _, maker: maker in gone)
+            self._unwritten = {d: m for d, m in self._unwritten.items() if m not in gone}
+        self.any = self.any or await self._store.any_made()
 
     async def makers(self, sealed: Sequence[str]) -> dict[str, str]:
         """Who made each of these, as far as that is known. Raises StoreFailed."""
@@ -113,6 +151,8 @@ class Memory:
         known = {each: self._makers.get(digest, now=now) for each, digest in digests.items()}
         missing = [digests[each] for each, maker in known.items() if maker is None]
         kept = await self._store.makers(missing, now=now) if missing else {}
+        for digest, maker in kept.items():
+            self._makers.put(digest, maker, until=now + MADE_SECONDS)
         found = {each: maker or kept.get(digests[each]) for each, maker in known.items()}
         return {each: maker for each, maker in found.items() if maker is not None}
 

@@ -126,6 +126,10 @@ class Refresher:
                     replaced.append(asked.account)
         return replaced
 
+    def unsaved(self) -> frozenset[str]:
+        """The accounts whose latest credential is not in the store yet."""
+        return frozenset(asked.account for asked in self._unsaved)
+
     async def settle(self, *, seconds: float) -> None:
         """Wait so long at most for the exchanges that are under way, and until they are kept."""
         with contextlib.suppress(TimeoutError):

@@ -162,8 +162,13 @@ class Accounts(Protocol):
     async def release(self, account: str, *, owner: str) -> None:
         """End a lease without a result."""
 
-    async def end(self, account: str, *, version: int, why: str) -> None:
-        """The account is over until somebody signs in again."""
+    async def end(
+        self, account: str, *, version: int, why: str, resumed: int | None = None
+    ) -> None:
+        """The account is over until somebody signs in again.
+
+        Not if it has another version by now, or was resumed or signed in to another time.
+        """
 
     async def cool(self, account: str, cooldown: Cooldown) -> None:
         """Not to be used for a while; an end that is later already holds."""
@@ -174,8 +179,11 @@ class Accounts(Protocol):
     def digest(self, sealed: str) -> bytes:
         """What is kept in place of something that only one account can read."""
 
-    async def made(self, maker: str, digests: Sequence[bytes], *, until: float) -> None:
-        """Who made these: the id of an account, or TARGET and the name of a target."""
+    async def made(self, makers: Mapping[bytes, str], *, until: float) -> None:
+        """Who made these: by digest the id of an account, or TARGET and the name of a target."""
+
+    async def any_made(self) -> bool:
+        """Whether it is known of anything who made it."""
 
     async def makers(self, digests: Sequence[bytes], *, now: float) -> Mapping[bytes, str]:
         """Who made each of these, as far as that is known."""

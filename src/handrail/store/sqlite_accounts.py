@@ -120,12 +120,14 @@ class SqliteAccounts:
             after=lambda _: self._locks.give_back(account, owner=owner),
         )
 
-    async def end(self, account: str, *, version: int, why: str) -> None:
+    async def end(
+        self, account: str, *, version: int, why: str, resumed: int | None = None
+    ) -> None:
         def after(ended: object) -> None:
             if ended is not None:  # else an exchange that is under way goes on to need its lease
                 self._locks.give_back(account, version=version)
 
-        values = {"id": account, "version": version, "why": why}
+        values = {"id": account, "version": version, "why": why, "resumed": resumed}
         await self.file.run(lambda c: c.execute(SQL["end"], values).rowcount, after=after)
 
     async def cool(self, account: str, cooldown: Cooldown) -> None:
@@ -159,9 +161,12 @@ class SqliteAccounts:
 
         await self.file.run(work)
 
-    async def made(self, maker: str, digests: Sequence[bytes], *, until: float) -> None:
-        rows = [{"digest": digest, "maker": maker, "until": until} for digest in digests]
+    async def made(self, makers: Mapping[bytes, str], *, until: float) -> None:
+        rows = [{"digest": each, "maker": makers[each], "until": until} for each in makers]
         await self.file.run(lambda connection: _many(connection, "made", rows))
+
+    async def any_made(self) -> bool:
+        return await self.file.read(lambda c: bool(c.execute(SQL["any_made"]).fetchone()[0]))
 
     async def makers(self, digests: Sequence[bytes], *, now: float) -> Mapping[bytes, str]:
         def work(connection: sqlite3.Connection) -> Mapping[bytes, str]:

@@ -83,3 +83,15 @@ def test_looking_raises_nothing_for_any_json(value: Any) -> None:
     data = json.dumps([value, {"encrypted_content": value}]).encode()
     assert isinstance(affinity.sealed_in_items(data), tuple)
     assert isinstance(affinity.sealed_in_event(data), tuple)
+
+
+def test_reasoning_of_one_maker_can_stay() -> None:
+    other = {**REASONING, "encrypted_content": "three"}
+    made = affinity.without_reasoning(request(input=[REASONING, MESSAGE, other]), but=["three"])
+    assert made is not None
+    assert json.loads(bytes(made.body["input"])) == [MESSAGE, other]
+    compacted = request(input=[REASONING, COMPACTION])
+    assert affinity.without_reasoning(compacted, but=["one"]) is None
+    kept = affinity.without_reasoning(compacted, but=["two"])
+    assert kept is not None
+    assert json.loads(bytes(kept.body["input"])) == [COMPACTION]

@@ -52,7 +52,7 @@ delete from accounts where id = :id;
 -- name: end
 -- It is over until somebody signs in again; not if its credential has changed in between.
 update accounts set state = 'ended', why_ended = :why, lease_owner = null, lease_until = null
-where id = :id and version = :version;
+where id = :id and version = :version and (:resumed is null or resumed = :resumed);
 
 -- name: lease_state
 -- What a refresh must know first.
@@ -116,6 +116,10 @@ where id = :id;
 -- Who made it.
 insert into made_by (digest, maker, until) values (:digest, :maker, :until)
 on conflict (digest) do update set maker = excluded.maker, until = excluded.until;
+
+-- name: any_made
+-- Whether anything at all is known.
+select exists (select 1 from made_by);
 
 -- name: maker
 -- Who made it, if that is still known.

@@ -15,8 +15,6 @@ from handrail.errors import RequestRejected, StoreFailed
 from handrail.store.ledger import SqliteLedger
 from tests.unit.test_usage_command import row
 
-NOW = datetime.now(UTC)
-
 
 @asynccontextmanager
 async def report(path: Path, **options: Any) -> AsyncIterator[UsageReport]:
@@ -28,7 +26,7 @@ async def report(path: Path, **options: Any) -> AsyncIterator[UsageReport]:
 
 
 def query(by: str = "model") -> Any:
-    return read_query(since="7d", until=None, by=by, now=NOW)
+    return read_query(since="7d", until=None, by=by, now=datetime.now(UTC))
 
 
 async def test_what_another_connection_has_written_is_summed_up(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from openai import APIStatusError, AsyncOpenAI
 
 from tests.conftest import BACKGROUND, OTHER_KEY, Running, Scripted, Start, eventually
-from tests.integration.test_rates import refused, status_of
+from tests.integration.test_budgets import refused, status_of
 
 LONG = "[[words=500 delay=0.05]]"
 

@@ -9,6 +9,7 @@ from openai import APIStatusError, AsyncOpenAI, RateLimitError
 
 from tests.clocks import JumpingClock
 from tests.conftest import BACKGROUND, OTHER_KEY, Running, Scripted, Start, eventually
+from tests.integration.test_budgets import refused, status_of
 
 THIRD_KEY = "hr_test-third-key-5647382910"
 CALLERS = '[callers.ann]\nkey_env = "ANN_KEY"\n[callers.bob]\nkey_env = "BOB_KEY"\n'
@@ -35,21 +36,6 @@ def limit(**keys: Any) -> str:
         for key, v in table.items()
     )
     return "[[limits]]\n" + "\n".join(rows) + "\n"
-
-
-async def status_of(client: AsyncOpenAI, **body: Any) -> int:
-    """200, or the status of the refusal."""
-    try:
-        await client.responses.create(**{"model": "gpt-5.4", "input": "hi", **body})
-    except APIStatusError as error:
-        return error.status_code
-    return 200
-
-
-async def refused(client: AsyncOpenAI, **body: Any) -> RateLimitError:
-    with pytest.raises(RateLimitError) as caught:
-        await client.responses.create(**{"model": "gpt-5.4", "input": "hi", **body})
-    return caught.value
 
 
 async def headers_of(client: AsyncOpenAI, **body: Any) -> Any:

@@ -10,7 +10,8 @@ import pytest
 
 from tests.conftest import OTHER_KEY, Scripted, Start, eventually
 from tests.integration.admin import Admin
-from tests.integration.test_rates import limit, status_of
+from tests.integration.test_budgets import status_of
+from tests.integration.test_rates import limit
 
 BUDGET = '[[budgets]]\nname = "team"\nwindow = "day"\nmax_requests = 10\n'
 CALLERS: Any = {"environment": {"ANN_KEY": OTHER_KEY}}

@@ -1,20 +1,8 @@
 """Whether a target has an account that a caller may use."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
+from tests.unit.test_pool import UNTOLD, House, house
 
-import pytest
-
-from tests.unit.test_pool import UNTOLD, House
-
-
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    found = House(tmp_path / "data")
-    yield found
-    await found.pool.settle()
-    found.store.close()
-    found.other.close()
+__all__ = ["house"]  # a fixture
 
 
 async def test_a_target_is_free_to_a_caller_only_by_accounts_that_it_may_use(house: House) -> None:

@@ -92,6 +92,17 @@ class Work:
     models: tuple[str, ...]
     account: str | None = None
 
+    def within(self, *, caller: str | None, project: str | None, model: str | None) -> bool:
+        """Whether it is this caller's, under this label, of a model that the pattern fits.
+
+        None stands for any.
+        """
+        return (
+            caller in (None, self.caller)
+            and project in (None, self.project)
+            and (model is None or any(fits(name, model) for name in self.models))
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charge:
@@ -130,12 +141,8 @@ class Budget:
 
     def covers(self, work: Work) -> bool:
         """Whether this budget is for such work."""
-        return (
-            self.caller in (None, work.caller)
-            and self.project in (None, work.project)
-            and self.account in (None, work.account)
-            and (self.model is None or any(fits(name, self.model) for name in work.models))
-        )
+        scope = work.within(caller=self.caller, project=self.project, model=self.model)
+        return scope and self.account in (None, work.account)
 
     def charged(self, charge: Charge) -> Totals:
         """What is added to the sums; what nobody knows counts as much as was reserved.

@@ -23,7 +23,7 @@ def passable(path: str) -> bool:
     """
     segments = path.split("/")[1:]
     return bool(_PATH.fullmatch(path)) and not any(
-        set(segment) == {"."} or segment.lower() in _KEPT for segment in segments
+        set(segment) == {"."} or segment.lower().rstrip(".") in _KEPT for segment in segments
     )
 
 

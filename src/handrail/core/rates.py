@@ -13,7 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from handrail.core.budgets import Work, fits
+from handrail.core.budgets import Work
 
 SECOND: Final = 1_000_000_000
 """In nanoseconds, as every time here."""
@@ -86,11 +86,7 @@ class RateLimit:
 
     def covers(self, work: Work) -> bool:
         """Whether this limit is for such work."""
-        return (
-            self.caller in (None, work.caller)
-            and self.project in (None, work.project)
-            and (self.model is None or any(fits(name, self.model) for name in work.models))
-        )
+        return work.within(caller=self.caller, project=self.project, model=self.model)
 
     def key(self, work: Work) -> Key:
         """With what work is counted together. Of a model's names the upstream's own decides."""

@@ -27,7 +27,7 @@ def routed(
 
 
 def with_endpoint(targets: Sequence[Target], endpoint: Endpoint) -> tuple[Target, ...]:
-    """Those that have an endpoint beside create. Raises EndpointUnsupported when none has."""
+    """Those that have an endpoint beside create. Raises RequestRejected when none has."""
     able = tuple(target for target in targets if endpoint in target.profile.endpoints)
     if not able:
         require_endpoint(targets[0].profile, endpoint)

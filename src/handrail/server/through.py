@@ -155,7 +155,8 @@ def _target(
                 param=TARGET,
             )
     if model:
-        able = [target for target in settings.targets_for(model, policy) if target in able]
+        labels = {target.label for target in able}
+        able = [each for each in settings.targets_for(model, policy) if each.label in labels]
         if not able:
             raise no_route(model)
     if not able:
@@ -171,7 +172,7 @@ def _outgoing(exchange: Exchange, target: Target, *, path: str, body: bytes) -> 
         method=exchange.method,
         path=f"{path}?{query}" if query else path,
         headers=forwarded(exchange, target.profile.headers),
-        body=body if exchange.method == "POST" else None,
+        body=body or None if exchange.method == "POST" else None,
         kind=kind,
         accept=accept if _PLAIN.fullmatch(accept) else "*/*",
     )

@@ -50,6 +50,7 @@ def test_the_list_decides(path: str, entries: tuple[str, ...], *, is_listed: boo
         "/Responses",
         "/responses/r_1",
         "/v1/responses",
+        "/responses.",
         "/x/RESPONSES/compact",
         "/models",
         "/models/gpt-5",

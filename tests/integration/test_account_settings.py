@@ -86,3 +86,20 @@ async def test_a_503_of_all_accounts_says_how_long_to_wait(
     assert caught.value.status_code == 503
     assert 1 <= int(caught.value.response.headers["retry-after"]) <= 4
     assert gate.asked == {"a": 1, "b": 1, "c": 1}
+
+
+@pytest.mark.parametrize("status", [402, 403])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_refused_account_is_followed_by_another_where_the_settings_say_so(
+    start: Start, upstream: Scripted, *, status: int, stream: bool
+) -> None:
+    gate = Gate(upstream)
+    gate.refuse("a", "b", status=status)
+    toml = THREE + f"[accounts]\nalso_after = [{status}]\n"
+    async with start(toml=toml, environment=ENVIRONMENT) as gateway, gateway.client() as client:
+        answer = await ask(client, stream=stream)
+        if stream:
+            assert [event.type async for event in answer][-1] == "response.completed"
+        else:
+            assert answer.status == "completed"
+    assert gate.asked == {"a": 1, "b": 1, "c": 1}

@@ -107,6 +107,17 @@ async def test_a_target_that_cannot_be_reached_is_followed_by_another(
     assert gate.asked == {"b": 1}
 
 
+async def test_a_refused_target_is_followed_by_another_where_the_settings_say_so(
+    start: Start, upstream: Scripted, gate: Gate
+) -> None:
+    gate.refuse("a", status=403)
+    text = toml(upstream, ALL, more="[accounts]\nalso_after = [403]\n")
+    async with start(**options(text)) as gateway, gateway.client() as client:
+        for _ in range(3):
+            await ask(client)
+    assert gate.asked == {"a": 1, "b": 3}
+
+
 @pytest.mark.parametrize("status", [400, 403, 404, 500, 502, 504])
 async def test_any_other_answer_stands(
     start: Start, upstream: Scripted, gate: Gate, status: int

@@ -50,6 +50,7 @@ ROWS: dict[str, tuple[Any, str, Any, Attribute]] = {
         lambda s: {name: secret.reveal() for name, secret in s.target.accounts.items()},
     ),
     "accounts.strategy": ("hybrid", '"least_used"', "least_used", lambda s: s.account_strategy),
+    "accounts.also_after": ((), "[403]", (403,), lambda s: tuple(s.target.also_after)),
     "accounts.nearly_used_up": (95, "80", 80, lambda s: s.values["accounts.nearly_used_up"]),
     "accounts.when_maker_is_gone": ("refuse", '"drop"', "drop", lambda s: s.values[GONE]),
     "upstream.api_version": (
@@ -257,6 +258,7 @@ BAD: dict[str, list[str]] = {
     "fast_session.drop_tools": BOOLEAN,
     "fast_session.cut_instructions": BOOLEAN,
     "upstream.model_fallbacks": ["5", '"x"', "[]"],
+    "accounts.also_after": ["[404]", "[true]", '["403"]', "403"],
     "upstream.pass_through": [*TEXTS, '["files"]', '["/responses"]', '"/files"'],
     "background.executor": WORD,
     "upstream.api_key_env": TEXT,

@@ -5,6 +5,7 @@ that it did not run, which is a 401, 429 or 503, or a failure before the request
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -62,10 +63,17 @@ class Consequence:
     kept: bool = False
 
 
-def consequence(error: HandrailError, *, model: str, limited: int = 0) -> Consequence:
+REFUSALS: Final = frozenset({402, 403})
+"""They may be about the account or about the request: another is asked only by setting."""
+
+
+def consequence(
+    error: HandrailError, *, model: str, limited: int = 0, also: Collection[int] = ()
+) -> Consequence:
     """What `error`, which ended a call for `model`, means for its account.
 
-    `limited` is how many 429 in a row it has had before without being told how long to wait.
+    `limited` is how many 429 in a row it has had before without being told how long to wait. `also`
+    are those of REFUSALS after which another account is asked.
     """
     if isinstance(error, UpstreamFailed):
         if error.sent:
@@ -77,11 +85,13 @@ def consequence(error: HandrailError, *, model: str, limited: int = 0) -> Conseq
         case 401:
             return _unauthorized(error)
         case 402 | 403 if _WORKSPACE_GONE.search(error.said.lower()):
-            # Not `again`: of a 402 or 403 the never-twice rule says nothing.
+            # `again` by setting alone: of a 402 or 403 the never-twice rule says nothing.
             reason = "its workspace is deactivated, disabled or expired"
-            return Consequence(reason=reason, seconds=_NO_WORKSPACE, kept=True)
+            again = error.upstream_status in also
+            return Consequence(reason=reason, again=again, seconds=_NO_WORKSPACE, kept=True)
         case 402 | 403:
-            return Consequence(reason="refused by the upstream", seconds=_FORBIDDEN)
+            again = error.upstream_status in also
+            return Consequence(reason="refused by the upstream", again=again, seconds=_FORBIDDEN)
         case 404 | 429 if error.fault.status == 429:
             return _limited(error, model=model, before=limited)
         case 503:

@@ -365,7 +365,8 @@ class Pool:
         if taken.account is None:
             return await self._single.failed(taken, error, target=target, model=model)
         live = self._live[taken.account]
-        means = consequence(error, model=model, limited=live.limited)
+        also = target.also_after
+        means = consequence(error, model=model, limited=live.limited, also=also)
         if isinstance(error, UpstreamRefused):
             self.told(taken.account, limits.read_told(error.headers, now=self._clock.now()))
             live.limited = live.limited + 1 if error.fault.status == _TOO_MANY else live.limited

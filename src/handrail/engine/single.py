@@ -174,7 +174,7 @@ class Single:
         """See the port."""
         if isinstance(error, UpstreamRefused) and error.upstream_status == _UNAUTHORIZED:
             self._credentials.forget(target)
-        means = consequence(error, model=model)
+        means = consequence(error, model=model, also=target.also_after)
         if means.seconds and not target.only:
             self._hold(target, means)
         return means

@@ -85,7 +85,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, Secret):
         return masked(value.reveal())
     if isinstance(value, tuple):
-        return ", ".join(value) or "(none)"
+        return ", ".join(map(str, value)) or "(none)"
     if isinstance(value, Mapping):
         entries = (f"{name}: {_entry(entry)}" for name, entry in value.items())
         return "; ".join(entries) or "(none)"

@@ -93,7 +93,8 @@ class Target:
     it ends. `query` is a part of every URL, "" for none. `label` is what
     accounts call it, `accounts` are the keys of the settings by the names of theirs, and
     `account_table` is what the settings say of these, also of one whose key is not there;
-    `drops_reasoning` is what becomes of reasoning whose account cannot be used. `only`: the
+    `drops_reasoning` is what becomes of reasoning whose account cannot be used, `also_after` has
+    further statuses after which another account or target is asked. `only`: the
     settings have no other target. `pass_through` lists the other routes that callers may use
     there. `rules` names
     what decides how a request to it is written: equal rules have equal names.
@@ -117,6 +118,7 @@ class Target:
     accounts: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     account_table: Mapping[str, AccountEntry] = field(default_factory=dict)
     drops_reasoning: bool = False
+    also_after: frozenset[int] = frozenset()
     pass_through: tuple[str, ...] = ()
     only: bool = True
     rules: str = field(init=False, repr=False, default="")

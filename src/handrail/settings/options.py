@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from handrail.core.caller_policy import Executor
+from handrail.core.failover import REFUSALS
 from handrail.core.fast_session import MAX_ITEMS, MIN_ITEMS, NO_FAST_SESSION, Strategy
 from handrail.core.limits import NEARLY_USED_UP
 from handrail.core.profiles import PROFILES, AddReasoning, Auth, ToolCleanUp
@@ -180,6 +181,13 @@ OPTIONS: Final[tuple[Option, ...]] = (
         meaning="Which account a call is made with: the one with the most room (hybrid), the first "
         "by name until it is used up (drain_first), each in its turn (round_robin), or the one "
         "that has made the fewest calls (least_used).",
+    ),
+    Option(
+        path="accounts.also_after",
+        read=readers.some_of(REFUSALS),
+        default=(),
+        meaning="Of the statuses 402 and 403 those after which another account, then another "
+        "target, is asked. By default such an answer stands: it may be about the request.",
     ),
     Option(
         path="accounts.nearly_used_up",

@@ -1,7 +1,7 @@
 """How a setting is read: from what a file, variable or flag has to a value, or ConfigInvalid."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -89,6 +89,19 @@ def integer(low: int, high: int) -> Reader:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise ConfigInvalid(f"{name}: must be a whole number from {low} to {high}.")
         return value
+
+    return read
+
+
+def some_of(known: Collection[int]) -> Reader:
+    """A reader of a list of `known` numbers. It raises ConfigInvalid."""
+
+    def read(value: Any, name: str) -> tuple[int, ...]:
+        # `True` is an int to Python, and equal to 1.
+        if not isinstance(value, list) or any(type(n) is not int or n not in known for n in value):
+            said = ", ".join(map(str, sorted(known)))
+            raise ConfigInvalid(f"{name}: must be a list of some of {said}.")
+        return tuple(value)
 
     return read
 

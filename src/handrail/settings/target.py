@@ -26,6 +26,7 @@ class Manner:
     """What holds for all targets of the settings; `only`: there is but one."""
 
     drops_reasoning: bool
+    also_after: frozenset[int]
     only: bool
 
 
@@ -108,6 +109,7 @@ def read_target(
         ),
         account_table=said["accounts"],
         drops_reasoning=manner.drops_reasoning,
+        also_after=manner.also_after,
         pass_through=_pass_through(profile, said),
         only=manner.only,
     )

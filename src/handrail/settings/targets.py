@@ -74,7 +74,11 @@ def read_targets(tree: Tree, environment: Mapping[str, str], file: str, *, found
         _refuse_upstream(environment, values=values, sources=sources)
         places = _read_tables(tables, file, values=values, sources=sources)
     drops = values["accounts.when_maker_is_gone"] == WhenMakerIsGone.DROP
-    manner = Manner(drops_reasoning=drops, only=len(places) == 1)
+    manner = Manner(
+        drops_reasoning=drops,
+        also_after=frozenset(values["accounts.also_after"]),
+        only=len(places) == 1,
+    )
     targets = {}
     for place in places:
         said = Said(place=place, values=values, sources=sources)

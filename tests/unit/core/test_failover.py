@@ -182,3 +182,23 @@ def test_a_guessed_wait_has_an_end_however_often_it_was_guessed(
 ) -> None:
     untold = StreamLimit(code="rate_limit_exceeded", lasting=False)
     assert limit_reached(untold, model="m", limited=limited).seconds == seconds
+
+
+GONE = {"message": "no", "code": "deactivated_workspace"}
+
+
+@pytest.mark.parametrize("status", [402, 403])
+@pytest.mark.parametrize("error", [None, GONE])
+def test_a_refusal_that_may_be_about_the_account_is_followed_by_another_only_by_setting(
+    status: int, error: dict[str, Any] | None
+) -> None:
+    refusal = refused(status, error)
+    assert not of(refusal).again
+    assert not of(refusal, also={402, 403} - {status}).again
+    assert of(refusal, also={status}).again
+    assert of(refusal, also={status}).seconds == of(refusal).seconds > 0
+
+
+@pytest.mark.parametrize("status", [400, 404, 500, 502, 504])
+def test_no_setting_repeats_what_may_have_run(status: int) -> None:
+    assert not of(refused(status), also={402, 403, status}).again
